@@ -1,0 +1,56 @@
+# The two commands: `make demo` and `make test`.  Everything else is for developers.  All of them are idempotent.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint build clean bench bench-smoke proto lock help
+
+help:            ## this text
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
+
+demo: $(VENV)/.run              ## a shop, a canary promoted and one rolled back, on this machine (about 90 s)
+	$(BIN)/meshproxy demo $(ARGS)
+
+test: $(VENV)/.dev              ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev              ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+build: $(VENV)/.dev             ## compile the data path in place with mypyc (needs a C compiler)
+	$(BIN)/python setup.py build_ext --inplace
+
+clean:           ## remove what build and the tests made (also compiled extensions)
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name '*.so' -not -path './.venv/*' -delete
+
+bench-smoke: $(VENV)/.dev       ## seconds: CPU a request, this machine
+	$(BIN)/python -m benchmarks.smoke
+
+proto: $(VENV)/.dev             ## regenerate the code of mesh.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . --grpc_python_out . control/api/mesh.proto
+
+lock: $(VENV)/.dev              ## pin all dependencies with hashes, naming no index
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --all-extras --output-file requirements-dev.lock pyproject.toml
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "meshproxy needs Python 3.11 or newer; '$(PYTHON)' is not. Install one (Debian: apt install python3 python3-venv) or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python has no venv module. Debian, Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@ $(VENV)/.run

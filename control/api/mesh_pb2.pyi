@@ -1,0 +1,293 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNKNOWN: _ClassVar[Kind]
+    WORKLOAD: _ClassVar[Kind]
+    SERVICE: _ClassVar[Kind]
+    ENDPOINTS: _ClassVar[Kind]
+    TRUST: _ClassVar[Kind]
+
+class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DETECT: _ClassVar[Protocol]
+    HTTP1: _ClassVar[Protocol]
+    HTTP2: _ClassVar[Protocol]
+    OPAQUE: _ClassVar[Protocol]
+
+class InboundMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ALL_AUTHENTICATED: _ClassVar[InboundMode]
+    ALL_UNAUTHENTICATED: _ClassVar[InboundMode]
+    DENY: _ClassVar[InboundMode]
+UNKNOWN: Kind
+WORKLOAD: Kind
+SERVICE: Kind
+ENDPOINTS: Kind
+TRUST: Kind
+DETECT: Protocol
+HTTP1: Protocol
+HTTP2: Protocol
+OPAQUE: Protocol
+ALL_AUTHENTICATED: InboundMode
+ALL_UNAUTHENTICATED: InboundMode
+DENY: InboundMode
+
+class Request(_message.Message):
+    __slots__ = ("hello", "ack")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    ack: Ack
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "namespace", "pod", "version", "held")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    namespace: str
+    pod: str
+    version: str
+    held: _containers.RepeatedCompositeFieldContainer[Held]
+    def __init__(self, protocol: _Optional[int] = ..., namespace: _Optional[str] = ..., pod: _Optional[str] = ..., version: _Optional[str] = ..., held: _Optional[_Iterable[_Union[Held, _Mapping]]] = ...) -> None: ...
+
+class Held(_message.Message):
+    __slots__ = ("name", "hash")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    name: ResourceName
+    hash: str
+    def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., hash: _Optional[str] = ...) -> None: ...
+
+class Ack(_message.Message):
+    __slots__ = ("version", "rejected")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    rejected: _containers.RepeatedCompositeFieldContainer[Rejected]
+    def __init__(self, version: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[Rejected, _Mapping]]] = ...) -> None: ...
+
+class Rejected(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: ResourceName
+    reason: str
+    def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("version", "set", "removed")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    set: _containers.RepeatedCompositeFieldContainer[Resource]
+    removed: _containers.RepeatedCompositeFieldContainer[ResourceName]
+    def __init__(self, version: _Optional[int] = ..., set: _Optional[_Iterable[_Union[Resource, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[ResourceName, _Mapping]]] = ...) -> None: ...
+
+class ResourceName(_message.Message):
+    __slots__ = ("kind", "name")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: Kind
+    name: str
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class Resource(_message.Message):
+    __slots__ = ("name", "hash", "workload", "service", "endpoints", "trust")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    name: ResourceName
+    hash: str
+    workload: Workload
+    service: Service
+    endpoints: Endpoints
+    trust: TrustBundle
+    def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., hash: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., service: _Optional[_Union[Service, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ...) -> None: ...
+
+class Workload(_message.Message):
+    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    POD_IP_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    INBOUND_MODE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    pod: str
+    service_account: str
+    identity: str
+    pod_ip: str
+    labels: _containers.ScalarMap[str, str]
+    ports: _containers.RepeatedCompositeFieldContainer[Port]
+    listeners: _containers.RepeatedCompositeFieldContainer[Listener]
+    inbound_mode: InboundMode
+    cluster_domains: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Port(_message.Message):
+    __slots__ = ("port", "protocol", "name", "probe_paths")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROBE_PATHS_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    protocol: Protocol
+    name: str
+    probe_paths: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., name: _Optional[str] = ..., probe_paths: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Listener(_message.Message):
+    __slots__ = ("address", "service", "port")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    service: str
+    port: int
+    def __init__(self, address: _Optional[str] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+
+class Service(_message.Message):
+    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_IP_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
+    backends: _containers.RepeatedCompositeFieldContainer[Backend]
+    retry: Retry
+    timeout_ms: int
+    cluster_ip: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ...) -> None: ...
+
+class ServicePort(_message.Message):
+    __slots__ = ("port", "name", "protocol")
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    port: int
+    name: str
+    protocol: Protocol
+    def __init__(self, port: _Optional[int] = ..., name: _Optional[str] = ..., protocol: _Optional[_Union[Protocol, str]] = ...) -> None: ...
+
+class Backend(_message.Message):
+    __slots__ = ("service", "weight_milli")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_MILLI_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    weight_milli: int
+    def __init__(self, service: _Optional[str] = ..., weight_milli: _Optional[int] = ...) -> None: ...
+
+class Retry(_message.Message):
+    __slots__ = ("conditions", "attempts", "budget_ratio", "budget_floor_per_second", "budget_ttl_ms")
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_RATIO_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FLOOR_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    conditions: _containers.RepeatedScalarFieldContainer[str]
+    attempts: int
+    budget_ratio: float
+    budget_floor_per_second: float
+    budget_ttl_ms: int
+    def __init__(self, conditions: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., budget_ratio: _Optional[float] = ..., budget_floor_per_second: _Optional[float] = ..., budget_ttl_ms: _Optional[int] = ...) -> None: ...
+
+class Endpoints(_message.Message):
+    __slots__ = ("namespace", "name", "endpoints")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
+
+class Endpoint(_message.Message):
+    __slots__ = ("address", "service_port", "target_port", "identity", "mesh_port", "protocol", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_PORT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_PORT_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    MESH_PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    service_port: int
+    target_port: int
+    identity: str
+    mesh_port: int
+    protocol: Protocol
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, address: _Optional[str] = ..., service_port: _Optional[int] = ..., target_port: _Optional[int] = ..., identity: _Optional[str] = ..., mesh_port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class TrustBundle(_message.Message):
+    __slots__ = ("trust_domain", "anchors_der")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    ANCHORS_DER_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    anchors_der: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, trust_domain: _Optional[str] = ..., anchors_der: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class CertifyRequest(_message.Message):
+    __slots__ = ("namespace", "service_account", "pod", "token", "csr_der")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    service_account: str
+    pod: str
+    token: str
+    csr_der: bytes
+    def __init__(self, namespace: _Optional[str] = ..., service_account: _Optional[str] = ..., pod: _Optional[str] = ..., token: _Optional[str] = ..., csr_der: _Optional[bytes] = ...) -> None: ...
+
+class CertifyResponse(_message.Message):
+    __slots__ = ("leaf_der", "intermediates_der", "not_after_unix", "trust")
+    LEAF_DER_FIELD_NUMBER: _ClassVar[int]
+    INTERMEDIATES_DER_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_UNIX_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    leaf_der: bytes
+    intermediates_der: _containers.RepeatedScalarFieldContainer[bytes]
+    not_after_unix: int
+    trust: TrustBundle
+    def __init__(self, leaf_der: _Optional[bytes] = ..., intermediates_der: _Optional[_Iterable[bytes]] = ..., not_after_unix: _Optional[int] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,3 @@
+"""The data plane and the command line of meshproxy."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,4 @@
+from meshproxy import __version__
+
+def main() -> None:
+    print(__version__)

@@ -1,0 +1,1 @@
+"""Facts + now -> a decision.  No I/O, no clock; imports only `wire.message`."""

@@ -1,0 +1,31 @@
+"""Every bound the engines keep, with its unit, default and reason.  Read once at start; documented in docs/limits.md."""
+
+from __future__ import annotations
+
+
+class Limits:
+    """Bounds on what one peer may ask of us.  Plain attributes, changed before the first connection or not at all."""
+
+    def __init__(self) -> None:
+        # -- heads (both versions)
+        self.request_line_bytes = 8 * 1024  # 414 above; nginx's and Apache's figure
+        self.head_bytes = 60 * 1024  # 431 above; Envoy's default
+        self.head_fields = 128  # 431 above; Envoy 100, but 90 cookie crumbs plus 15 others must pass
+        self.trailer_bytes = 16 * 1024
+        # -- HTTP/1.1
+        self.chunk_line_bytes = 1024  # size and extensions of one chunk line
+        self.pipelined_bytes = 64 * 1024  # unread pipelined input before we stop reading
+        # -- HTTP/2
+        self.streams = 100  # SETTINGS_MAX_CONCURRENT_STREAMS we advertise to strangers (RFC 9113 5.1.2 advises >= 100)
+        self.frame_bytes = 16 * 1024  # SETTINGS_MAX_FRAME_SIZE we advertise: the default
+        self.table_bytes = 4096  # SETTINGS_HEADER_TABLE_SIZE, both directions
+        self.stream_window = 64 * 1024 - 1  # initial receive window of a stream
+        self.stream_window_max = 1024 * 1024  # it doubles to this while the far side drains
+        self.connection_window = 16 * 1024 * 1024  # returned on receipt, so one stalled stream cannot hold the others
+        self.stream_buffer = 256 * 1024  # bytes held for one stalled stream
+        self.connection_buffer = 4 * 1024 * 1024  # bytes held for all streams of a connection
+        self.continuation_frames = 8  # per header block; nghttp2's figure
+        self.resets_burst = 200  # resets (by either side) whose work was still running ...
+        self.resets_per_second = 100  # ... and the rate they are forgiven at (the host passes time in)
+        self.control_burst = 1000  # SETTINGS, PING, PRIORITY, empty DATA: frames without progress in a row
+        self.control_out_bytes = 64 * 1024  # unsent acknowledgements; above it: ENHANCE_YOUR_CALM
