@@ -21,8 +21,9 @@ request) or `response_blocked` (a server-role stream cannot take more of the res
 on the *other* side's stream, which stops reading there (HTTP/1.1) or stops granting window (HTTP/2), so the sender
 stops.  `…_unblocked` undoes it.  What an engine holds for one stream is therefore bounded by what was in flight.
 
-**The end of a stream.**  Exactly one of: both directions ended; `request_reset` / `response_reset` told the sink; the
-owner called `reset()`.  After that the engine makes no more calls on that sink.
+**The end of a stream.**  Exactly one of: both directions ended; the response ended before the request did (HTTP/1.1: the
+connection is then closed); `request_reset` / `response_reset` told the sink; the owner called `reset()`.  After that the
+engine makes no more calls on that sink.
 """
 
 from __future__ import annotations
@@ -172,6 +173,12 @@ class Engine:
     out       bytes to send, in order; the host takes the list and leaves a new one
     closing   after flushing `out` the connection is to be closed
     server    role
+
+    How it ends, where a plain close would say the wrong thing (HTTP/1.1 and opaque only):
+    half_close  after flushing `out`, close the sending side (write_eof) and go on reading: a tunnel's half-close
+    linger      with `closing`: the peer may still be sending.  Close the sending side, read and drop for a moment, then
+                close; otherwise the kernel answers the unread bytes with RST and our last response is lost (RFC 9112 9.6)
+    abort       with `closing`: close by RST (transport.abort).  FIN would look like the clean end of a message
     """
 
     def __init__(self, host: Host, server: bool) -> None:
@@ -179,6 +186,9 @@ class Engine:
         self.server = server
         self.out: list[bytes] = []
         self.closing = False
+        self.half_close = False
+        self.linger = False
+        self.abort = False
 
     def start(self) -> None:
         """Called once when the transport is up.  Client HTTP/2 writes its preface; HTTP/1.1 reports on_ready."""

@@ -15,6 +15,7 @@ class Limits:
         # -- HTTP/1.1
         self.chunk_line_bytes = 1024  # size and extensions of one chunk line
         self.pipelined_bytes = 64 * 1024  # unread pipelined input before we stop reading
+        self.interim_responses = 16  # 1xx before one final response; a server that sends only those holds a stream for ever
         # -- HTTP/2
         self.streams = 100  # SETTINGS_MAX_CONCURRENT_STREAMS we advertise to strangers (RFC 9113 5.1.2 advises >= 100)
         self.frame_bytes = 16 * 1024  # SETTINGS_MAX_FRAME_SIZE we advertise: the default

@@ -18,6 +18,7 @@ Caches here are bounded and change only speed, never outcome: `CACHES.enabled = 
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # What a field means to a proxy.  PLAIN first: the hot path tests `kind == 0` and is done.
@@ -66,6 +67,14 @@ KINDS: Final[dict[bytes, int]] = {
 
 # RFC 9110 5.6.2 tchar, as bytes.translate()'s delete argument: what remains after deleting these is illegal.
 TCHAR: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# What a path and query may consist of: visible ASCII but "#", which would begin a fragment (RFC 9112 3.2.1).  RFC 3986 is
+# narrower (no "|", "{" ...), but browsers send those; bytes from 0x80 on must arrive percent-encoded, as HAProxy has it.
+PATH: Final = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
+
+# host [":" port] (RFC 9110 7.2) with the host limited to unreserved characters and bracketed IPv6.  RFC 3986's reg-name
+# would also allow "," "&" "%40" ...: no name in DNS has them, and two hops may read them differently.
+AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 # Trailers must not carry what frames, routes or authenticates a message (RFC 9110 6.5.1).
 FORBIDDEN_TRAILERS: Final = frozenset(
@@ -164,6 +173,19 @@ def parse_length(value: bytes) -> int:
         if first.isdigit() and len(first) <= 18 and all(part == first for part in parts):
             return int(first)
     raise MalformedField("content-length is not one decimal number")
+
+
+def valid_path(path: bytes) -> bool:
+    """Whether `path` is origin-form: "/" and then characters that can stand in a path or query."""
+    return path[:1] == b"/" and not path.translate(None, PATH)
+
+
+def valid_authority(authority: bytes) -> bool:
+    """Whether `authority` is a host, or host:port with a port up to 65535.  No user part, no empty host or port."""
+    if AUTHORITY.fullmatch(authority) is None:
+        return False
+    colon = authority.rfind(b":")
+    return colon < 0 or authority[-1:] == b"]" or int(authority[colon + 1 :]) <= 65535
 
 
 class Head:
