@@ -1,0 +1,1 @@
+"""Programs that show what the mesh does for ordinary applications.  They know nothing of meshproxy."""
