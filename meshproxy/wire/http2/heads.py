@@ -1,0 +1,277 @@
+"""From decoded fields to a validated Head (RFC 9113 section 8), and from a Head to the pseudo fields that start a block.
+
+    [Field, Field, ...]  --request_head()-->   Head      every rule of RFC 9113 8.2 and 8.3, RFC 8441 4, RFC 9110 4.2 and 7.2
+                         --response_head()-->  Head
+                         --trailer_fields()--> [Field]   what RFC 9110 6.5.1 forbids in trailers is dropped
+
+Both HTTP/2 engines use these functions, so what a request must look like is said once.  They know no stream and no
+connection: a MalformedField means "this message is malformed" (RFC 9113 8.1.1), which is an error of one stream only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.wire.message import (
+    CONNECTION,
+    FORBIDDEN_TRAILERS,
+    HOP,
+    HOST,
+    MESH,
+    PLAIN,
+    PSEUDO,
+    TCHAR,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    VOLATILE,
+    Field,
+    Head,
+    MalformedField,
+    add_field,
+)
+
+# A field that its constructor refused.  It stays in the HPACK table (the state must remain right) and spoils every
+# message that contains it.
+MALFORMED: Final = 255
+
+# RFC 3986 reg-name, IP-literal and port, without userinfo: RFC 9113 8.3.1 forbids it, and "good.test@evil.test" is an attack.
+AUTHORITY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:[]%"
+SCHEME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-."
+# What may not be in a request target: controls, space, DEL and the start of a fragment (RFC 9112 3.2).  A table for
+# bytes.translate(): the result has the same length only if none of them was there.
+TARGET_REFUSED: Final = bytes(range(0x21)) + b"\x7f#"
+
+TE_TRAILERS: Final = Field(b"te", b"trailers")
+EXPECT_CONTINUE: Final = Field(b"expect", b"100-continue")
+
+
+class MissingAuthority(MalformedField):
+    """Neither :authority nor Host: answered with 400, as an HTTP/1.1 request without Host is (RFC 9112 3.2)."""
+
+
+def request_head(fields: list[Field]) -> Head:
+    """The head of a request.  Raises MalformedField (MissingAuthority for that one case)."""
+    head = Head()
+    head.version = 20
+    head.scheme = b""
+    method: Field | None = None
+    scheme: Field | None = None
+    path: Field | None = None
+    authority: Field | None = None
+    protocol: Field | None = None
+    host: Field | None = None
+    regular = False
+    for field in fields:
+        kind = field.kind
+        if kind in (PLAIN, VOLATILE):
+            regular = True
+            head.fields.append(field)
+        elif kind == PSEUDO:
+            if regular:
+                raise MalformedField("a pseudo field after a regular field")
+            name = field.name
+            if name == b":path":
+                if path is not None:
+                    raise MalformedField(":path twice")
+                path = field
+            elif name == b":method":
+                if method is not None:
+                    raise MalformedField(":method twice")
+                method = field
+            elif name == b":authority":
+                if authority is not None:
+                    raise MalformedField(":authority twice")
+                authority = field
+                head.authority = field.value
+            elif name == b":scheme":
+                if scheme is not None:
+                    raise MalformedField(":scheme twice")
+                scheme = field
+            elif name == b":protocol":
+                if protocol is not None:
+                    raise MalformedField(":protocol twice")
+                protocol = field
+            else:
+                raise MalformedField("a pseudo field that requests do not have")
+        else:
+            regular = True
+            if kind == HOST:
+                host = field
+            else:
+                check_allowed(field)
+            add_field(head, field)
+    if method is None or not method.value or method.value.translate(None, TCHAR):
+        raise MalformedField(":method is missing or not a token")
+    head.method = method.value
+    if protocol is not None:
+        check_protocol(head, protocol.value)
+    elif head.method == b"CONNECT":
+        if scheme is not None or path is not None:
+            raise MalformedField("CONNECT with :scheme or :path")
+        if not head.authority:
+            raise MissingAuthority("CONNECT without :authority")
+        check_authority(head.authority)
+        return head
+    if scheme is None or path is None:
+        raise MalformedField(":scheme or :path is missing")
+    check_scheme(scheme.value)
+    check_path(head.method, path.value)
+    head.scheme = scheme.value
+    head.path = path.value
+    if not head.authority:
+        raise MissingAuthority("neither :authority nor host")
+    check_authority(head.authority)
+    if host is not None and host.value.lower() != head.authority.lower():
+        raise MalformedField(":authority and host differ")
+    return head
+
+
+def response_head(fields: list[Field]) -> Head:
+    """The head of a response, interim ones included.  Raises MalformedField."""
+    head = Head()
+    head.version = 20
+    regular = False
+    for field in fields:
+        kind = field.kind
+        if kind in (PLAIN, VOLATILE):
+            regular = True
+            head.fields.append(field)
+        elif kind == PSEUDO:
+            if regular or head.status or field.name != b":status":
+                raise MalformedField("a pseudo field out of place in a response")
+            head.status = parse_status(field.value)
+        else:
+            regular = True
+            check_allowed(field)
+            if kind != HOST:
+                add_field(head, field)
+    if not head.status:
+        raise MalformedField(":status is missing")
+    return head
+
+
+def trailer_fields(fields: list[Field]) -> list[Field]:
+    """Trailers fit to be forwarded.  Raises MalformedField for what makes the whole message malformed."""
+    kept: list[Field] = []
+    for field in fields:
+        kind = field.kind
+        if kind == PSEUDO:
+            raise MalformedField("a pseudo field in trailers")
+        if kind != PLAIN:
+            check_allowed(field)
+            if kind == MESH:
+                continue
+        if field.name not in FORBIDDEN_TRAILERS:
+            kept.append(field)
+    return kept
+
+
+def check_allowed(field: Field) -> None:
+    """Connection-specific fields are malformed in HTTP/2, te: trailers excepted (RFC 9113 8.2.2)."""
+    kind = field.kind
+    if kind == MALFORMED:
+        raise MalformedField("a field name or value with characters that are not allowed")
+    if kind == TE:
+        if field.value.lower() != b"trailers":
+            raise MalformedField("te is not trailers")
+    elif kind == CONNECTION or kind == TRANSFER_ENCODING or kind == UPGRADE or kind == HOP:
+        raise MalformedField("a connection-specific field")
+
+
+def check_protocol(head: Head, protocol: bytes) -> None:
+    """Extended CONNECT (RFC 8441 4)."""
+    if head.method != b"CONNECT":
+        raise MalformedField(":protocol without CONNECT")
+    if not protocol or protocol.translate(None, TCHAR + b"/"):
+        raise MalformedField(":protocol is not a protocol name")
+    head.protocol = protocol.lower()
+
+
+def check_scheme(scheme: bytes) -> None:
+    if scheme == b"http" or scheme == b"https":
+        return
+    if scheme.translate(None, SCHEME) or not scheme[:1].isalpha():
+        raise MalformedField(":scheme is not a scheme")
+
+
+def check_path(method: bytes, path: bytes) -> None:
+    if path[:1] == b"/":
+        if len(path.translate(None, TARGET_REFUSED)) != len(path):
+            raise MalformedField(":path contains a control, a space or a fragment")
+    elif path != b"*" or method != b"OPTIONS":
+        raise MalformedField(":path does not start with a slash")
+
+
+def check_authority(authority: bytes) -> None:
+    """host [":" port] (RFC 9110 7.2); the host itself is for the router to know or not."""
+    if authority.translate(None, AUTHORITY):
+        raise MalformedField(":authority contains characters that no host has")
+    if authority[:1] == b"[":
+        end = authority.find(b"]")
+        rest = authority[end + 1 :]
+        if end < 0 or b"[" in rest or b"]" in rest:
+            raise MalformedField(":authority has brackets that do not match")
+    else:
+        colon = authority.find(b":")
+        rest = authority[colon:] if colon >= 0 else b""
+        if colon == 0 or 91 in authority or 93 in authority:
+            raise MalformedField(":authority has no host or stray brackets")
+    if rest and (rest[:1] != b":" or (len(rest) > 1 and not rest[1:].isdigit())):
+        raise MalformedField(":authority has a port that is no number")
+
+
+def parse_status(value: bytes) -> int:
+    """Three digits, 100 to 599; 101 does not exist in HTTP/2 (RFC 9113 8.6)."""
+    if len(value) != 3 or not value.isdigit():
+        raise MalformedField(":status is not three digits")
+    status = int(value)
+    if status < 100 or status > 599 or status == 101:
+        raise MalformedField(":status out of range")
+    return status
+
+
+def body_allowed(status: int, method: bytes) -> bool:
+    """Whether a response has a body: not to HEAD, not with 1xx, 204 or 304 (RFC 9110 6.4.1)."""
+    return method != b"HEAD" and status >= 200 and status != 204 and status != 304
+
+
+def expected_body(head: Head, method: bytes) -> int:
+    """How many DATA bytes must follow, -1 when the head does not say (RFC 9113 8.1.1).
+
+    For a response `method` is the request's; a tunnel's length means nothing (RFC 9110 9.3.6)."""
+    if head.status:
+        if method == b"CONNECT" and head.status < 300:
+            return -1
+        return head.content_length if body_allowed(head.status, method) else 0
+    return -1 if head.method == b"CONNECT" else head.content_length
+
+
+def request_pseudo(head: Head) -> list[tuple[bytes, bytes]]:
+    """The pseudo fields of a request.  An upgrade, whichever version asked for it, is extended CONNECT here."""
+    if head.protocol:
+        return [
+            (b":method", b"CONNECT"),
+            (b":protocol", head.protocol),
+            (b":scheme", head.scheme),
+            (b":path", head.path),
+            (b":authority", head.authority),
+        ]
+    if head.method == b"CONNECT":
+        return [(b":method", b"CONNECT"), (b":authority", head.authority)]
+    return [
+        (b":method", head.method),
+        (b":scheme", head.scheme),
+        (b":path", head.path),
+        (b":authority", head.authority),
+    ]
+
+
+def restored_fields(head: Head) -> list[Field]:
+    """Fields whose meaning a Head keeps in attributes and which go on to an HTTP/2 peer as fields again."""
+    restored: list[Field] = []
+    if head.trailers_ok and not head.status:
+        restored.append(TE_TRAILERS)
+    if head.expect_continue and not head.status:
+        restored.append(EXPECT_CONTINUE)
+    return restored

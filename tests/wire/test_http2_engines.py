@@ -1,0 +1,450 @@
+"""One behaviour suite for every pairing of HTTP/2 engines: ours and the `h2` package's, as client and as server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from http2_harness import Log, Recorder, Seen, pairs, pump, request, response, take
+
+from meshproxy.wire.engine import CANCEL, NO_ERROR, REFUSED_STREAM, Engine
+from meshproxy.wire.h2_adapter import H2Client, H2Server
+from meshproxy.wire.limits import Limits
+from meshproxy.wire.message import Field
+
+SERVERS: dict[str, Any] = {"h2": H2Server}
+CLIENTS: dict[str, Any] = {"h2": H2Client}
+
+
+class Wire:
+    """A client engine and a server engine joined by bytes in memory."""
+
+    def __init__(self, client: Any, server: Any, limits: Limits | None = None, client_limits: Limits | None = None) -> None:
+        self.up = Recorder()
+        self.down = Recorder()
+        self.client: Engine = client(self.up, client_limits or Limits())
+        self.server: Engine = server(self.down, limits or Limits())
+        self.server.start()
+        self.client.start()
+        pump(self.client, self.server)
+
+    def pump(self, cut: Callable[[bytes], list[bytes]] | None = None) -> None:
+        pump(self.client, self.server, cut)
+
+    def ask(self, head: Any = None, end: bool = True, extra: list[Field] | None = None) -> tuple[Any, Log]:
+        stream = self.client.open()
+        log = Log()
+        stream.sink = log
+        stream.send_head(head or request(), extra or [], end)
+        return stream, log
+
+    def seen(self, index: int = -1) -> Seen:
+        return self.down.requests[index]
+
+
+@pytest.fixture(params=[f"{c}-{s}" for c in CLIENTS for s in SERVERS])
+def make(request: pytest.FixtureRequest) -> Callable[..., Wire]:
+    client, server = request.param.split("-")
+
+    def build(limits: Limits | None = None, client_limits: Limits | None = None) -> Wire:
+        return Wire(CLIENTS[client], SERVERS[server], limits, client_limits)
+
+    return build
+
+
+@pytest.fixture
+def wire(make: Callable[..., Wire]) -> Wire:
+    return make()
+
+
+def test_no_request_may_be_opened_before_the_servers_settings_arrived() -> None:
+    for client in CLIENTS.values():
+        host = Recorder()
+        engine = client(host, Limits())
+        engine.start()
+        assert engine.capacity() == 0
+        assert host.ready == 0
+        peer = H2Server(Recorder(), Limits())
+        peer.start()
+        engine.receive(take(peer), 0.0)
+        assert host.ready == 1
+        assert engine.capacity() == Limits().streams
+
+
+def test_a_request_and_its_response_arrive_as_they_were_sent(wire: Wire) -> None:
+    fields = ((b"x-one", b"1"), (b"accept", b"*/*"), (b"x-empty", b""))
+    stream, log = wire.ask(request(b"GET", b"/a?b=c", b"shop:8080", fields))
+    wire.pump()
+    seen = wire.seen()
+    assert (seen.head.method, seen.head.path, seen.head.authority, seen.head.scheme) == (
+        b"GET",
+        b"/a?b=c",
+        b"shop:8080",
+        b"http",
+    )
+    assert seen.head.version == 20
+    assert pairs(seen.head.fields) == list(fields)
+    assert seen.log.ended
+    seen.stream.send_head(response(200, ((b"server", b"s"), (b"content-length", b"5"))), [], False)
+    seen.stream.send_data(b"hello", True)
+    wire.pump()
+    assert log.head is not None
+    assert (log.head.status, pairs(log.head.fields)) == (200, [(b"server", b"s"), (b"content-length", b"5")])
+    assert (log.body, log.ended) == (b"hello", True)
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_extra_fields_follow_the_head_and_stay_out_of_the_next_one(wire: Wire) -> None:
+    head = request(fields=((b"x-one", b"1"),))
+    for extra in ([Field(b"mesh-client-id", b"a")], [Field(b"x-hop", b"2")], []):
+        wire.ask(head, extra=extra)
+        wire.pump()
+        seen = wire.seen().head
+        assert pairs(seen.fields + seen.mesh) == [(b"x-one", b"1"), *pairs(extra)]
+
+
+def test_request_body_and_trailers_arrive_in_order(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"POST"), end=False)
+    stream.send_data(b"one", False)
+    wire.pump()
+    stream.send_data(b"two", False)
+    stream.send_trailers([Field(b"x-sum", b"6")])
+    wire.pump()
+    seen = wire.seen()
+    assert seen.log.body == b"onetwo"
+    assert seen.log.trailers == [(b"x-sum", b"6")]
+    seen.stream.send_head(response(), [], False)
+    seen.stream.send_data(b"ok", False)
+    seen.stream.send_trailers([Field(b"grpc-status", b"0")])
+    wire.pump()
+    assert (log.body, log.trailers) == (b"ok", [(b"grpc-status", b"0")])
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_empty_trailers_end_the_message(wire: Wire) -> None:
+    stream, _ = wire.ask(request(b"POST"), end=False)
+    stream.send_data(b"one", False)
+    stream.send_trailers([])
+    wire.pump()
+    assert wire.seen().log.ended
+    assert wire.seen().log.body == b"one"
+
+
+def test_te_trailers_reaches_the_next_hop_as_grpc_needs_it(wire: Wire) -> None:
+    wire.ask(request(b"POST", fields=((b"te", b"trailers"), (b"content-type", b"application/grpc"))))
+    wire.pump()
+    assert wire.seen().head.trailers_ok
+    assert wire.seen().head.grpc
+
+
+def test_cookie_crumbs_are_joined(wire: Wire) -> None:
+    head = request()
+    head.fields = [Field(b"cookie", b"a=1"), Field(b"x", b"y"), Field(b"cookie", b"b=2")]
+    wire.ask(head)
+    wire.pump()
+    assert wire.seen().head.field(b"cookie") == b"a=1; b=2"
+
+
+def test_interim_responses_come_before_the_final_one(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"POST", fields=((b"expect", b"100-continue"),)), end=False)
+    wire.pump()
+    seen = wire.seen()
+    assert seen.head.expect_continue
+    seen.stream.send_interim(response(100))
+    seen.stream.send_interim(response(103, ((b"link", b"</a>"),)))
+    wire.pump()
+    assert [head.status for head in log.interim] == [100, 103]
+    assert log.interim[1].field(b"link") == b"</a>"
+    stream.send_data(b"x", True)
+    seen.stream.send_head(response(204), [], True)
+    wire.pump()
+    assert log.names() == ["interim", "interim", "head"]
+    assert log.ended
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_answers_without_a_body_end_with_their_head(wire: Wire, status: int) -> None:
+    _, log = wire.ask()
+    wire.pump()
+    wire.seen().stream.send_head(response(status), [], True)
+    wire.pump()
+    assert log.events == [("head", status, True)]
+
+
+def test_a_head_response_may_declare_a_length_it_does_not_send(wire: Wire) -> None:
+    _, log = wire.ask(request(b"HEAD"))
+    wire.pump()
+    wire.seen().stream.send_head(response(200, ((b"content-length", b"1000"),)), [], True)
+    wire.pump()
+    assert log.events == [("head", 200, True)]
+    assert log.head is not None
+    assert log.head.content_length == 1000
+
+
+def test_many_streams_share_a_connection(wire: Wire) -> None:
+    asked = [wire.ask(request(path=b"/%d" % i)) for i in range(50)]
+    wire.pump()
+    assert [seen.head.path for seen in wire.down.requests] == [b"/%d" % i for i in range(50)]
+    assert (wire.client.active(), wire.server.active()) == (50, 50)
+    for seen in reversed(wire.down.requests):
+        seen.stream.send_head(response(), [], False)
+        seen.stream.send_data(seen.head.path, True)
+    wire.pump()
+    assert [log.body for _, log in asked] == [b"/%d" % i for i in range(50)]
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_a_client_reset_reaches_the_server_and_ends_the_stream(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"POST"), end=False)
+    wire.pump()
+    stream.reset(CANCEL)
+    wire.pump()
+    assert wire.seen().log.reset == (CANCEL, False)
+    assert log.events == []
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+    wire.seen().stream.send_head(response(), [], True)  # too late, and ignored
+    wire.pump()
+    assert log.events == []
+
+
+def test_a_refused_stream_was_certainly_not_processed(wire: Wire) -> None:
+    _, log = wire.ask()
+    wire.pump()
+    wire.seen().stream.reset(REFUSED_STREAM)
+    wire.pump()
+    assert log.reset == (REFUSED_STREAM, True)
+
+
+def test_a_server_reset_after_the_data_leaves_the_data(wire: Wire) -> None:
+    _, log = wire.ask()
+    wire.pump()
+    wire.seen().stream.send_head(response(), [], False)
+    wire.seen().stream.send_data(b"part", False)
+    wire.seen().stream.reset(CANCEL)
+    wire.pump()
+    assert log.body == b"part"
+    assert log.reset == (CANCEL, False)
+
+
+def test_an_early_response_may_end_before_the_request(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"POST"), end=False)
+    wire.pump()
+    seen = wire.seen()
+    seen.stream.send_head(response(413), [], True)
+    seen.stream.reset(NO_ERROR)
+    wire.pump()
+    assert log.head is not None
+    assert log.head.status == 413
+    assert wire.server.active() == 0
+
+
+def test_connect_is_a_tunnel_with_half_close(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"CONNECT", b"", b"db:5432"), end=False)
+    wire.pump()
+    seen = wire.seen()
+    assert (seen.head.method, seen.head.authority, seen.head.path) == (b"CONNECT", b"db:5432", b"")
+    seen.stream.send_head(response(200), [], False)
+    stream.send_data(b"ping", False)
+    wire.pump()
+    seen.stream.send_data(b"pong", False)
+    stream.send_data(b"", True)
+    wire.pump()
+    assert (seen.log.body, seen.log.ended) == (b"ping", True)
+    seen.stream.send_data(b"!", True)
+    wire.pump()
+    assert (log.body, log.ended) == (b"pong!", True)
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_an_upgrade_travels_as_extended_connect(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"GET", b"/chat", protocol=b"websocket"), end=False)
+    wire.pump()
+    seen = wire.seen()
+    assert (seen.head.method, seen.head.protocol, seen.head.path) == (b"CONNECT", b"websocket", b"/chat")
+    seen.stream.send_head(response(101), [], False)  # an HTTP/1.1 backend's way to say yes
+    seen.stream.send_data(b"frame", False)
+    stream.send_data(b"emarf", False)
+    wire.pump()
+    assert log.head is not None
+    assert log.head.status == 200
+    assert (log.body, seen.log.body) == (b"frame", b"emarf")
+
+
+def test_a_paused_stream_stops_its_sender_and_no_other(wire: Wire) -> None:
+    paused, _ = wire.ask(request(b"POST", b"/paused"), end=False)
+    other, _ = wire.ask(request(b"POST", b"/other"), end=False)
+    wire.pump()
+    slow, fast = wire.seen(0), wire.seen(1)
+    slow.stream.pause()
+    total = 2_000_000
+    for _ in range(total // 10_000):
+        paused.send_data(b"s" * 10_000, False)
+        other.send_data(b"f" * 10_000, False)
+        wire.pump()
+    assert len(fast.log.body) == total
+    assert len(slow.log.body) <= Limits().stream_window
+    assert paused.sink.names().count("blocked") == 1
+    slow.stream.resume()
+    wire.pump()
+    assert len(slow.log.body) == total
+    assert paused.sink.names()[-1] == "unblocked"
+
+
+def test_a_slow_client_blocks_the_response_and_gets_all_of_it_later(wire: Wire) -> None:
+    stream, log = wire.ask()
+    wire.pump()
+    stream.pause()
+    seen = wire.seen()
+    body = bytes(range(256)) * 4096
+    seen.stream.send_head(response(), [], False)
+    seen.stream.send_data(body, False)
+    seen.stream.send_data(b"", True)
+    wire.pump()
+    assert "blocked" in seen.log.names()
+    assert 0 < len(log.body) < len(body)
+    assert not log.ended
+    stream.resume()
+    wire.pump()
+    assert log.body == body
+    assert log.ended
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_trailers_wait_behind_the_data_they_follow(wire: Wire) -> None:
+    stream, log = wire.ask()
+    wire.pump()
+    stream.pause()
+    seen = wire.seen()
+    seen.stream.send_head(response(), [], False)
+    seen.stream.send_data(b"x" * 300_000, False)
+    seen.stream.send_trailers([Field(b"grpc-status", b"0")])
+    wire.pump()
+    assert log.trailers is None
+    stream.resume()
+    wire.pump()
+    assert len(log.body) == 300_000
+    assert log.trailers == [(b"grpc-status", b"0")]
+
+
+def test_a_full_socket_blocks_the_sender_until_it_drains(wire: Wire) -> None:
+    _, log = wire.ask()
+    wire.pump()
+    seen = wire.seen()
+    seen.stream.send_head(response(), [], False)
+    wire.server.socket_blocked()
+    seen.stream.send_data(b"x" * 1000, False)
+    assert seen.log.names()[-1] == "blocked"
+    wire.server.socket_unblocked()
+    assert seen.log.names()[-1] == "unblocked"
+    seen.stream.send_data(b"", True)
+    wire.pump()
+    assert (len(log.body), log.ended) == (1000, True)
+
+
+def test_the_peers_stream_limit_bounds_capacity(make: Callable[..., Wire]) -> None:
+    limits = Limits()
+    limits.streams = 3
+    wire = make(limits)
+    assert wire.client.capacity() == 3
+    for _ in range(3):
+        wire.ask()
+    assert wire.client.capacity() == 0
+    wire.pump()
+    wire.seen().stream.send_head(response(), [], True)
+    wire.pump()
+    assert wire.client.capacity() == 1
+
+
+def test_drain_lets_streams_in_flight_finish_and_refuses_later_ones(wire: Wire) -> None:
+    _, log = wire.ask()
+    wire.pump()
+    wire.server.drain()
+    wire.pump()
+    assert wire.up.goaways == [NO_ERROR]
+    assert wire.client.capacity() == 0
+    assert log.reset is None
+    wire.server.drain_finish()
+    wire.pump()
+    assert not wire.server.closing
+    assert log.reset is None
+    wire.seen().stream.send_head(response(), [], False)
+    wire.seen().stream.send_data(b"done", True)
+    wire.pump()
+    assert (log.body, log.ended) == (b"done", True)
+    assert wire.server.closing
+
+
+def test_requests_that_cross_the_final_goaway_are_reported_unprocessed(wire: Wire) -> None:
+    _, first = wire.ask()
+    wire.pump()
+    wire.server.drain()
+    wire.server.drain_finish()
+    _, late = wire.ask()  # the client has not read the GOAWAY yet
+    wire.pump()
+    assert late.reset is not None
+    assert late.reset[1] is True
+    assert first.reset is None
+    assert len(wire.down.requests) == 1
+    wire.seen().stream.send_head(response(), [], True)
+    wire.pump()
+    assert first.ended
+    assert wire.server.closing
+
+
+def test_an_idle_server_closes_when_its_drain_is_finished(wire: Wire) -> None:
+    wire.server.drain()
+    assert not wire.server.closing
+    wire.server.drain_finish()
+    assert wire.server.closing
+
+
+def test_an_idle_client_closes_when_drained(wire: Wire) -> None:
+    wire.client.drain()
+    assert wire.client.closing
+
+
+def test_losing_the_connection_resets_every_stream_once(wire: Wire) -> None:
+    asked = [wire.ask(request(b"POST"), end=False) for _ in range(3)]
+    wire.pump()
+    wire.client.lost()
+    wire.server.lost()
+    assert [log.reset is not None and log.reset[1] for _, log in asked] == [False] * 3
+    assert all(seen.log.reset is not None for seen in wire.down.requests)
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_a_request_never_handed_to_the_socket_is_unprocessed(wire: Wire) -> None:
+    _, sent = wire.ask()
+    take(wire.client)
+    _, kept = wire.ask()
+    wire.client.lost()
+    assert sent.reset == (CANCEL, False)
+    assert kept.reset == (CANCEL, True)
+
+
+def test_a_keepalive_ping_is_answered(wire: Wire) -> None:
+    wire.client.ping()
+    ping = take(wire.client)
+    assert ping
+    wire.server.receive(ping, 0.0)
+    assert take(wire.server)[9:] == ping[9:]
+
+
+def test_the_host_is_woken_once_a_turn(wire: Wire) -> None:
+    take(wire.client)
+    before = wire.up.wakes
+    for _ in range(5):
+        wire.ask()
+    assert wire.up.wakes == before + 1
+
+
+def test_a_large_head_crosses_in_continuation_frames(wire: Wire) -> None:
+    value = bytes(97 + i % 26 for i in range(40_000))
+    _, log = wire.ask(request(fields=((b"x-large", value),)))
+    wire.pump()
+    assert wire.seen().head.field(b"x-large") == value
+    wire.seen().stream.send_head(response(200, ((b"x-large", value),)), [], True)
+    wire.pump()
+    assert log.head is not None
+    assert log.head.field(b"x-large") == value
