@@ -24,7 +24,8 @@ DEFAULT_MESH = "default"
 OUTBOUND_PORT = 4140
 INBOUND_PORT = 4143
 ADMIN_PORT = 4191
-CONTROL_PORT = 8086  # gRPC: configuration and identity
+CONTROL_PORT = 8086  # gRPC: configuration (client certificate required)
+CERTIFY_PORT = 8087  # gRPC: identity (server TLS only); always the port after the configuration's
 CONTROL_ADMIN_PORT = 9990  # control plane: /metrics /ready /live
 
 # Addresses inside the mesh's /24.
