@@ -24,48 +24,26 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.budget import Budget
-from meshproxy.policy.classify import parse_grpc_status
-
-# ---------------------------------------------------------------- how an attempt can fail: one int
-#
-#   1 .. 3      no response: the constants here
-#   400 .. 599  a response with this HTTP status
-#   1000 + c    a response with gRPC code c
-
-CONNECT: Final = 1  # no usable connection to the endpoint
-RESET: Final = 2  # the stream or connection broke before a response (unprocessed or not: see `decide`)
-TIMEOUT: Final = 3  # the attempt's own timeout; the request's timeout ends the exchange and asks nobody
-
-_GRPC: Final = 1000
-
-
-def failure_of_status(status: int, grpc_status: bytes = b"") -> int:
-    """The failure a response stands for, 0 if it is none that any policy could name.  `grpc_status` as in a response head."""
-    if status >= 400:
-        return status
-    code = parse_grpc_status(grpc_status)
-    return _GRPC + code if code > 0 else 0
-
+from meshproxy.policy.classify import NO_GRPC
 
 # ---------------------------------------------------------------- what a policy may name
 
-ON_CONNECT_FAILURE: Final = 1  # no connection: refused, timed out, or the handshake failed
-ON_REFUSED_STREAM: Final = 2  # connected, but certainly unprocessed
-ON_RESET: Final = 4  # broken before a response: the request may have been acted on
-ON_TIMEOUT: Final = 8  # the attempt took too long
+CONNECT_FAILURE: Final = 1  # no connection: refused, timed out, or the handshake failed
+REFUSED_STREAM: Final = 2  # connected, but certainly unprocessed
+RESET: Final = 4  # the connection or stream broke before a response; the request may have been acted on
+STATUS_5XX: Final = 8  # any 500-599; also an attempt without a response, for which a gateway answers 502 or 504 (as Envoy)
+GATEWAY_ERROR: Final = 16  # 502, 503, 504; also a timed-out attempt, for which a gateway answers 504
+RETRIABLE_4XX: Final = 32  # 409, as Envoy
 
-DEFAULT_CONDITIONS: Final = ON_CONNECT_FAILURE | ON_REFUSED_STREAM
-
-# Word -> (conditions without a response, statuses).  Envoy's words and meanings (retry-on): a gateway would have answered a
-# broken or late attempt with 502 or 504, so the words for statuses cover those too.
-CONDITIONS: Final[dict[str, tuple[int, range]]] = {
-    "connect-failure": (ON_CONNECT_FAILURE, range(0)),
-    "refused-stream": (ON_REFUSED_STREAM, range(0)),
-    "reset": (ON_RESET, range(0)),
-    "5xx": (ON_CONNECT_FAILURE | ON_REFUSED_STREAM | ON_RESET | ON_TIMEOUT, range(500, 600)),
-    "gateway-error": (ON_CONNECT_FAILURE | ON_REFUSED_STREAM | ON_TIMEOUT, range(502, 505)),
-    "retriable-4xx": (0, range(409, 410)),
+CONDITIONS: Final[dict[str, int]] = {
+    "connect-failure": CONNECT_FAILURE,
+    "refused-stream": REFUSED_STREAM,
+    "reset": RESET,
+    "5xx": STATUS_5XX,
+    "gateway-error": GATEWAY_ERROR,
+    "retriable-4xx": RETRIABLE_4XX,
 }
+DEFAULT_CONDITIONS: Final = CONNECT_FAILURE | REFUSED_STREAM
 
 GRPC_CODES: Final[dict[str, int]] = {
     "cancelled": 1,
@@ -87,21 +65,42 @@ def is_idempotent(method: bytes) -> bool:
     return method in _IDEMPOTENT
 
 
+# ---------------------------------------------------------------- how an attempt can fail
+
+CONNECT_FAILED: Final = 0  # no usable connection to the endpoint
+BROKEN: Final = 1  # reset or connection lost before a response (unprocessed or not: see `decide`)
+TIMED_OUT: Final = 2  # the attempt's own timeout; the request's timeout ends the exchange and asks nobody
+RESPONDED: Final = 3  # a response with a status
+
+
+class Failure:
+    """How one attempt ended.  `status` (HTTP) and `grpc_status` (0..16 or NO_GRPC) go with RESPONDED."""
+
+    __slots__ = ("grpc_status", "kind", "status")
+
+    def __init__(self, kind: int, status: int = 0, grpc_status: int = NO_GRPC) -> None:
+        self.kind = kind
+        self.status = status
+        self.grpc_status = grpc_status
+
+
 class RetryPolicy:
     """When a service's requests are tried again; immutable, part of the tables.
 
-    conditions      failures without a response: set of ON_* bits
-    statuses        failures with one, as ints (see above); empty: no response is ever held back to be judged
+    conditions      set of the condition bits above
+    statuses        single HTTP statuses beside them
+    grpc_codes      gRPC codes, as bits 1 << code
     attempts        retries of one request at most (the first attempt not counted), 0..10; 1
     budget_ratio, budget_floor, budget_ttl    see policy.budget: retries a request, retries a second, seconds
     """
 
-    __slots__ = ("attempts", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "statuses")
+    __slots__ = ("attempts", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes", "statuses")
 
     def __init__(
         self,
         conditions: int = DEFAULT_CONDITIONS,
         statuses: frozenset[int] = frozenset(),
+        grpc_codes: int = 0,
         attempts: int = 1,
         budget_ratio: float = 0.2,
         budget_floor: float = 10.0,
@@ -111,23 +110,35 @@ class RetryPolicy:
             raise ValueError(f"retry attempts must be 0 to {MAX_ATTEMPTS}, not {attempts}")
         self.conditions = conditions
         self.statuses = statuses
+        self.grpc_codes = grpc_codes
         self.attempts = attempts
         self.budget_ratio = budget_ratio
         self.budget_floor = budget_floor
         self.budget_ttl = budget_ttl
 
-    def names(self, failure: int, unprocessed: bool) -> bool:
-        """Is this a failure the policy wants tried again?"""
+    def matches(self, failure: Failure, unprocessed: bool) -> bool:
+        """Does the policy name this failure?"""
         conditions = self.conditions
-        if failure == CONNECT:
-            return conditions & ON_CONNECT_FAILURE != 0
-        if unprocessed and conditions & ON_REFUSED_STREAM:
+        kind = failure.kind
+        if kind == CONNECT_FAILED:
+            return conditions & (CONNECT_FAILURE | STATUS_5XX | GATEWAY_ERROR) != 0
+        if unprocessed and conditions & REFUSED_STREAM:
             return True
-        if failure == RESET:
-            return conditions & ON_RESET != 0
-        if failure == TIMEOUT:
-            return conditions & ON_TIMEOUT != 0
-        return failure in self.statuses
+        if kind == BROKEN:
+            return conditions & (RESET | STATUS_5XX) != 0
+        if kind == TIMED_OUT:
+            return conditions & (GATEWAY_ERROR | STATUS_5XX) != 0
+        status = failure.status
+        if status in self.statuses or self.declares(failure):
+            return True
+        if status >= 500:
+            return conditions & STATUS_5XX != 0 or (502 <= status <= 504 and conditions & GATEWAY_ERROR != 0)
+        return status == 409 and conditions & RETRIABLE_4XX != 0
+
+    def declares(self, failure: Failure) -> bool:
+        """Is this a gRPC status the service listed, and thereby declared harmless to repeat?"""
+        code = failure.grpc_status
+        return code >= 0 and (self.grpc_codes >> code) & 1 != 0
 
 
 NO_RETRY: Final = RetryPolicy(conditions=0, attempts=0)
@@ -145,22 +156,21 @@ def parse_policy(
     Raises ValueError naming the word and what would be accepted.
     """
     conditions = 0 if words else DEFAULT_CONDITIONS
+    grpc_codes = 0
     statuses: set[int] = set()
     for given in words:
         word = given.strip().lower()
         low, dash, high = word.partition("-")
         if word in CONDITIONS:
-            bits, listed = CONDITIONS[word]
-            conditions |= bits
-            statuses.update(listed)
+            conditions |= CONDITIONS[word]
         elif word in GRPC_CODES:
-            statuses.add(_GRPC + GRPC_CODES[word])
+            grpc_codes |= 1 << GRPC_CODES[word]
         elif _is_status(low) and (not dash or (_is_status(high) and low <= high)):
             statuses.update(range(int(low), int(high or low) + 1))
         else:
             accepted = ", ".join([*CONDITIONS, *GRPC_CODES])
             raise ValueError(f"unknown retry condition {given!r}; accepted: {accepted}, a status (503), a range (500-503)")
-    return RetryPolicy(conditions, frozenset(statuses), attempts, budget_ratio, budget_floor, budget_ttl)
+    return RetryPolicy(conditions, frozenset(statuses), grpc_codes, attempts, budget_ratio, budget_floor, budget_ttl)
 
 
 def _is_status(text: str) -> bool:
@@ -186,7 +196,7 @@ def decide(
     budget: Budget,
     now: float,
     attempt_no: int,
-    failure: int,
+    failure: Failure,
     method_idempotent: bool,
     request_unprocessed: bool,
     body_replayable: bool,
@@ -195,14 +205,14 @@ def decide(
     """RETRY, or the reason why not (an index into REASONS).  Only RETRY draws on the budget.
 
     `attempt_no` counts from 1: the attempt that has just failed.  `request_unprocessed`: certainly not acted on (see above);
-    after CONNECT that is always so.
+    after CONNECT_FAILED that is always so.
     """
     if response_started:
         return RESPONSE_STARTED
-    unprocessed = request_unprocessed or failure == CONNECT
-    if not policy.names(failure, unprocessed):
+    unprocessed = request_unprocessed or failure.kind == CONNECT_FAILED
+    if not policy.matches(failure, unprocessed):
         return NOT_RETRYABLE
-    if not (unprocessed or method_idempotent or failure >= _GRPC):
+    if not (unprocessed or method_idempotent or policy.declares(failure)):
         return NOT_IDEMPOTENT
     if not body_replayable:
         return NOT_REPLAYABLE
