@@ -56,30 +56,28 @@ class Load:
 
     pending     requests sent to it that are not finished
     estimate    the average as of `stamp`, seconds; read it through `latency(now)`
-    stamp       when the last sample came; negative until a balancer first looks: that is when it begins to warm up
+    stamp       when the last sample came; at first, when the endpoint became known
     """
 
     __slots__ = ("_before", "_before_stamp", "decay", "estimate", "pending", "stamp")
 
-    def __init__(self, default_rtt: float = DEFAULT_RTT_S, decay: float = DECAY_S) -> None:
+    def __init__(self, now: float, default_rtt: float = DEFAULT_RTT_S, decay: float = DECAY_S) -> None:
         """A new endpoint starts at `default_rtt`: among faster ones it warms up over some seconds (its estimate decays),
         among slower ones `pending` keeps it from being buried."""
         if not decay > 0.0:
             raise ValueError(f"decay must be a positive number of seconds, not {decay}")
         self.pending = 0
         self.estimate = default_rtt
-        self.stamp = -1.0
+        self.stamp = now
         self.decay = decay
         # As of just before the samples of `stamp`: a failure is often known only after its fast answer was sampled in the
         # same moment, and then takes that sample's place.
         self._before = default_rtt
-        self._before_stamp = -1.0
+        self._before_stamp = now
 
     def start(self, now: float) -> None:
         """A request was given to this endpoint.  Ends with exactly one `finish`."""
         self.pending += 1
-        if self.stamp < 0.0:
-            self.stamp = now
 
     def finish(self, now: float, latency_s: float | None) -> None:
         """That request is over.  `latency_s`: time to its first response data; None when it is no measure of speed
@@ -121,25 +119,20 @@ class Load:
     def _advance(self, now: float) -> float:
         """Move `stamp` to `now`; gives the seconds passed.  Within one loop turn `now` is one number and completions come
         in any order: no time has passed then, and a sample has no weight of its own."""
-        stamp = self.stamp
-        if stamp < 0.0:
-            stamp = now
-        elif now <= stamp:
+        elapsed = now - self.stamp
+        if elapsed <= 0.0:
             return 0.0
         self._before = self.estimate
-        self._before_stamp = stamp
+        self._before_stamp = self.stamp
         self.stamp = now
-        return now - stamp
+        return elapsed
 
     def latency(self, now: float) -> float:
-        """The estimate as of `now`, in seconds.  Changes nothing (but that the first look starts the warm-up)."""
-        stamp = self.stamp
-        if stamp < 0.0:
-            self.stamp = now
+        """The estimate as of `now`, in seconds.  Changes nothing."""
+        elapsed = now - self.stamp
+        if elapsed <= 0.0:
             return self.estimate
-        if now <= stamp:
-            return self.estimate
-        return self.estimate * exp((stamp - now) / self.decay)
+        return self.estimate * exp(-elapsed / self.decay)
 
     def cost(self, now: float) -> float:
         """What it would cost to send one more request there: smaller is better."""
@@ -153,8 +146,8 @@ class Target:
     """Base of what a balancer chooses from (the proxy's endpoint).  `available` is the owner's word: connected or
     connectable, breaker closed, not draining."""
 
-    def __init__(self) -> None:
-        self.load = Load()
+    def __init__(self, load: Load) -> None:
+        self.load = load
         self.available = True
 
 
