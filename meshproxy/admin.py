@@ -1,0 +1,74 @@
+"""The admin listener: what the proxy says about itself, over its own engines.
+
+    GET /metrics   Prometheus text
+    GET /ready     200 when requests can be served, else 503 with the reason
+    GET /live      200 as long as the loop turns
+    GET /config    the configuration in force, as JSON; no secrets
+
+Everything else is 404; there is nothing here that changes anything (no /shutdown: reachable admin ports have been abused
+for that, CVE-2024-40632).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from meshproxy.proxy.answer import reply
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.server import REFUSE, Accepted, Side
+from meshproxy.wire.engine import Stream
+from meshproxy.wire.message import Head
+
+TEXT = b"text/plain; charset=utf-8"
+PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+JSON = b"application/json"
+
+
+class Status:
+    """What the admin pages ask of the proxy; subclassed by each way of running one."""
+
+    def unready(self) -> str:
+        """ "" when ready, otherwise why not."""
+        return ""
+
+    def config(self) -> dict[str, Any]:
+        """The configuration in force, JSON-ready."""
+        return {}
+
+    def notes(self) -> str:
+        """A line for /ready that is worth knowing although ready (e.g. the control plane is away), or ""."""
+        return ""
+
+
+class AdminSide(Side):
+    def __init__(self, ctx: Context, status: Status) -> None:
+        super().__init__(ctx, "admin")
+        self.status = status
+
+    def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
+        return REFUSE
+
+    def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
+        path = head.path.partition(b"?")[0]
+        if head.method not in (b"GET", b"HEAD"):
+            reply(stream, head, 405, TEXT, b"only GET is possible here\n")
+        elif path == b"/metrics":
+            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render())
+        elif path == b"/live":
+            reply(stream, head, 200, TEXT, b"live\n")
+        elif path == b"/ready":
+            self.ready(stream, head)
+        elif path == b"/config":
+            body = json.dumps(self.status.config(), indent=2, sort_keys=True).encode() + b"\n"
+            reply(stream, head, 200, JSON, body)
+        else:
+            reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config\n")
+
+    def ready(self, stream: Stream, head: Head) -> None:
+        why = "draining" if self.ctx.draining else self.status.unready()
+        if why:
+            reply(stream, head, 503, TEXT, f"not ready: {why}\n".encode())
+        else:
+            notes = self.status.notes()
+            reply(stream, head, 200, TEXT, f"ready{'; ' + notes if notes else ''}\n".encode())

@@ -1,0 +1,46 @@
+"""Answers the proxy gives by itself on a stream: refusals before there is a route, admin pages, CONNECT's 200."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.refusals import Refusal
+from meshproxy.wire.engine import NO_FIELDS, Sink, Stream
+from meshproxy.wire.message import Field, Head
+
+
+def refuse(ctx: Context, stream: Stream, head: Head, direction: str, refusal: Refusal) -> None:
+    """Refuse a request that has no exchange (yet).  What the client still sends of it is dropped."""
+    ctx.refused(refusal.reason, direction)
+    stream.sink = Sink()
+    if head.grpc:
+        stream.send_head(refusal.grpc_head, NO_FIELDS, True)
+    elif head.method == b"HEAD":
+        stream.send_head(refusal.head, NO_FIELDS, True)
+    else:
+        stream.send_head(refusal.head, NO_FIELDS, False)
+        stream.send_data(refusal.body, True)
+
+
+def reply(stream: Stream, request: Head, status: int, content_type: bytes, body: bytes, extra: list[Field] = NO_FIELDS) -> None:
+    """A complete answer of our own."""
+    head = Head()
+    head.status = status
+    head.content_length = len(body)
+    head.fields = [Field(b"content-type", content_type), Field(b"content-length", b"%d" % len(body))]
+    stream.sink = Sink()
+    if request.method == b"HEAD" or not body:
+        stream.send_head(head, extra, True)
+    else:
+        stream.send_head(head, extra, False)
+        stream.send_data(body, True)
+
+
+def _connected() -> Head:
+    head = Head()
+    head.status = 200
+    return head
+
+
+CONNECTED: Final = _connected()  # the answer to a CONNECT that we take ourselves

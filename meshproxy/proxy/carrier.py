@@ -1,0 +1,256 @@
+"""A carrier: the bytes between a transport and an engine, in clear or through TLS.
+
+    transport --data_received--> [TlsLayer] --> Engine.receive          (subclasses say what an engine-less start means)
+    transport <-----write------- [TlsLayer] <-- Engine.out   gathered, once a loop turn
+
+The transport is a socket of the event loop, or the stream of a tunnel that looks like one (proxy/tunnel.py): a CONNECT
+can carry anything a socket can.
+
+    OPEN --engine.closing flushed / close()--> CLOSING --connection_lost--> LOST
+"""
+
+from __future__ import annotations
+
+import errno
+from time import monotonic
+from typing import Any, Final
+
+from meshproxy.proxy.context import Context, Flushable
+from meshproxy.proxy.settings import SOCKET_HIGH_BYTES, SOCKET_LOW_BYTES
+from meshproxy.proxy.tls import OPEN as TLS_OPEN
+from meshproxy.proxy.tls import TlsFailure, TlsLayer
+from meshproxy.telemetry.series import TcpSeries
+from meshproxy.wire.engine import Engine
+
+OPEN: Final = 0
+CLOSING: Final = 1
+LOST: Final = 2
+
+LINGER_S: Final = 1.0  # enough for an answer to cross the world; lingering connections are dropped after it
+
+
+class Carrier(Flushable):
+    """Common to both roles.  Speaks asyncio's Protocol interface by shape, so that it can be a native class."""
+
+    def __init__(self, ctx: Context, tcp: TcpSeries) -> None:
+        super().__init__()
+        self.ctx = ctx
+        self.tcp = tcp
+        self.transport: Any = None
+        self.engine: Engine | None = None
+        self.tls: TlsLayer | None = None
+        self.secured = False
+        self.state = OPEN
+        self.held = False  # we stopped reading
+        self.peer = ""
+        self.active_at = ctx.now  # last time bytes arrived; the sweep compares it with the timeouts
+
+    # -- what subclasses decide
+
+    def opened(self) -> None:
+        """The transport is there."""
+        raise NotImplementedError
+
+    def first_bytes(self, data: bytes) -> None:
+        """Bytes arrived and there is no engine yet."""
+        raise NotImplementedError
+
+    def tls_opened(self) -> None:
+        """The handshake is done: check the peer, choose the engine.  Raises TlsFailure."""
+        raise NotImplementedError
+
+    def tls_failed(self, failure: TlsFailure) -> None:
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        """The transport is gone and the engine was told."""
+        raise NotImplementedError
+
+    # -- transport callbacks
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.tcp.opened()
+        transport.set_write_buffer_limits(SOCKET_HIGH_BYTES, SOCKET_LOW_BYTES)
+        name = transport.get_extra_info("peername")
+        if name:
+            self.peer = f"{name[0]}:{name[1]}"
+        try:
+            self.opened()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("connection_made")
+
+    def data_received(self, data: bytes) -> None:
+        if self.state != OPEN:
+            return  # lingering: read and dropped
+        ctx = self.ctx
+        ctx.now = self.active_at = now = monotonic()
+        self.tcp.read_bytes += len(data)
+        try:
+            tls = self.tls
+            if tls is None:
+                engine = self.engine
+                if engine is None:
+                    self.first_bytes(data)
+                else:
+                    engine.receive(data, now)
+            else:
+                self.ciphertext(tls, data)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("data_received")
+
+    def ciphertext(self, tls: TlsLayer, data: bytes) -> None:
+        try:
+            plain = tls.receive(data)
+            if not self.secured and tls.state == TLS_OPEN:
+                self.secured = True
+                self.tls_opened()
+        except TlsFailure as failure:
+            self.write(tls.pull())  # the alert
+            self.tls_failed(failure)
+            return
+        if tls.outgoing.pending:
+            self.write(tls.pull())
+        if plain:
+            engine = self.engine
+            if engine is None:
+                self.first_bytes(plain)
+            else:
+                engine.receive(plain, self.ctx.now)
+        if tls.eof:
+            self.end_of_input()
+
+    def eof_received(self) -> bool:
+        self.ctx.now = monotonic()
+        try:
+            self.end_of_input()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("eof_received")
+        # True: the transport stays open for our half (half-close); the engine says when it is finished.
+        return self.state == OPEN
+
+    def end_of_input(self) -> None:
+        engine = self.engine
+        if engine is None:
+            self.close()
+        else:
+            engine.receive_eof()
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if self.state == LOST:
+            return
+        self.state = LOST
+        self.ctx.now = monotonic()
+        self.tcp.closed("" if error is None else errno.errorcode.get(getattr(error, "errno", 0) or 0, "error"))
+        try:
+            engine = self.engine
+            if engine is not None:
+                engine.lost()
+            self.gone()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the connection is gone already
+            self.ctx.escaped("connection_lost")
+
+    def pause_writing(self) -> None:
+        if self.engine is not None:
+            self.engine.socket_blocked()
+
+    def resume_writing(self) -> None:
+        if self.engine is not None:
+            self.engine.socket_unblocked()
+
+    # -- Host
+
+    def wake(self) -> None:
+        if not self.dirty:
+            self.dirty = True
+            self.ctx.mark(self)
+
+    def flush(self) -> None:
+        self.dirty = False
+        engine = self.engine
+        if engine is None or self.state != OPEN:
+            return
+        try:
+            out = engine.out
+            if out:
+                engine.out = []
+                data = out[0] if len(out) == 1 else b"".join(out)
+                tls = self.tls
+                if tls is not None:
+                    tls.send(data)
+                    data = tls.pull()
+                self.write(data)
+            if engine.closing:
+                if engine.abort:
+                    self.abort()
+                elif engine.linger:
+                    self.linger()
+                else:
+                    self.close()
+            elif engine.half_close:
+                engine.half_close = False
+                self.end_output()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("flush")
+
+    def hold_reading(self) -> None:
+        if not self.held and self.state == OPEN:
+            self.held = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.held:
+            self.held = False
+            if self.state != LOST and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def on_violation(self, reason: str) -> None:
+        self.ctx.violation(reason)
+
+    # -- the socket
+
+    def write(self, data: bytes) -> None:
+        if data and self.state == OPEN:
+            self.tcp.write_bytes += len(data)
+            self.transport.write(data)
+
+    def end_output(self) -> None:
+        """Half-close our sending side (close_notify where there is TLS)."""
+        tls = self.tls
+        if tls is not None:
+            tls.close()
+            self.write(tls.pull())
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        if self.state != OPEN:
+            return
+        tls = self.tls
+        if tls is not None:
+            tls.close()
+            self.write(tls.pull())
+        self.state = CLOSING
+        if self.transport is not None:
+            self.transport.close()
+
+    def linger(self) -> None:
+        """Close, but let the peer finish reading our answer: it may still be sending, and the kernel answers unread bytes
+        with RST, which can destroy the answer on its way (RFC 9112 9.6)."""
+        if self.state != OPEN:
+            return
+        self.end_output()
+        self.state = CLOSING
+        self.resume_reading()
+        self.ctx.loop.call_later(LINGER_S, self.transport.close)
+
+    def abort(self) -> None:
+        """Close at once; unsent bytes are dropped."""
+        if self.state != LOST and self.transport is not None:
+            self.state = CLOSING
+            self.transport.abort()
+
+    def broken(self, where: str) -> None:
+        self.ctx.escaped(where)
+        self.abort()

@@ -1,0 +1,136 @@
+"""An endpoint: one address a backend has, with its live state (load, connections, counters).
+
+It outlives configuration updates: tables are swapped, endpoints are kept by address and identity.
+
+                 acquire(requester)
+                        |
+        http1 pool <----+----> http2 pool          which one: what the endpoint speaks, or the request's own version
+                        |
+             attached(stream) | unreachable(refusal)
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.policy.balancer import Load
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
+from meshproxy.proxy.requester import Requester
+from meshproxy.proxy.tls import Credentials
+from meshproxy.telemetry.registry import HttpSeries
+from meshproxy.wire.message import Field, Head
+
+# What an endpoint speaks.
+SPEAKS_HTTP1: Final = 1
+SPEAKS_HTTP2: Final = 2
+SPEAKS_AUTO: Final = 3  # the request's version; application/grpc always HTTP/2
+SPEAKS_MESH: Final = 4  # mTLS, ALPN meshproxy/1, HTTP/2 inside
+SPEAKS_OPAQUE: Final = 5  # bytes
+
+_ORIG_HTTP1: Final = Field(b"mesh-orig-proto", b"HTTP/1.1")
+_ORIG_HTTP10: Final = Field(b"mesh-orig-proto", b"HTTP/1.0")
+_ORIG_HTTP2: Final = Field(b"mesh-orig-proto", b"HTTP/2")
+
+
+class Endpoint(Reachable):
+    """address, port   where connections go
+    speaks          SPEAKS_*
+    identity        SPIFFE ID its certificate must carry; "" where any under the trust anchors will do, or no TLS
+    target_port     mesh: the port behind the peer's inbound proxy
+    series          counters of attempts at this endpoint
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        address: str,
+        port: int,
+        speaks: int,
+        series: HttpSeries,
+        credentials: Credentials | None = None,
+        identity: str = "",
+        server_name: str = "",
+        target_port: int = 0,
+    ) -> None:
+        super().__init__(Load(ctx.now))
+        self.ctx = ctx
+        self.address = address
+        self.port = port
+        self.speaks = speaks
+        self.series = series
+        self.identity = identity
+        self.target_port = target_port
+        self.failures = 0  # connects that failed in a row
+        self.retired = False
+        tcp = ctx.registry.tcp("outbound", (("peer", "dst"), ("target_addr", f"{address}:{port}")))
+        self.tcp = tcp
+        dialer = Dialer(ctx, self, address, port, tcp, credentials, identity, server_name or address)
+        self.dialer = dialer
+        self.http1 = Http1Pool(ctx, dialer, speaks == SPEAKS_OPAQUE)
+        self.http2 = Http2Pool(ctx, dialer)
+        port_field = Field(b"mesh-target-port", b"%d" % target_port)
+        # What the mesh adds to every request to this endpoint, by the version the app spoke; interned, so each costs one
+        # byte on the wire after the first request.
+        self.extra_http1: list[Field] = [port_field, _ORIG_HTTP1] if speaks == SPEAKS_MESH else []
+        self.extra_http10: list[Field] = [port_field, _ORIG_HTTP10] if speaks == SPEAKS_MESH else []
+        self.extra_http2: list[Field] = [port_field, _ORIG_HTTP2] if speaks == SPEAKS_MESH else []
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.address}:{self.port})"
+
+    def pool(self, head: Head) -> Pool:
+        speaks = self.speaks
+        if speaks in (SPEAKS_MESH, SPEAKS_HTTP2):
+            return self.http2
+        if speaks == SPEAKS_AUTO and (head.grpc or head.version == 20):
+            return self.http2
+        return self.http1
+
+    def extra(self, head: Head) -> list[Field]:
+        if self.speaks != SPEAKS_MESH:
+            return self.extra_http2  # the empty list
+        if head.version == 20:
+            return self.extra_http2
+        return self.extra_http10 if head.version == 10 else self.extra_http1
+
+    def acquire(self, requester: Requester, head: Head) -> None:
+        self.pool(head).acquire(requester)
+
+    # -- told by the dialer
+
+    def connected(self) -> None:
+        self.failures = 0
+        self.available = True
+
+    def connect_failed(self) -> None:
+        """Leave the endpoint alone for a while: 100 ms, doubling to 10 s (settings.reconnect_*).  `pick` passes over
+        unavailable endpoints as long as there is another; with none left it tries them anyway, so a lone endpoint that
+        comes back is found at once."""
+        settings = self.ctx.settings
+        delay = min(settings.reconnect_min_s * (1 << min(self.failures, 10)), settings.reconnect_max_s)
+        self.failures += 1
+        self.available = False
+        self.load.unreachable(self.ctx.now)
+        if not self.retired:
+            self.ctx.loop.call_later(delay, self.reconsider)
+
+    def reconsider(self) -> None:
+        self.available = True
+
+    def connections(self) -> int:
+        return len(self.http1.connections) + len(self.http2.connections)
+
+    def retire(self) -> None:
+        """The configuration no longer lists it: no new requests; those in flight finish, then its connections close."""
+        self.retired = True
+        self.available = False
+        self.http1.retire()
+        self.http2.retire()
+        registry = self.ctx.registry
+        registry.release(self.series, self.ctx.now)
+        registry.release(self.tcp, self.ctx.now)
+
+    def sweep(self, now: float) -> None:
+        self.http1.sweep(now)
+        self.http2.sweep(now)

@@ -1,0 +1,35 @@
+"""Which engine for which connection: the one place where engines are named."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.proxy.settings import Settings
+from meshproxy.wire.engine import Engine, Host
+from meshproxy.wire.http1 import Http1Client, Http1Server
+from meshproxy.wire.opaque import OpaqueClient, OpaqueServer
+
+KIND_HTTP1: Final = 1
+KIND_HTTP2: Final = 2
+KIND_OPAQUE: Final = 3
+
+
+def client_engine(host: Host, kind: int, settings: Settings) -> Engine:
+    if kind == KIND_HTTP1:
+        return Http1Client(host, settings.limits)
+    if kind == KIND_OPAQUE:
+        return OpaqueClient(host)
+    from meshproxy.wire.h2_adapter import H2Client
+
+    return H2Client(host, settings.limits)
+
+
+def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = b"") -> Engine:
+    """`authority` is where opaque bytes are to go."""
+    if kind == KIND_HTTP1:
+        return Http1Server(host, settings.limits)
+    if kind == KIND_OPAQUE:
+        return OpaqueServer(host, authority)
+    from meshproxy.wire.h2_adapter import H2Server
+
+    return H2Server(host, settings.limits)

@@ -1,0 +1,472 @@
+"""An exchange: one request of a client and the one answer it gets, whatever happens in between.
+
+                     +---------------------- retry (budget, policy) -----------------------+
+                     v                                                                     |
+    ROUTED --pick--> WAITING --attached--> SENT --response head--> RESPONDING --end--> DONE
+       |                |                    |                         |                ^
+       |                | unreachable        | reset                   | reset          |
+       +--no backend----+--------------------+----refuse(reason)-------+---reset--------+
+                        (client gone, deadline passed: from any state)
+
+An **exchange** is what the client saw; an **attempt** is what one endpoint did.  They are counted apart: the route's
+series counts exchanges, each endpoint's series counts attempts, and both end in exactly one recorded outcome.
+
+Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
+stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.policy.balancer import pick
+from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
+from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, RETRY, Failure, decide, is_idempotent
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
+from meshproxy.proxy.refusals import (
+    NO_BACKEND,
+    NO_ENDPOINTS,
+    REQUEST_TIMEOUT,
+    UPSTREAM_MALFORMED,
+    UPSTREAM_RESET,
+    Refusal,
+)
+from meshproxy.proxy.requester import Requester
+from meshproxy.proxy.route import Backend, Route
+from meshproxy.wire.engine import (
+    CANCEL,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    NO_FIELDS,
+    NULL_SINK,
+    PROTOCOL_ERROR,
+    Stream,
+)
+from meshproxy.wire.message import GRPC_STATUS, Field, Head
+
+ROUTED: Final = 0
+WAITING: Final = 1
+SENT: Final = 2
+RESPONDING: Final = 3
+DONE: Final = 4
+
+_UNREACHED: Final = Failure(CONNECT_FAILED)
+_BROKEN: Final = Failure(BROKEN)
+
+
+class Exchange(Requester):
+    def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, meshed: bool) -> None:
+        """`meshed`: the client is a mesh peer, so `mesh-*` fields of the answer may go to it."""
+        self.ctx = ctx
+        self.down: Stream = down
+        self.head = head
+        self.direction = direction
+        self.meshed = meshed
+        self.state = ROUTED
+        self.route: Route | None = None
+        self.backend: Backend | None = None
+        self.extra: list[Field] = NO_FIELDS
+        self.started = ctx.now
+        # the request, kept as long as it may have to be sent (again)
+        self.body: list[bytes] | None = None
+        self.body_bytes = 0
+        self.trailers: list[Field] | None = None
+        self.request_ended = False
+        self.replayable = True
+        self.held = False  # downstream is paused because the request waits for a stream
+        # the current attempt
+        self.up: Stream | None = None
+        self.endpoint: Endpoint | None = None
+        self.attempts = 0
+        self.attempt_started = 0.0
+        self.pending = False  # counted in the endpoint's load
+        # the answer
+        self.status = 0
+        self.grpc_status = NO_GRPC
+        self.first_byte_s = -1.0  # from the attempt's start to the first response data
+        self.tunnel = False
+        self.response_ended = False
+
+    # ---------------------------------------------------------------- the way there
+
+    def begin(self, route: Route, extra: list[Field], end: bool) -> None:
+        """Send the request on its way.  `extra`: fields this proxy adds, whatever the endpoint."""
+        self.route = route
+        self.extra = extra
+        self.request_ended = end
+        route.series.request()
+        now = self.ctx.now
+        deadlines = route.deadlines
+        if deadlines is not None:
+            deadlines.add(self, now)
+        route.budget.deposit(now)
+        self.backend = backend = route.draw()
+        if backend is None:
+            self.refuse(NO_BACKEND)
+        else:
+            self.attempt(None)
+
+    def attempt(self, failed: Endpoint | None) -> None:
+        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that failed)."""
+        ctx = self.ctx
+        backend = self.backend
+        assert backend is not None
+        now = ctx.now
+        endpoint = pick(backend.endpoints, ctx.rng, now, failed)
+        if endpoint is None:
+            endpoints = backend.endpoints
+            if not endpoints or failed is not None:
+                self.refuse(NO_ENDPOINTS)
+                return
+            # Every endpoint is in its back-off.  Trying one anyway costs one refused connect, gives the client the true
+            # reason, and finds an endpoint that came back at once.
+            endpoint = endpoints[ctx.rng.below(len(endpoints))]
+        self.endpoint = endpoint
+        self.attempts += 1
+        self.attempt_started = now
+        endpoint.load.start(now)
+        self.pending = True
+        endpoint.series.request()
+        self.state = WAITING
+        endpoint.acquire(self, self.head)
+
+    def attached(self, stream: Stream) -> None:
+        endpoint = self.endpoint
+        assert endpoint is not None
+        self.up = stream
+        self.state = SENT
+        extra = self.extra
+        added = endpoint.extra(self.head)
+        if added:
+            extra = extra + added if extra else added
+        body = self.body
+        trailers = self.trailers
+        ended = self.request_ended
+        if body is None:
+            stream.send_head(self.head, extra, ended and trailers is None)
+        else:
+            stream.send_head(self.head, extra, False)
+            last = len(body) - 1
+            for i, data in enumerate(body):
+                stream.send_data(data, ended and trailers is None and i == last)
+            if self.body_bytes > self.ctx.settings.replay_bytes:
+                self.not_replayable()
+        if trailers is not None:
+            stream.send_trailers(trailers)
+        if self.held:
+            self.held = False
+            self.down.resume()
+
+    def request_data(self, data: bytes, end: bool) -> None:
+        if end:
+            self.request_ended = True
+        up = self.up
+        if up is not None:
+            up.send_data(data, end)
+        if self.replayable:
+            if self.body is None:
+                self.body = []
+            self.body.append(data)
+            self.body_bytes += len(data)
+            if self.body_bytes > self.ctx.settings.replay_bytes:
+                if up is not None:
+                    self.not_replayable()
+                elif not self.held and not end:  # no stream yet: keep it, and stop the client from sending more
+                    self.held = True
+                    self.down.pause()
+        if end and self.tunnel and self.response_ended:
+            self.complete()
+
+    def request_trailers(self, fields: list[Field]) -> None:
+        self.request_ended = True
+        if self.up is not None:
+            self.up.send_trailers(fields)
+        self.trailers = fields
+
+    def not_replayable(self) -> None:
+        self.replayable = False
+        self.body = None
+
+    # ---------------------------------------------------------------- the way back
+
+    def response_interim(self, head: Head) -> None:
+        self.down.send_interim(head)
+
+    def response_head(self, head: Head, end: bool) -> None:
+        if self.state != SENT:
+            return
+        route = self.route
+        assert route is not None
+        status = head.status
+        if head.grpc_status:
+            self.grpc_status = parse_grpc_status(head.grpc_status)
+        if route.retry_responses and not is_success(status, self.grpc_status):
+            self.status = status
+            if self.may_retry(Failure(RESPONDED, status, self.grpc_status), False):
+                self.abandon()
+                self.retry()
+                return
+        self.state = RESPONDING
+        self.status = status
+        self.body = None
+        self.replayable = False
+        if status == 101 or (self.head.method == b"CONNECT" and 200 <= status < 300):
+            self.tunnel = True
+        extra = NO_FIELDS
+        endpoint = self.endpoint
+        if head.mesh and endpoint is not None and endpoint.speaks == SPEAKS_MESH:
+            extra = [field for field in head.mesh if field.name == b"mesh-error"]
+        self.down.send_head(head, extra, end)
+        if end:
+            self.response_over()
+
+    def response_data(self, data: bytes, end: bool) -> None:
+        if self.first_byte_s < 0.0:
+            self.first_byte()
+        self.down.send_data(data, end)
+        if end:
+            self.response_over()
+
+    def response_trailers(self, fields: list[Field]) -> None:
+        for field in fields:
+            if field.kind == GRPC_STATUS:
+                self.grpc_status = parse_grpc_status(field.value)
+        self.down.send_trailers(fields)
+        self.response_over()
+
+    def first_byte(self) -> None:
+        """The EWMA's sample: dispatch to first response data (or to the end where there is none), as Linkerd."""
+        now = self.ctx.now
+        latency = now - self.attempt_started
+        self.first_byte_s = latency
+        endpoint = self.endpoint
+        if self.pending and endpoint is not None:
+            self.pending = False
+            endpoint.load.finish(now, latency)
+
+    def response_over(self) -> None:
+        if self.tunnel and not self.request_ended:
+            self.response_ended = True  # half-closed; the other direction goes on
+            return
+        self.complete()
+
+    def complete(self) -> None:
+        if self.first_byte_s < 0.0:
+            self.first_byte()
+        up = self.up
+        self.record(self.status, self.grpc_status)
+        if up is not None and not self.request_ended:
+            # The answer came before the request was complete: the rest of it is not wanted (RFC 9113 8.1)
+            up.reset(NO_ERROR)
+
+    # ---------------------------------------------------------------- what can go wrong
+
+    def unreachable(self, refusal: Refusal) -> None:
+        if self.state != WAITING:
+            return
+        self.attempt_failed(refusal.reason)
+        if self.may_retry(_UNREACHED, True):
+            self.retry()
+        else:
+            self.refuse(refusal)
+
+    def response_reset(self, code: int, unprocessed: bool) -> None:
+        self.up = None
+        if self.state == SENT:
+            self.attempt_failed("reset")
+            if self.may_retry(_BROKEN, unprocessed):
+                self.retry()
+            else:
+                self.refuse(UPSTREAM_MALFORMED if code == PROTOCOL_ERROR else UPSTREAM_RESET)
+        elif self.state == RESPONDING:
+            # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
+            self.attempt_failed("reset")
+            down = self.down
+            self.record_exchange_failed("upstream_reset")
+            down.reset(INTERNAL_ERROR if code == NO_ERROR else code)
+
+    def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
+        route = self.route
+        assert route is not None
+        verdict = decide(
+            route.retry,
+            route.budget,
+            self.ctx.now,
+            self.attempts,
+            failure,
+            is_idempotent(self.head.method),
+            unprocessed,
+            self.replayable,
+            self.state == RESPONDING,
+        )
+        if verdict == RETRY:
+            route.series.retried()
+            return True
+        route.series.retry_skipped(REASONS[verdict])
+        return False
+
+    def retry(self) -> None:
+        failed = self.endpoint
+        self.up = None
+        self.attempt(failed)
+
+    def abandon(self) -> None:
+        """Leave the current attempt: its answer is not the one the client gets."""
+        up = self.up
+        self.up = None
+        if up is not None:
+            up.sink = NULL_SINK
+            up.reset(CANCEL)
+        self.first_byte()
+        self.first_byte_s = -1.0
+        self.record_attempt(self.status, self.grpc_status)
+        self.grpc_status = NO_GRPC
+
+    def request_reset(self, code: int) -> None:
+        """The client went away: cancel upstream at once, so that no one works for nobody."""
+        if self.state == DONE:
+            return
+        self.leave_endpoint("")
+        route = self.finish()
+        if route is not None:
+            route.series.cancelled()
+
+    def timed_out(self) -> None:
+        if self.state == DONE:
+            return
+        self.leave_endpoint("timeout")
+        if self.state == RESPONDING:
+            down = self.down
+            self.record_exchange_failed("request_timeout")
+            down.reset(CANCEL)
+        else:
+            self.refuse(REQUEST_TIMEOUT)
+
+    def leave_endpoint(self, error: str) -> None:
+        """End the current attempt from our side."""
+        endpoint = self.endpoint
+        if self.state == WAITING and endpoint is not None:
+            endpoint.pool(self.head).cancel(self)
+        up = self.up
+        self.up = None
+        if up is not None:
+            up.sink = NULL_SINK
+            up.reset(CANCEL)
+        if endpoint is not None and self.state != DONE:
+            self.attempt_failed(error)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer in the endpoint's place.  Names itself in the status, `mesh-error`, a counter and the log."""
+        if self.state == DONE or self.state == RESPONDING:
+            return
+        self.ctx.refused(refusal.reason, self.direction)
+        down = self.down
+        head = self.head
+        if self.meshed and refusal.reset != NO_ERROR:
+            # The peer's proxy decides what its client gets: it may have another endpoint, and it knows from the code
+            # whether this one can have acted on the request.
+            self.record_exchange_failed(refusal.reason)
+            down.reset(refusal.reset)
+            return
+        if head.grpc:
+            self.status = 200
+            self.record_exchange(200, refusal.grpc)
+            down.send_head(refusal.grpc_head, NO_FIELDS, True)
+        elif head.method == b"HEAD":
+            self.record_exchange(refusal.status, NO_GRPC)
+            down.send_head(refusal.head, NO_FIELDS, True)
+        else:
+            self.record_exchange(refusal.status, NO_GRPC)
+            down.send_head(refusal.head, NO_FIELDS, False)
+            down.send_data(refusal.body, True)
+
+    # ---------------------------------------------------------------- back-pressure
+
+    def request_blocked(self) -> None:
+        if not self.request_ended:
+            self.down.pause()
+
+    def request_unblocked(self) -> None:
+        self.down.resume()
+
+    def response_blocked(self) -> None:
+        if self.up is not None:
+            self.up.pause()
+
+    def response_unblocked(self) -> None:
+        if self.up is not None:
+            self.up.resume()
+
+    # ---------------------------------------------------------------- outcomes, each recorded once
+
+    def record(self, status: int, grpc_status: int) -> None:
+        """Attempt and exchange ended with this answer."""
+        self.record_attempt(status, grpc_status)
+        self.record_exchange(status, grpc_status)
+
+    def record_attempt(self, status: int, grpc_status: int) -> None:
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        now = self.ctx.now
+        failed = not is_success(status, grpc_status)
+        if failed:
+            endpoint.load.penalise(now)
+        first = self.first_byte_s
+        elapsed = now - self.attempt_started
+        endpoint.series.response(
+            status, grpc_status, not failed, (first if first >= 0.0 else elapsed) * 1000.0, elapsed * 1000.0
+        )
+
+    def attempt_failed(self, error: str) -> None:
+        """The attempt ended without a complete answer; `error` "" means the client gave it up."""
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        now = self.ctx.now
+        if self.pending:
+            self.pending = False
+            endpoint.load.finish(now, None)
+        if error:
+            endpoint.load.penalise(now)
+            endpoint.series.failed(error, (now - self.attempt_started) * 1000.0)
+        else:  # the client's change of mind says nothing about the endpoint
+            endpoint.series.cancelled()
+
+    def record_exchange(self, status: int, grpc_status: int) -> None:
+        route = self.finish()
+        if route is None:
+            return
+        now = self.ctx.now
+        first = self.first_byte_s
+        elapsed = now - self.started
+        route.series.response(
+            status,
+            grpc_status,
+            is_success(status, grpc_status),
+            (self.attempt_started - self.started + first if first >= 0.0 else elapsed) * 1000.0,
+            elapsed * 1000.0,
+        )
+
+    def record_exchange_failed(self, error: str) -> None:
+        route = self.finish()
+        if route is not None:
+            route.series.failed(error, (self.ctx.now - self.started) * 1000.0)
+
+    def finish(self) -> Route | None:
+        """The one way into DONE: no deadline, no events, no references that keep anything alive."""
+        self.state = DONE
+        route = self.route
+        if route is not None and route.deadlines is not None:
+            route.deadlines.remove(self)
+        self.down.sink = NULL_SINK
+        if self.up is not None:
+            self.up.sink = NULL_SINK
+        self.body = None
+        return route
+
+
+def refuse(ctx: Context, down: Stream, head: Head, direction: str, refusal: Refusal) -> None:
+    """Refuse a request that never got a route."""
+    Exchange(ctx, down, head, direction, False).refuse(refusal)

@@ -1,0 +1,139 @@
+"""`meshproxy forward`: one proxy, one route, no control plane.
+
+    LISTEN --(HTTP/1.1 | HTTP/2 | bytes, in clear or TLS)--> route "forward" --pick--> TARGET...
+
+It is the whole data path with the smallest configuration: benchmarks, conformance suites and learners use it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from meshproxy.admin import Status
+from meshproxy.policy.budget import Budget
+from meshproxy.policy.retry import RetryPolicy
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
+from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.route import Backend, Route
+from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
+from meshproxy.proxy.tls import Credentials, TlsFailure
+from meshproxy.wire.engine import Stream
+from meshproxy.wire.message import Field, Head
+
+SPEAKS = {"http1": SPEAKS_HTTP1, "http2": SPEAKS_HTTP2, "auto": SPEAKS_AUTO}
+
+
+class Target:
+    """Where to: one TARGET of the command line."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+
+
+class FixedCredentials(Credentials):
+    """Contexts made once from a user's directory.  `verify` reads the identity (a function, so that certs stays out)."""
+
+    def __init__(self, server: ssl.SSLContext | None, client: ssl.SSLContext | None, identify: Any) -> None:
+        self.server = server
+        self.client = client
+        self.identify = identify
+
+    def server_context(self) -> ssl.SSLContext:
+        assert self.server is not None
+        return self.server
+
+    def client_context(self) -> ssl.SSLContext:
+        assert self.client is not None
+        return self.client
+
+    def verify(self, leaf_der: bytes) -> str:
+        identity: str = self.identify(leaf_der)
+        return identity
+
+
+class ForwardSide(Side):
+    def __init__(
+        self,
+        ctx: Context,
+        targets: list[Target],
+        upstream: str,
+        timeout_s: float,
+        credentials: Credentials | None,
+        client_certificates: bool,
+        upstream_credentials: Credentials | None,
+        upstream_identity: str,
+    ) -> None:
+        super().__init__(ctx, "outbound")
+        self.credentials = credentials
+        self.client_certificates = client_certificates
+        self.endpoints: list[Endpoint] = []
+        speaks = SPEAKS[upstream]
+        self.route = self.make_route("forward", targets, speaks, timeout_s, upstream_credentials, upstream_identity)
+        self.opaque = self.make_route("forward-opaque", targets, SPEAKS_OPAQUE, 0.0, upstream_credentials, upstream_identity)
+
+    def make_route(
+        self,
+        name: str,
+        targets: list[Target],
+        speaks: int,
+        timeout_s: float,
+        credentials: Credentials | None,
+        identity: str,
+    ) -> Route:
+        ctx = self.ctx
+        endpoints = []
+        for target in targets:
+            address = f"{target.host}:{target.port}"
+            series = ctx.registry.http("outbound", (("authority", name), ("target_addr", address)))
+            endpoint = Endpoint(ctx, target.host, target.port, speaks, series, credentials, identity)
+            endpoints.append(endpoint)
+        self.endpoints.extend(endpoints)
+        retry = RetryPolicy()
+        budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+        deadlines = ctx.deadlines.queue(timeout_s) if timeout_s > 0.0 else None
+        series = ctx.registry.route("outbound", (("authority", name),))
+        return Route(name, [Backend(name, endpoints)], None, retry, budget, deadlines, series)
+
+    def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
+        if self.credentials is not None:
+            return TERMINATE
+        return PASS_THROUGH
+
+    def on_secured(self, connection: Accepted, leaf: bytes | None) -> None:
+        if not self.client_certificates:
+            return
+        if leaf is None:
+            raise TlsFailure("no_client_certificate", "the client showed no certificate")
+        assert self.credentials is not None
+        connection.client_id = identity = self.credentials.verify(leaf)
+        value = identity.encode()
+        connection.client_extra = [Field(b"mesh-client-id", value), Field(b"l5d-client-id", value)]
+
+    def allows_clear(self, connection: Accepted) -> bool:
+        return self.credentials is None
+
+    def opaque_authority(self, connection: Accepted) -> bytes:
+        return b"forward-opaque:0"
+
+    def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
+        ctx = self.ctx
+        exchange = Exchange(ctx, stream, head, "outbound", False)
+        stream.sink = exchange
+        extra = connection.client_extra
+        if head.authority == b"forward-opaque:0":
+            exchange.begin(self.opaque, extra, end)
+            return
+        if not head.request_id:
+            extra = [*extra, Field(b"x-request-id", ctx.request_id())]
+        exchange.begin(self.route, extra, end)
+
+
+class ForwardStatus(Status):
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.values = config
+
+    def config(self) -> dict[str, Any]:
+        return self.values

@@ -1,0 +1,251 @@
+"""The outbound side: what the pod's own app sends, on its way to other services.
+
+    absolute-form / Host ---+
+    CONNECT name:port ------+--> authority --> Route of a mesh service --> split, balance, mTLS
+    service listener -------+            \\--> outside the mesh: passed through to that host, counted
+
+Tables are swapped as a whole (`apply`); live state (endpoints with their pools and EWMA, split positions, budgets) is kept
+here by key and survives the swap.  A request keeps the route it began with.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.policy.budget import Budget
+from meshproxy.policy.retry import RetryPolicy
+from meshproxy.policy.route import HTTP1, HTTP2, NO_TABLES, OPAQUE, EndpointEntry, ServiceEntry, Tables, parse_authority
+from meshproxy.policy.split import Split
+from meshproxy.proxy.answer import CONNECTED, refuse
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
+from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.refusals import BAD_AUTHORITY, LOOP, NOT_READY, Refusal
+from meshproxy.proxy.route import Backend, Route
+from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
+from meshproxy.proxy.tls import Credentials
+from meshproxy.proxy.tunnel import StreamTransport
+from meshproxy.wire.engine import NO_FIELDS, Stream
+from meshproxy.wire.message import Field, Head
+
+EXTERNAL_ROUTES: Final = 256  # hosts outside the mesh remembered at once; the oldest goes
+DST_LABELS: Final = frozenset(("deployment", "pod", "serviceaccount", "version"))  # of a pod, as dst_* of its callers
+OPAQUE_MARK: Final = b"opaque."  # authority of opaque connections inside the proxy: "opaque.<destination>"
+
+
+class Outbound(Side):
+    """namespace  of the pod: short names are looked up there
+    own        "ip:port" of this proxy's own listeners: a request to one of them is a loop
+    """
+
+    def __init__(self, ctx: Context, credentials: Credentials, namespace: str, own: frozenset[str]) -> None:
+        super().__init__(ctx, "outbound")
+        self.mesh_credentials = credentials
+        self.namespace = namespace
+        self.own = own
+        self.ready = False
+        self.tables: Tables = NO_TABLES
+        self.endpoints: dict[tuple[str, object], Endpoint] = {}  # by (backend key, EndpointEntry.key)
+        self.entries: dict[tuple[str, object], EndpointEntry] = {}
+        self.routes: dict[tuple[str, bool], Route] = {}  # by (ServiceEntry.key, opaque)
+        self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
+        self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
+        self.external: dict[tuple[bytes, bool], Route] = {}
+        self.external_series = ctx.registry.http("outbound", (("authority", "external"), ("tls", "no_identity")))
+        self.external_route_series = ctx.registry.route("outbound", (("authority", "external"),))
+        self.external_connects = ctx.registry.counter(
+            "meshproxy_external_total", "Requests and tunnels passed through to hosts outside the mesh."
+        )
+
+    # ---------------------------------------------------------------- configuration
+
+    def apply(self, tables: Tables) -> None:
+        """Swap the tables.  All of the new ones are in effect for the next request; nothing of the old is lost that lives."""
+        endpoints: dict[tuple[str, object], Endpoint] = {}
+        entries: dict[tuple[str, object], EndpointEntry] = {}
+        routes: dict[tuple[str, bool], Route] = {}
+        pods: dict[str, Route] = {}
+        for entry in tables.services.values():
+            for opaque in (False, True):
+                backends: list[Backend] = []
+                for leaf in entry.backends:
+                    members: list[Endpoint] = []
+                    for item in leaf.endpoints:
+                        key: tuple[str, object] = (f"{leaf.key}#opaque" if opaque else leaf.key, item.key)
+                        endpoint = endpoints.get(key)
+                        if endpoint is None:
+                            endpoint = self.keep_or_make(key, item, entry, leaf.namespace, leaf.name, opaque)
+                            endpoints[key] = endpoint
+                            entries[key] = item
+                        members.append(endpoint)
+                        address = f"{item.address}:{item.target_port}"
+                        if item.identity and not opaque and address not in pods:
+                            pods[address] = self.pod_route(address, endpoint)
+                    backends.append(Backend(leaf.key, members))
+                routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
+        for key, endpoint in self.endpoints.items():
+            if endpoints.get(key) is not endpoint:
+                endpoint.retire()
+        self.endpoints = endpoints
+        self.entries = entries
+        self.pods = pods
+        self.routes = routes
+        self.tables = tables
+        self.memo = {}
+        self.ready = True
+
+    def keep_or_make(
+        self, key: tuple[str, object], item: EndpointEntry, entry: ServiceEntry, namespace: str, name: str, opaque: bool
+    ) -> Endpoint:
+        known = self.endpoints.get(key)
+        if known is not None:
+            seen = self.entries[key]
+            if seen.labels == item.labels and seen.protocol == item.protocol and seen.mesh_port == item.mesh_port:
+                return known
+        ctx = self.ctx
+        labels = [("dst_" + label, value) for label, value in item.labels if label in DST_LABELS]
+        labels += [("dst_namespace", namespace), ("dst_service", name), ("authority", entry.authority)]
+        labels.append(("target_addr", f"{item.address}:{item.target_port}"))
+        if item.identity:
+            labels += [("tls", "true"), ("server_id", item.identity)]
+        else:
+            labels.append(("tls", "no_identity"))
+        series = ctx.registry.http("outbound", tuple(sorted(labels)))
+        if item.identity:
+            return Endpoint(
+                ctx,
+                item.address,
+                item.mesh_port,
+                SPEAKS_MESH,
+                series,
+                self.mesh_credentials,
+                item.identity,
+                target_port=item.target_port,
+            )
+        speaks = SPEAKS_AUTO
+        if opaque or item.protocol == OPAQUE:
+            speaks = SPEAKS_OPAQUE
+        elif item.protocol == HTTP1:
+            speaks = SPEAKS_HTTP1
+        elif item.protocol == HTTP2:
+            speaks = SPEAKS_HTTP2
+        return Endpoint(ctx, item.address, item.target_port, speaks, series)
+
+    def keep_or_make_route(self, entry: ServiceEntry, opaque: bool, backends: list[Backend]) -> Route:
+        ctx = self.ctx
+        retry = entry.retry
+        known = self.routes.get((entry.key, opaque))
+        split: Split | None = None
+        if entry.backends and (len(entry.backends) > 1 or entry.weights[0] == 0):
+            if known is not None and known.split is not None and known.split.weights == entry.weights:
+                split = known.split  # a block begun under the same weights is finished: the split stays exact
+            else:
+                split = Split(entry.weights, ctx.rng)
+        if known is not None:
+            budget = known.budget
+            budget.reconfigure(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            series = known.series
+        else:
+            budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            series = ctx.registry.route(
+                "outbound",
+                (("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name)),
+            )
+        deadlines = ctx.deadlines.queue(entry.timeout_s) if entry.timeout_s > 0.0 and not opaque else None
+        return Route(entry.key, backends, split, retry, budget, deadlines, series)
+
+    def pod_route(self, address: str, endpoint: Endpoint) -> Route:
+        """A meshed pod addressed by IP: mTLS all the same (no plaintext leaves a meshed workload for a meshed peer)."""
+        known = self.pods.get(address)
+        if known is not None and known.backends[0].endpoints[0] is endpoint:
+            return known
+        retry = RetryPolicy()
+        budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+        return Route(address, [Backend(address, [endpoint])], None, retry, budget, None, self.external_route_series)
+
+    # ---------------------------------------------------------------- requests
+
+    def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
+        return PASS_THROUGH  # the app's own TLS: its bytes are carried, not read
+
+    def opaque_authority(self, connection: Accepted) -> bytes:
+        return OPAQUE_MARK + connection.destination.encode() if connection.destination else b""
+
+    def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
+        ctx = self.ctx
+        if not self.ready:
+            refuse(ctx, stream, head, "outbound", NOT_READY)
+            return
+        authority = head.authority
+        if head.method == b"CONNECT" and not head.protocol:
+            if authority.startswith(OPAQUE_MARK):
+                self.begin(connection, stream, head, end, self.find(authority[len(OPAQUE_MARK) :], True, head))
+            else:
+                self.tunnel(connection, stream, authority)
+            return
+        if connection.destination:
+            authority = connection.destination.encode()
+        route = self.memo.get(authority)
+        self.begin(connection, stream, head, end, route if route is not None else self.find(authority, False, head))
+
+    def begin(self, connection: Accepted, stream: Stream, head: Head, end: bool, route: Route | Refusal) -> None:
+        ctx = self.ctx
+        if isinstance(route, Refusal):
+            refuse(ctx, stream, head, "outbound", route)
+            return
+        exchange = Exchange(ctx, stream, head, "outbound", False)
+        stream.sink = exchange
+        if head.request_id or head.method == b"CONNECT":
+            exchange.begin(route, NO_FIELDS, end)
+        else:
+            exchange.begin(route, [Field(b"x-request-id", ctx.request_id())], end)
+
+    def find(self, authority: bytes, opaque: bool, head: Head) -> Route | Refusal:
+        """The route for an authority: a mesh service, a meshed pod, or a host outside."""
+        entry = self.tables.lookup(authority, self.namespace, 443 if head.scheme == b"https" else 80)
+        if entry is not None:
+            route = self.routes[(entry.key, opaque)]
+            if not opaque:
+                self.remember(authority, route)
+            return route
+        parsed = parse_authority(authority)
+        if parsed is None:
+            return BAD_AUTHORITY
+        port = parsed.port or (443 if head.scheme == b"https" else 80)
+        address = f"{parsed.host}:{port}"
+        if address in self.own:
+            return LOOP
+        pod = self.pods.get(address)
+        if pod is not None:
+            return pod
+        return self.outside(authority, parsed.host, port, opaque)
+
+    def remember(self, authority: bytes, route: Route) -> None:
+        if len(self.memo) >= 1024:  # names in use are back after one look-up each
+            self.memo.clear()
+        self.memo[authority] = route
+
+    def outside(self, authority: bytes, host: str, port: int, opaque: bool) -> Route:
+        self.external_connects.value += 1
+        key = (authority, opaque)
+        route = self.external.get(key)
+        if route is None:
+            if len(self.external) >= EXTERNAL_ROUTES:
+                oldest = next(iter(self.external))
+                for endpoint in self.external.pop(oldest).backends[0].endpoints:
+                    endpoint.retire()
+            retry = RetryPolicy()
+            budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            speaks = SPEAKS_OPAQUE if opaque else SPEAKS_AUTO
+            endpoint = Endpoint(self.ctx, host, port, speaks, self.external_series)
+            backend = Backend("external", [endpoint])
+            route = Route("external", [backend], None, retry, budget, None, self.external_route_series)
+            self.external[key] = route
+        return route
+
+    def tunnel(self, connection: Accepted, stream: Stream, authority: bytes) -> None:
+        """Take the CONNECT ourselves and look at what comes through it, as at a redirected connection."""
+        stream.send_head(CONNECTED, NO_FIELDS, False)
+        transport = StreamTransport(stream, connection.peer, self.ctx.loop)
+        inner = Accepted(self.ctx, self, authority.decode("latin-1"))
+        transport.carry(inner)

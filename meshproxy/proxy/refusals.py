@@ -1,0 +1,83 @@
+"""Why the proxy itself answers a request, and how each reason names itself: one table.
+
+    reason (metric label, `mesh-error` header)  ->  HTTP status, gRPC status, text for people
+
+gRPC clients get HTTP 200 with a trailers-only answer (gRPC over HTTP/2: "Trailers-Only"), everyone else the status with
+a short plain-text body.  Statuses follow Linkerd's table (reference: linkerd2-proxy app/core errors/respond.rs).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.wire.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from meshproxy.wire.message import Field, Head
+
+
+class Refusal:
+    """One reason.  `reset`: between mesh peers the stream is reset with this code instead of an answer (NO_ERROR: answered):
+    REFUSED_STREAM says "certainly not acted on", so the peer may try elsewhere whatever the method."""
+
+    def __init__(self, reason: str, status: int, grpc: int, text: str, reset: int = NO_ERROR) -> None:
+        self.reset = reset
+        self.reason = reason
+        self.status = status
+        self.grpc = grpc
+        self.text = text
+        body = f"{reason}: {text}\n".encode()
+        self.body = body
+        self.head = _http_head(self, len(body))
+        self.grpc_head = _grpc_head(self)
+
+    def __repr__(self) -> str:
+        return f"Refusal({self.reason})"
+
+
+def _http_head(refusal: Refusal, length: int) -> Head:
+    head = Head()
+    head.status = refusal.status
+    head.content_length = length
+    head.fields = [
+        Field(b"content-type", b"text/plain; charset=utf-8"),
+        Field(b"content-length", b"%d" % length),
+        Field(b"mesh-error", refusal.reason.encode()),
+    ]
+    return head
+
+
+def _grpc_head(refusal: Refusal) -> Head:
+    head = Head()
+    head.status = 200
+    head.grpc = True
+    head.grpc_status = b"%d" % refusal.grpc
+    head.fields = [
+        Field(b"content-type", b"application/grpc"),
+        Field(b"grpc-status", head.grpc_status),
+        Field(b"grpc-message", f"meshproxy: {refusal.reason}: {refusal.text}".encode()),
+        Field(b"mesh-error", refusal.reason.encode()),
+    ]
+    return head
+
+
+# gRPC: 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 13 INTERNAL, 14 UNAVAILABLE
+NO_ROUTE: Final = Refusal("no_route", 404, 5, "no service of this name is known here")
+BAD_AUTHORITY: Final = Refusal("bad_authority", 400, 13, "the request does not name a host this proxy can reach")
+NO_ENDPOINTS: Final = Refusal(
+    "no_endpoints", 503, 14, "the service has no endpoint that could take the request", REFUSED_STREAM
+)
+NO_BACKEND: Final = Refusal("no_backend", 503, 14, "all backends of the split have weight zero")
+QUEUE_FULL: Final = Refusal("queue_full", 503, 14, "too many requests wait for a connection to this endpoint", REFUSED_STREAM)
+CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the endpoint", REFUSED_STREAM)
+CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 4, "the endpoint did not accept a connection in time", REFUSED_STREAM)
+PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")
+UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended the exchange before it answered", INTERNAL_ERROR)
+UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint's answer broke the protocol")
+REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
+NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
+FORBIDDEN: Final = Refusal("forbidden", 403, 7, "policy denies this identity")
+PORT_NOT_LISTED: Final = Refusal("port_not_listed", 403, 7, "the pod's configuration does not list this port")
+LOOP: Final = Refusal("loop", 508, 10, "the request would come back to this proxy")
+NOT_READY: Final = Refusal("not_ready", 503, 14, "this proxy has no configuration yet")
+DRAINING: Final = Refusal("draining", 503, 14, "this proxy is shutting down", REFUSED_STREAM)
+BAD_TARGET: Final = Refusal("bad_target", 400, 13, "a mesh peer did not name a valid target port")
+INTERNAL: Final = Refusal("internal_error", 500, 13, "an error inside the proxy; it was counted and logged")

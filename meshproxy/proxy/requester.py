@@ -1,0 +1,21 @@
+"""A requester: who asks an endpoint for a stream.  The exchange is the only one; this base class keeps the pools from
+knowing it."""
+
+from __future__ import annotations
+
+from meshproxy.proxy.refusals import Refusal
+from meshproxy.wire.engine import Sink, Stream
+
+
+class Requester(Sink):
+    def attached(self, stream: Stream) -> None:
+        """Here is the stream; its sink is you already."""
+        raise NotImplementedError
+
+    def unreachable(self, refusal: Refusal) -> None:
+        """No stream: nothing of the request was sent."""
+        raise NotImplementedError
+
+    def timed_out(self) -> None:
+        """The whole exchange's deadline passed."""
+        raise NotImplementedError

@@ -1,0 +1,62 @@
+"""A route as the data path sees it: live state of a service port, kept across configuration updates.
+
+Route  --split--> Backend --pick--> Endpoint
+  budget, retry policy, timeout, counters
+"""
+
+from __future__ import annotations
+
+from meshproxy.policy.budget import Budget
+from meshproxy.policy.retry import GATEWAY_ERROR, RETRIABLE_4XX, STATUS_5XX, RetryPolicy
+from meshproxy.policy.split import Split
+from meshproxy.proxy.endpoint import Endpoint
+from meshproxy.proxy.timers import DeadlineQueue
+from meshproxy.telemetry.registry import HttpSeries
+
+
+class Backend:
+    """One leaf of a split: a service and its endpoints at one moment.  Immutable; replaced as a whole."""
+
+    def __init__(self, name: str, endpoints: list[Endpoint]) -> None:
+        self.name = name
+        self.endpoints = endpoints
+
+    def __repr__(self) -> str:
+        return f"Backend({self.name}, {self.endpoints})"
+
+
+class Route:
+    """backends   leaves in the order of the split's weights; one backend needs no split
+    deadlines  the queue for this route's request timeout, None without one
+    series     counters of exchanges: what clients saw, retries included
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backends: list[Backend],
+        split: Split | None,
+        retry: RetryPolicy,
+        budget: Budget,
+        deadlines: DeadlineQueue | None,
+        series: HttpSeries,
+    ) -> None:
+        self.name = name
+        self.backends = backends
+        self.split = split
+        self.retry = retry
+        # Does a complete response ever lead to a retry?  Asked once a response, so answered here once.
+        self.retry_responses = bool(
+            retry.conditions & (STATUS_5XX | GATEWAY_ERROR | RETRIABLE_4XX) or retry.statuses or retry.grpc_codes
+        )
+        self.budget = budget
+        self.deadlines = deadlines
+        self.series = series
+
+    def draw(self) -> Backend | None:
+        """The backend for one request; None when every weight is zero."""
+        split = self.split
+        if split is None:
+            return self.backends[0] if self.backends else None
+        index = split.draw()
+        return self.backends[index] if index >= 0 else None

@@ -1,0 +1,43 @@
+"""Every setting of the proxy that is not a wire limit: unit in the name, default, reason."""
+
+from __future__ import annotations
+
+from meshproxy.wire.limits import Limits
+
+
+class Settings:
+    """Read once at start.  The wire's own bounds are in `limits` (wire/limits.py)."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        # -- connecting
+        self.connect_timeout_s = 1.0  # TCP + TLS + HTTP/2 SETTINGS; Linkerd's connect timeout
+        self.handshake_timeout_s = 10.0  # a peer that connects and says nothing
+        self.detect_timeout_s = 10.0  # first bytes of a connection; Linkerd's
+        # -- receiving
+        self.head_timeout_s = 10.0  # a request head that has begun must be complete (slowloris)
+        self.body_idle_timeout_s = 60.0  # silence inside a message body
+        self.idle_timeout_s = 300.0  # a downstream connection without a request
+        self.pool_idle_timeout_s = 60.0  # an upstream HTTP/1.1 connection without a request
+        # -- requests
+        self.request_timeout_s = 0.0  # whole exchange, when the route names none; 0: none
+        self.replay_bytes = 64 * 1024  # request body kept for a retry; larger requests are not retried (Linkerd's figure)
+        # -- pools
+        self.http1_connections = 1024  # per endpoint; further requests wait
+        self.http2_connections = 4  # per endpoint: more only when streams run short
+        self.waiting = 10_000  # requests waiting for a connection, per endpoint; 503 above (Linkerd's queue capacity)
+        self.reconnect_min_s = 0.1  # after a failed connect the endpoint is left alone this long, doubling ...
+        self.reconnect_max_s = 10.0  # ... up to this (Linkerd's back-off)
+        # -- stopping
+        self.drain_s = 30.0  # SIGTERM: in-flight requests have this long
+        self.drain_accept_s = 0.5  # SIGTERM: keep accepting this long while readiness is seen to drop
+        # -- HTTP/2 keepalive
+        self.ping_interval_s = 10.0
+        self.ping_timeout_s = 3.0
+        self.http2_engine = "ours"  # or "h2": the reference engine
+        self.sweep_s = 1.0  # how often connection timeouts are looked at
+
+
+# Write buffer of one socket: above `high` its streams are told to stop, below `low` to go on.
+SOCKET_HIGH_BYTES = 256 * 1024
+SOCKET_LOW_BYTES = 64 * 1024

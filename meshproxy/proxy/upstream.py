@@ -1,0 +1,197 @@
+"""An upstream connection: client role, owned by a pool.
+
+    DIALLING --TCP--> [HANDSHAKE --peer verified-->] SETTLING --engine ready--> READY --GOAWAY/drain--> LEAVING --> LOST
+        |                  |                            |
+        +------------------+----------------------------+--> FAILED   (named: connect_failed, connect_timeout, peer_identity)
+
+READY only after the peer's SETTINGS on HTTP/2: with TLS 1.3 a client can finish its handshake before the server has
+refused its certificate; a POST sent into that gap would look sent although nobody acted on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from meshproxy.proxy.carrier import Carrier
+from meshproxy.proxy.context import Context, log
+from meshproxy.proxy.engines import KIND_HTTP2, client_engine
+from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, PEER_REFUSED, Refusal
+from meshproxy.proxy.requester import Requester
+from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
+from meshproxy.telemetry.series import TcpSeries
+
+DIALLING: Final = 0
+SETTLING: Final = 1
+READY: Final = 2
+LEAVING: Final = 3
+ENDED: Final = 4
+
+
+class Owner:
+    """What a pool hears from its connections."""
+
+    def ready(self, upstream: Upstream) -> None:
+        """It can take streams now, for the first time."""
+
+    def failed(self, upstream: Upstream, refusal: Refusal) -> None:
+        """It never became ready."""
+
+    def free(self, upstream: Upstream) -> None:
+        """It can take a stream (again)."""
+
+    def leaving(self, upstream: Upstream) -> None:
+        """It takes no new streams."""
+
+    def lost(self, upstream: Upstream) -> None:
+        """It is gone."""
+
+
+class Upstream(Carrier):
+    def __init__(
+        self,
+        ctx: Context,
+        owner: Owner,
+        kind: int,
+        tcp: TcpSeries,
+        credentials: Credentials | None,
+        identity: str,
+        server_name: str,
+    ) -> None:
+        super().__init__(ctx, tcp)
+        self.owner = owner
+        self.kind = kind
+        self.credentials = credentials
+        self.identity = identity  # expected
+        self.server_name = server_name
+        self.phase = DIALLING
+        self.deadline: Any = None
+        self.pinged_at = 0.0
+
+    # -- becoming ready
+
+    async def connect(self, address: str, port: int) -> None:
+        """Dial; one deadline covers TCP, TLS and SETTINGS."""
+        ctx = self.ctx
+        self.deadline = ctx.loop.call_later(ctx.settings.connect_timeout_s, self.too_late)
+        try:
+            await ctx.loop.create_connection(self.itself, address, port)
+        except OSError as error:
+            log.debug("connect to %s:%d failed: %s", address, port, error)
+            self.fail(CONNECT_FAILED)
+
+    def itself(self) -> Upstream:
+        return self
+
+    def opened(self) -> None:
+        if self.phase != DIALLING:  # too late: the deadline passed while TCP was connecting
+            self.abort()
+            return
+        self.phase = SETTLING
+        credentials = self.credentials
+        if credentials is None:
+            self.begin()
+            return
+        self.tls = TlsLayer(credentials.client_context(), False, self.server_name)
+        self.tls.start()
+        self.write(self.tls.pull())
+
+    def tls_opened(self) -> None:
+        assert self.tls is not None
+        assert self.credentials is not None
+        leaf = self.tls.peer_leaf()
+        if leaf is None:
+            raise TlsFailure("no_server_certificate", "the server showed no certificate")
+        seen = self.credentials.verify(leaf)
+        if self.identity and seen != self.identity:
+            raise TlsFailure("wrong_server_identity", f"expected {self.identity}, the certificate says {seen}")
+        self.credentials.check_alpn(self.tls.alpn())
+        self.begin()
+
+    def tls_failed(self, failure: TlsFailure) -> None:
+        self.ctx.tls_failed(failure.reason, "outbound", str(failure), self.peer)
+        self.fail(PEER_REFUSED)
+
+    def begin(self) -> None:
+        self.engine = engine = client_engine(self, self.kind, self.ctx.settings)
+        engine.start()
+
+    def first_bytes(self, data: bytes) -> None:
+        raise AssertionError("a client has its engine before the first byte")
+
+    def on_ready(self) -> None:
+        if self.phase != SETTLING:
+            return
+        self.phase = READY
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+        self.owner.ready(self)
+
+    def too_late(self) -> None:
+        self.deadline = None
+        self.fail(CONNECT_TIMEOUT)
+
+    def fail(self, refusal: Refusal) -> None:
+        if self.phase != DIALLING and self.phase != SETTLING:
+            return
+        self.phase = ENDED
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+        self.abort()
+        self.owner.failed(self, refusal)
+
+    # -- carrying
+
+    def capacity(self) -> int:
+        engine = self.engine
+        if self.phase != READY or engine is None:
+            return 0
+        return engine.capacity()
+
+    def take(self, requester: Requester) -> None:
+        assert self.engine is not None
+        stream = self.engine.open()
+        stream.sink = requester
+        requester.attached(stream)
+
+    def on_capacity(self) -> None:
+        if self.phase == READY:
+            self.owner.free(self)
+
+    def on_goaway(self, code: int) -> None:
+        if self.phase == READY:
+            self.phase = LEAVING
+            self.owner.leaving(self)
+
+    def keepalive(self, now: float, interval: float, timeout: float) -> None:
+        """HTTP/2 PING when nothing was heard for `interval`; no answer within `timeout` more means the peer is dead
+        (half-open: it went without FIN)."""
+        engine = self.engine
+        if engine is None or self.phase != READY or self.kind != KIND_HTTP2:
+            return
+        silence = now - self.active_at
+        if silence < interval:
+            self.pinged_at = 0.0
+        elif self.pinged_at == 0.0:
+            self.pinged_at = now
+            engine.ping()
+        elif now - self.pinged_at >= timeout:
+            log.warning("no answer to PING from %s for %.0f s: connection closed", self.peer, timeout)
+            self.abort()
+
+    # -- ending
+
+    def drain(self) -> None:
+        if self.phase == READY:
+            self.phase = LEAVING
+        if self.engine is not None and self.phase == LEAVING:
+            self.engine.drain()
+
+    def gone(self) -> None:
+        phase = self.phase
+        if phase == SETTLING:
+            self.fail(PEER_REFUSED if self.tls is not None else CONNECT_FAILED)
+        elif phase in (READY, LEAVING):
+            self.phase = ENDED
+            self.owner.lost(self)
