@@ -83,6 +83,9 @@ class Conflict(StoreError):
     """Another manager owns a field with a different value; names both."""
 
 
+# Named, because inside the class `list` is the method.
+Objects = list[Object]
+Diagnostics = list[Diagnostic]
 Watcher = Callable[[Sequence[Change]], None]
 
 
@@ -99,11 +102,11 @@ class Store(ABC):
         """The object as of the last refresh; the caller must not modify it."""
 
     @abstractmethod
-    def list(self, group: str, kind: str, namespace: str | None = None) -> list[Object]:
+    def list(self, group: str, kind: str, namespace: str | None = None) -> Objects:
         """All objects of a kind, sorted by namespace and name; `namespace=None` means everywhere."""
 
     @abstractmethod
-    def all(self) -> list[Object]:
+    def all(self) -> Objects:
         """Every object, sorted by key (events excepted)."""
 
     @abstractmethod
@@ -111,11 +114,11 @@ class Store(ABC):
         """Call `callback` with each batch of changes from now on; returns the function that ends it."""
 
     @abstractmethod
-    def diagnostics(self) -> list[Diagnostic]:
+    def diagnostics(self) -> Diagnostics:
         """What is wrong with the manifests right now."""
 
     @abstractmethod
-    def events(self, about: Key | None = None) -> list[Object]:
+    def events(self, about: Key | None = None) -> Objects:
         """Kubernetes Events, oldest first, bounded (1,000; older ones are dropped)."""
 
     # -- writing

@@ -1,0 +1,94 @@
+"""Annotations the mesh reads, and what they mean.  Linkerd's names work as they are; ours win where both are given.
+
+on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
+               timeout.linkerd.io/request               meshproxy.dev/timeout-request
+on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control.resources.quantity import seconds
+from control.resources.shape import nearest
+
+INBOUND_POLICY = "meshproxy.dev/default-inbound-policy"
+INBOUND_POLICIES = ("all-authenticated", "all-unauthenticated", "deny")
+
+_HTTP_WORDS = ("5xx", "gateway-error", "retriable-4xx")
+_GRPC_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
+_STATUS = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?\Z")
+MAX_CONDITIONS = 32
+MAX_ATTEMPTS = 10  # retries of one request: more is load, not help
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+
+_LINKERD = {
+    "retry.linkerd.io/http": "meshproxy.dev/retry-http",
+    "retry.linkerd.io/grpc": "meshproxy.dev/retry-grpc",
+    "retry.linkerd.io/limit": "meshproxy.dev/retry-limit",
+    "timeout.linkerd.io/request": "meshproxy.dev/timeout-request",
+}
+_PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/", "meshproxy.dev/retry-", "meshproxy.dev/timeout-")
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How requests to a Service are to be treated.  `mistakes`: annotation, what is wrong, hint; a wrong one is left out."""
+
+    declared_retry: bool
+    conditions: tuple[str, ...]  # beyond connect-failure and refused-stream, which always hold
+    attempts: int
+    timeout_ms: int  # 0: none
+    mistakes: tuple[tuple[str, str, str], ...]
+
+
+def traffic(annotations: Mapping[str, str]) -> Traffic:
+    """What a Service's annotations declare.  Never raises."""
+    mistakes: list[tuple[str, str, str]] = []
+    conditions: list[str] = []
+    attempts, timeout_ms, declared = 1, 0, False
+
+    def given(ours: str) -> tuple[str, str] | None:
+        if ours in annotations:
+            return ours, annotations[ours]
+        for linkerd, same in _LINKERD.items():
+            if same == ours and linkerd in annotations:
+                return linkerd, annotations[linkerd]
+        return None
+
+    for ours, allowed in (("meshproxy.dev/retry-http", _HTTP_WORDS), ("meshproxy.dev/retry-grpc", _GRPC_CODES)):
+        if (found := given(ours)) is None:
+            continue
+        declared = True
+        for word in (part.strip().lower() for part in found[1].split(",")):
+            if not word:
+                continue
+            status = _STATUS.match(word) if allowed is _HTTP_WORDS else None
+            if word not in allowed and (status is None or (status[2] is not None and status[1] > status[2])):
+                wanted = ", ".join(allowed) + (", a status or a range such as 500-504" if allowed is _HTTP_WORDS else "")
+                mistakes.append((found[0], f"found {word!r}, expected {wanted}", nearest(word, list(allowed))))
+            elif word not in conditions:
+                conditions.append(word)
+    if len(conditions) > MAX_CONDITIONS:
+        mistakes.append(("meshproxy.dev/retry-http", f"{len(conditions)} conditions, at most {MAX_CONDITIONS}", "use ranges"))
+        del conditions[MAX_CONDITIONS:]
+    if found := given("meshproxy.dev/retry-limit"):
+        declared = True
+        text = found[1].strip()
+        if text.isascii() and text.isdigit() and int(text[:9]) <= MAX_ATTEMPTS:
+            attempts = int(text)
+        else:
+            mistakes.append((found[0], f"found {found[1]!r}, expected a whole number from 0 to {MAX_ATTEMPTS}", ""))
+    if found := given("meshproxy.dev/timeout-request"):
+        try:
+            timeout_ms = round(seconds(found[1]) * 1000)
+        except ValueError as mistake:
+            mistakes.append((found[0], f"found {mistake}", ""))
+        if timeout_ms > MAX_TIMEOUT_MS:
+            mistakes.append((found[0], f"found {found[1]!r}, expected at most 24h", ""))
+            timeout_ms = 0
+    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in {*_LINKERD, *_LINKERD.values()}]
+    mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
+    return Traffic(declared, tuple(conditions), attempts, timeout_ms, tuple(mistakes))

@@ -1,0 +1,196 @@
+"""What only shows between objects: a split without backends, two splits for one Service, a Canary without its target.
+
+All are warnings: objects arrive in any order, and what is missing may come.  `splits_by_apex` is the rule both this file and
+`compile` follow: of several splits for one Service the oldest is in force (then the first by name).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from control.resources import canary, core, split
+from control.resources.documents import Path, field_name, without_nulls
+from control.store.store import Diagnostic, Key, Object
+
+Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The split in force of each (namespace, Service), and the shadowed ones with the name of the one that won."""
+
+    winners: dict[tuple[str, str], split.TrafficSplit]
+    shadowed: tuple[tuple[split.TrafficSplit, str], ...]
+
+
+def splits_by_apex(splits: Iterable[split.TrafficSplit]) -> Splits:
+    winners: dict[tuple[str, str], split.TrafficSplit] = {}
+    shadowed: list[tuple[split.TrafficSplit, str]] = []
+    for one in sorted(splits, key=lambda one: (one.created, one.name)):
+        winner = winners.setdefault((one.namespace, one.service), one)
+        if winner is not one:
+            shadowed.append((one, winner.name))
+    return Splits(winners, tuple(shadowed))
+
+
+def crosscheck(objects: Sequence[Object], locate: Locate = lambda key, path: ("", 0)) -> list[Diagnostic]:
+    """Total: an object that has not the right shape is passed over (its own check has reported it)."""
+    found = _Objects(objects)
+
+    def warning(key: Key, path: Path, message: str, hint: str = "") -> Diagnostic:
+        file, line = locate(key, path)
+        return Diagnostic("warning", file, line, field_name(path), message, hint, key)
+
+    result = [warning(*one) for check in (_splits, _services, _workloads, _canaries) for one in check(found)]
+    return sorted(result, key=lambda one: (one.file, one.line, one.field))
+
+
+Finding = tuple[Key, Path, str, str]
+
+
+class _Objects:
+    def __init__(self, objects: Sequence[Object]) -> None:
+        self.keys: set[Key] = {Key.of(obj) for obj in objects}
+        self.splits: list[split.TrafficSplit] = []
+        self.services: dict[tuple[str, str], core.Service] = {}
+        self.canaries: list[canary.Canary] = []
+        # (key, path of the pod template, its metadata, its spec)
+        self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
+        for obj in objects:
+            try:
+                self._add(Key.of(obj), obj)
+            except (KeyError, TypeError, ValueError):
+                continue
+
+    def _add(self, key: Key, obj: Object) -> None:
+        match (key.group, key.kind):
+            case (split.GROUP, "TrafficSplit"):
+                self.splits.append(split.parse(obj))
+            case (canary.GROUP, "Canary"):
+                self.canaries.append(canary.parse(obj))
+            case ("", "Service"):
+                self.services[key.namespace, key.name] = msgspec.convert(without_nulls(obj), core.Service)
+            case ("apps", "Deployment"):
+                template = msgspec.convert(without_nulls(obj["spec"]["template"]), core.PodTemplate)
+                self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
+            case ("", "Pod"):
+                pod = msgspec.convert(without_nulls(obj), core.Pod)
+                self.templates.append((key, (), pod.metadata, pod.spec))
+
+
+def _splits(found: _Objects) -> Iterator[Finding]:
+    apexes = splits_by_apex(found.splits)
+    for one, winner in apexes.shadowed:
+        key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
+        yield (
+            key,
+            ("spec", "service"),
+            f"{one.service} is already split by {winner}, which is older: this one has no effect",
+            "remove one",
+        )
+    for one in apexes.winners.values():
+        key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
+        apex = found.services.get((one.namespace, one.service))
+        if apex is None:
+            yield key, ("spec", "service"), f"Service {one.service} does not exist: the split has no effect", ""
+        if one.total_milli == 0:
+            yield key, ("spec", "backends"), "all weights are 0: requests are answered with 503", "give one backend a weight"
+        for backend in one.backends:
+            index = next((i for i, other in enumerate(one.backends) if other is backend), 0)
+            path: Path = ("spec", "backends", index, "service")
+            service = found.services.get((one.namespace, backend.service))
+            if service is None:
+                yield key, path, f"Service {backend.service} does not exist: it gets no traffic until it does", ""
+            elif apex is not None:
+                missing = sorted({port.port for port in apex.spec.ports} - {port.port for port in service.spec.ports})
+                if missing:
+                    numbers = ", ".join(map(str, missing))
+                    message = f"Service {backend.service} has no port {numbers}: so nothing of {one.service}:{numbers}"
+                    yield key, path, message, ""
+
+
+def _services(found: _Objects) -> Iterator[Finding]:
+    for (namespace, name), service in found.services.items():
+        selector = service.spec.selector
+        if not selector:
+            continue
+        key = Key("", "Service", namespace, name)
+        selected = [
+            (metadata, spec)
+            for owner, _, metadata, spec in found.templates
+            if owner.namespace == namespace and selector.items() <= metadata.labels.items()
+        ]
+        if not selected:
+            yield (
+                key,
+                ("spec", "selector"),
+                "selects no pod of any Deployment",
+                "compare it with the labels of the pod template",
+            )
+            continue
+        for index, port in enumerate(service.spec.ports):
+            if not isinstance(port.target_port, str):
+                continue
+            names = {
+                container_port.name
+                for _, spec in selected
+                for container in spec.containers
+                for container_port in container.ports
+            }
+            if port.target_port not in names:
+                known = ", ".join(sorted(names - {""})) or "none"
+                message = f"no selected pod has a container port named {port.target_port} (named ports: {known})"
+                yield key, ("spec", "ports", index, "targetPort"), message, "such a port has no endpoints"
+
+
+def _workloads(found: _Objects) -> Iterator[Finding]:
+    for key, path, _, spec in found.templates:
+        account = spec.service_account_name
+        if account != "default" and Key("", "ServiceAccount", key.namespace, account) not in found.keys:
+            where = (*path, "spec", "serviceAccountName")
+            yield (
+                key,
+                where,
+                f"ServiceAccount {account} does not exist: Kubernetes would start no pod",
+                "add it to the manifests",
+            )
+        for index, container in enumerate(spec.containers):
+            base: Path = (*path, "spec", "containers", index)
+            for kind, name, where in _references(container, base):
+                if Key("", kind, key.namespace, name) not in found.keys:
+                    yield key, where, f"{kind} {name} does not exist: the pod cannot start until it does", ""
+
+
+def _references(container: core.Container, base: Path) -> Iterator[tuple[str, str, Path]]:
+    for index, variable in enumerate(container.env):
+        source = variable.value_from
+        for kind, field, reference in (
+            ("ConfigMap", "configMapKeyRef", source.config_map_key_ref if source else None),
+            ("Secret", "secretKeyRef", source.secret_key_ref if source else None),
+        ):
+            if reference is not None and not reference.optional:
+                yield kind, reference.name, (*base, "env", index, "valueFrom", field)
+    for index, whole in enumerate(container.env_from):
+        for kind, field, source_all in (
+            ("ConfigMap", "configMapRef", whole.config_map_ref),
+            ("Secret", "secretRef", whole.secret_ref),
+        ):
+            if source_all is not None and not source_all.optional:
+                yield kind, source_all.name, (*base, "envFrom", index, field)
+
+
+def _canaries(found: _Objects) -> Iterator[Finding]:
+    targets: dict[tuple[str, str, str], str] = {}
+    for one in sorted(found.canaries, key=lambda one: one.metadata.name):
+        key = Key(canary.GROUP, "Canary", one.metadata.namespace or "default", one.metadata.name)
+        target = one.spec.target_ref
+        group = target.api_version.rpartition("/")[0] if target.api_version else "apps"
+        path: Path = ("spec", "targetRef", "name")
+        if Key(group, target.kind, key.namespace, target.name) not in found.keys:
+            yield key, path, f"{target.kind} {target.name} does not exist: there is nothing to release", "check targetRef"
+        other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
+        if other != one.metadata.name:
+            yield key, path, f"{target.kind} {target.name} is also the target of Canary {other}", "keep one Canary for a target"

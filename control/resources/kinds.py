@@ -1,0 +1,62 @@
+"""The kinds a manifest may hold: which are read, which are ignored with a line, which embedded mode refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control.resources import canary, core, split
+from control.resources.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    group: str
+    kind: str
+    versions: tuple[str, ...]
+    shape: type[Shape]
+    namespaced: bool = True
+
+    @property
+    def api_versions(self) -> tuple[str, ...]:
+        return tuple(f"{self.group}/{version}" if self.group else version for version in self.versions)
+
+
+_ALL = (
+    Kind("", "Namespace", ("v1",), core.Namespace, namespaced=False),
+    Kind("", "Service", ("v1",), core.Service),
+    Kind("", "ServiceAccount", ("v1",), core.ServiceAccount),
+    Kind("", "ConfigMap", ("v1",), core.ConfigMap),
+    Kind("", "Secret", ("v1",), core.Secret),
+    Kind("", "Pod", ("v1",), core.Pod),
+    Kind("apps", "Deployment", ("v1",), core.Deployment),
+    Kind("discovery.k8s.io", "EndpointSlice", ("v1",), core.EndpointSlice),
+    Kind(split.GROUP, "TrafficSplit", split.VERSIONS, split.SplitShape),
+    Kind(canary.GROUP, "Canary", canary.VERSIONS, canary.CanaryShape),
+)
+KINDS: dict[tuple[str, str], Kind] = {(kind.group, kind.kind): kind for kind in _ALL}
+KIND_NAMES = sorted({kind.kind for kind in _ALL})
+
+# Would run nothing here, or half of what they promise: refused in embedded mode, with the way out.
+REFUSED: dict[tuple[str, str], str] = {
+    ("batch", "Job"): "run it as a command of its own, outside the mesh",
+    ("batch", "CronJob"): "run it as a command of its own, outside the mesh",
+    ("apps", "StatefulSet"): "use a Deployment; data goes to a directory the app is told by env",
+    ("apps", "DaemonSet"): "use a Deployment with 1 replica: there is one node",
+    ("apps", "ReplicaSet"): "use a Deployment",
+    ("", "ReplicationController"): "use a Deployment",
+    ("", "PersistentVolumeClaim"): "give the app a directory by env",
+    ("", "PersistentVolume"): "give the app a directory by env",
+}
+
+# Not namespaced, so that no namespace is put on them.
+CLUSTER_SCOPED = frozenset(
+    {
+        ("", "Namespace"),
+        ("", "Node"),
+        ("", "PersistentVolume"),
+        ("rbac.authorization.k8s.io", "ClusterRole"),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("gateway.networking.k8s.io", "GatewayClass"),
+    }
+)

@@ -1,0 +1,140 @@
+"""TrafficSplit (split.smi-spec.io v1alpha1 to v1alpha4, without `matches`): one normal form for all versions.
+
+Weights are kept in thousandths of a unit (milli): v1alpha1's quantities (`500m`) and the later whole numbers then share one
+scale.  Ints, floats and quantity strings are read in every version, because clients in the wild write each under any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from control.resources.core import ObjectMeta
+from control.resources.documents import Path
+from control.resources.quantity import milli
+from control.resources.shape import Report, Shape, shown, words
+from control.store.store import Object
+
+GROUP = "split.smi-spec.io"
+VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4")
+MAX_BACKENDS = 100
+MAX_WEIGHT_MILLI = 10**12  # a thousand million units: products of two still fit 64 bits after reduction
+
+Weight = Annotated[int | float | str, Meta(extra={"expected": "a weight such as 10, or a quantity such as 500m"})]
+
+
+class BackendShape(Shape, frozen=True, kw_only=True):
+    service: Annotated[str, Meta(min_length=1, max_length=253)]
+    weight: Weight
+
+
+class SplitSpecShape(Shape, frozen=True, kw_only=True):
+    service: Annotated[str, Meta(min_length=1, max_length=253)]
+    backends: tuple[BackendShape, ...]
+    matches: Any = None
+
+
+class SplitShape(Shape, frozen=True, kw_only=True):
+    unread = words("apiVersion kind status")
+    metadata: ObjectMeta
+    spec: SplitSpecShape
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    service: str  # name of a Service in the split's namespace
+    weight_milli: int  # relative
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSplit:
+    namespace: str
+    name: str
+    service: str  # the apex: name of the Service callers address
+    backends: tuple[Backend, ...]  # each Service once
+    created: str  # creationTimestamp, for the rule that the oldest split of an apex wins
+
+    @property
+    def total_milli(self) -> int:
+        return sum(backend.weight_milli for backend in self.backends)
+
+
+def weight_milli(value: int | float | str) -> int:
+    """A weight in thousandths.  Raises ValueError saying what was expected."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value}, expected a whole number or a quantity such as {round(value * 1000)}m")
+    result = milli(value)
+    if result < 0:
+        raise ValueError(f"{value}, expected a weight of at least 0")
+    if result > MAX_WEIGHT_MILLI:
+        raise ValueError(f"{value}, expected a weight of at most {MAX_WEIGHT_MILLI // 1000}")
+    return result
+
+
+def service_name(name: str, namespace: str) -> str | None:
+    """The Service that `prices`, `prices.shop` or `prices.shop.svc.cluster.local` means; None if in another namespace."""
+    first, _, rest = name.rstrip(".").partition(".")
+    if not rest or rest == namespace or rest == f"{namespace}.svc" or rest.startswith(f"{namespace}.svc."):
+        return first
+    return None
+
+
+def check_split(obj: Object, report: Report) -> None:
+    """What the shape cannot say."""
+    spec = obj["spec"]
+    namespace = obj["metadata"].get("namespace") or "default"
+    path: Path = ("spec", "service")
+    if service_name(spec["service"], namespace) is None:
+        report.error(path, f"{spec['service']} is not in namespace {namespace}", "a split and its Services share a namespace")
+    if spec.get("matches"):
+        report.error(
+            ("spec", "matches"),
+            "splits with matches are not yet supported",
+            "remove it: the split then applies to every request of the Service",
+        )
+    backends = spec["backends"]
+    if not backends:
+        report.error(("spec", "backends"), "is empty, expected at least one backend")
+    if len(backends) > MAX_BACKENDS:
+        report.error(("spec", "backends"), f"has {len(backends)} entries, expected at most {MAX_BACKENDS}")
+    seen: dict[str, int] = {}
+    for index, backend in enumerate(backends):
+        path = ("spec", "backends", index)
+        name = service_name(backend["service"], namespace)
+        if name is None:
+            report.error((*path, "service"), f"{backend['service']} is not in namespace {namespace}")
+        elif name in seen:
+            report.warning((*path, "service"), f"{name} is listed twice (also backends[{seen[name]}])", "the weights are added")
+        else:
+            seen[name] = index
+        try:
+            weight_milli(backend["weight"])
+        except ValueError as mistake:
+            found = shown(backend["weight"]) if isinstance(backend["weight"], str) else str(mistake).split(",")[0]
+            report.error((*path, "weight"), f"found {found}, {str(mistake).partition(', ')[2]}")
+
+
+def parse(obj: Object) -> TrafficSplit:
+    """The typed view of an accepted object.  Raises KeyError, TypeError or ValueError on one that was never checked."""
+    metadata, spec = obj["metadata"], obj["spec"]
+    namespace = metadata.get("namespace") or "default"
+    if spec.get("matches"):
+        raise ValueError("splits with matches are not yet supported")
+    weights: dict[str, int] = {}
+    for backend in spec["backends"]:
+        name = service_name(backend["service"], namespace)
+        if name is None:
+            raise ValueError(f"backend {backend['service']} is not in namespace {namespace}")
+        weights[name] = weights.get(name, 0) + weight_milli(backend["weight"])
+    apex = service_name(spec["service"], namespace)
+    if apex is None:
+        raise ValueError(f"service {spec['service']} is not in namespace {namespace}")
+    return TrafficSplit(
+        namespace,
+        metadata["name"],
+        apex,
+        tuple(Backend(name, weight) for name, weight in weights.items()),
+        str(metadata.get("creationTimestamp") or ""),
+    )
