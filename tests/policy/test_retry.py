@@ -1,0 +1,182 @@
+"""Whether a request is sent again, and the reason if not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshproxy.policy.budget import Budget
+from meshproxy.policy.retry import (
+    ATTEMPTS,
+    BROKEN,
+    CONNECT_FAILED,
+    NO_BUDGET,
+    NO_RETRY,
+    NOT_IDEMPOTENT,
+    NOT_REPLAYABLE,
+    NOT_RETRYABLE,
+    REASONS,
+    RESPONDED,
+    RESPONSE_STARTED,
+    RETRY,
+    TIMED_OUT,
+    Failure,
+    RetryPolicy,
+    decide,
+    is_idempotent,
+    parse_policy,
+)
+
+
+def ask(
+    policy: RetryPolicy,
+    failure: Failure,
+    *,
+    budget: Budget | None = None,
+    attempt: int = 1,
+    method: bytes = b"GET",
+    unprocessed: bool = False,
+    replayable: bool = True,
+    started: bool = False,
+) -> str:
+    verdict = decide(policy, budget or Budget(), 0.0, attempt, failure, is_idempotent(method), unprocessed, replayable, started)
+    return REASONS[verdict] or "retry"
+
+
+DEFAULT = parse_policy([])
+UNREACHED = Failure(CONNECT_FAILED)
+LOST = Failure(BROKEN)
+LATE = Failure(TIMED_OUT)
+
+
+def answered(status: int, grpc: int = -1) -> Failure:
+    return Failure(RESPONDED, status, grpc)
+
+
+# ---------------------------------------------------------------- what is retried
+
+
+def test_by_default_only_what_certainly_was_not_processed_is_retried() -> None:
+    for method in (b"GET", b"POST"):
+        assert ask(DEFAULT, UNREACHED, method=method) == "retry"
+        assert ask(DEFAULT, LOST, method=method, unprocessed=True) == "retry"
+        assert ask(DEFAULT, LOST, method=method) == "not_retryable"
+        assert ask(DEFAULT, LATE, method=method) == "not_retryable"
+        assert ask(DEFAULT, answered(503), method=method) == "not_retryable"
+
+
+@pytest.mark.parametrize(
+    ("words", "failure", "expected"),
+    [
+        (["5xx"], answered(500), "retry"),
+        (["5xx"], answered(404), "not_retryable"),
+        (["5xx"], LOST, "retry"),
+        (["5xx"], UNREACHED, "retry"),
+        (["gateway-error"], answered(503), "retry"),
+        (["gateway-error"], answered(500), "not_retryable"),
+        (["gateway-error"], answered(505), "not_retryable"),
+        (["gateway-error"], LATE, "retry"),
+        (["gateway-error"], LOST, "not_retryable"),
+        (["retriable-4xx"], answered(409), "retry"),
+        (["retriable-4xx"], answered(429), "not_retryable"),
+        (["429"], answered(429), "retry"),
+        (["500-502"], answered(502), "retry"),
+        (["500-502"], answered(503), "not_retryable"),
+        (["reset"], LOST, "retry"),
+        (["reset"], UNREACHED, "not_retryable"),
+        (["connect-failure"], UNREACHED, "retry"),
+        ([" Unavailable "], answered(200, 14), "retry"),
+        (["unavailable"], answered(200, 13), "not_retryable"),
+        (["unavailable"], answered(200), "not_retryable"),
+    ],
+)
+def test_more_is_retried_by_declaration(words: list[str], failure: Failure, expected: str) -> None:
+    assert ask(parse_policy(words), failure) == expected
+
+
+def test_a_service_may_ask_for_no_retries_at_all() -> None:
+    assert ask(NO_RETRY, UNREACHED) == "not_retryable"
+    assert ask(parse_policy([], attempts=0), UNREACHED) == "attempts"
+
+
+# ---------------------------------------------------------------- what must not be
+
+
+def test_a_post_that_may_have_been_acted_on_is_never_sent_again() -> None:
+    policy = parse_policy(["5xx", "reset", "409"])
+    for failure in (answered(503), answered(409), LOST, LATE):
+        assert ask(policy, failure, method=b"POST") == "not_idempotent"
+        assert ask(policy, failure, method=b"PUT") == "retry"
+
+
+def test_listing_grpc_codes_declares_those_calls_repeatable() -> None:
+    policy = parse_policy(["unavailable"])
+    assert ask(policy, answered(200, 14), method=b"POST") == "retry"
+    assert ask(parse_policy(["unavailable", "5xx"]), answered(503), method=b"POST") == "not_idempotent"
+
+
+def test_nothing_is_retried_once_the_client_has_seen_bytes() -> None:
+    assert ask(parse_policy(["5xx", "reset"]), LOST, started=True) == "response_started"
+    assert ask(DEFAULT, LOST, unprocessed=True, started=True) == "response_started"
+
+
+def test_a_body_that_is_gone_cannot_be_sent_again() -> None:
+    assert ask(DEFAULT, UNREACHED, replayable=False) == "not_replayable"
+
+
+def test_a_request_is_retried_as_often_as_the_policy_says() -> None:
+    policy = parse_policy(["5xx"], attempts=2)
+    assert [ask(policy, answered(503), attempt=n) for n in (1, 2, 3)] == ["retry", "retry", "attempts"]
+
+
+def test_only_a_granted_retry_draws_on_the_budget() -> None:
+    budget = Budget(ratio=0.0, floor_per_second=0.1, ttl=10)  # one retry
+    policy = parse_policy(["5xx"])
+    for refusal in (
+        {"started": True},
+        {"replayable": False},
+        {"method": b"POST"},
+        {"attempt": 2},
+    ):
+        assert ask(policy, answered(503), budget=budget, **refusal) != "retry"  # type: ignore[arg-type]
+    assert ask(policy, answered(503), budget=budget) == "retry"
+    assert ask(policy, answered(503), budget=budget) == "no_budget"
+
+
+@given(
+    st.sampled_from([UNREACHED, LOST, LATE, answered(500), answered(503), answered(409), answered(200)]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 4),
+    st.integers(0, 63),
+)
+def test_whatever_the_policy_no_request_is_acted_on_twice(
+    failure: Failure, unprocessed: bool, replayable: bool, started: bool, attempt: int, conditions: int
+) -> None:
+    policy = RetryPolicy(conditions, frozenset({500, 503, 409}), attempts=2)
+    verdict = decide(policy, Budget(), 0.0, attempt, failure, False, unprocessed, replayable, started)
+    if verdict == RETRY:
+        assert unprocessed or failure is UNREACHED
+        assert replayable
+        assert not started
+        assert attempt <= 2
+    assert verdict in (
+        RETRY, NOT_RETRYABLE, NOT_IDEMPOTENT, NOT_REPLAYABLE, RESPONSE_STARTED, ATTEMPTS, NO_BUDGET,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize("word", ["", "6xx", "99", "200", "5000", "503-500", "503-", "ok", "٥٠٣"])
+def test_an_unknown_word_is_refused_with_what_would_be_accepted(word: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown retry condition .*connect-failure.*unavailable.*503") as refused:
+        parse_policy(["5xx", word])
+    assert repr(word) in str(refused.value)
+
+
+def test_attempts_have_a_bound() -> None:
+    with pytest.raises(ValueError, match="0 to 10"):
+        parse_policy([], attempts=11)
