@@ -39,11 +39,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A replica was killed at `at`; what is said about it holds until `until`."""
+    """A replica's process was killed at `at`; what is said about it holds until `until`.  `ended`: it was seen to be gone.
+    (The pod lives on: its container is started again.)"""
 
     pod: str
     at: float
     until: float
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def good_run(seed: int = 1) -> Observed:
         slow_pod="prices-slow",
         prices_pods=("prices-a", "prices-b", "prices-slow"),
         slow_window=(2.0, 12.0),
-        kill=Kill("prices-b", KILLED_AT, KILLED_AT + 5),
+        kill=Kill("prices-b", KILLED_AT, KILLED_AT + 5, ended=True),
         recording=Recording(sent=90_000, received=70_000, leaks=0, pod="prices-a"),
         intrusions=[Intrusion("plaintext", True, "connection closed"), Intrusion("forged", True, "unknown CA")],
     )

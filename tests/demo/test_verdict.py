@@ -177,11 +177,16 @@ def test_a_quick_replica_without_any_calls_is_found():
     assert "prices-idle got nothing" in one(observed, "slow prices replica")
 
 
-def test_a_killed_replica_that_goes_on_serving_was_not_killed():
+def test_a_killed_replica_whose_process_is_still_there_was_not_killed():
     observed = good_run()
-    line = next(line for line in observed.handled if line.pod == "prices-b")
-    observed.handled.append(replace(line, at=KILLED_AT + 1))
-    assert "served 1 calls after" in one(observed, "no client noticed")
+    observed.kill = replace(observed.kill, ended=False)
+    assert "did not end" in one(observed, "no client noticed")
+
+
+def test_a_replica_that_had_nothing_to_do_proves_nothing_by_its_end():
+    observed = good_run()
+    observed.kill = replace(observed.kill, pod="prices-idle")
+    assert "had served nothing" in one(observed, "no client noticed")
 
 
 def test_a_request_that_was_under_way_when_the_replica_died_counts():

@@ -1,0 +1,175 @@
+"""What the audience sees.  Two forms of one thing:
+
+PlainView   lines, one after the other; a line of figures every few seconds        (no terminal, or --plain)
+LiveView    the same lines, and below them a picture that moves                     (rich)
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from meshproxy.demo.verdict import Finding
+
+if TYPE_CHECKING:
+    from meshproxy.demo.watch import Golden, Watch
+
+FIGURES_S = 5.0  # between two lines of figures without a terminal
+MAX_PODS = 14  # rows of the table of processes; a terminal is not endless
+
+
+class View:
+    """Lines.  `figures` is called about twice a second with what is to be seen."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self._clock = clock
+
+    def open(self) -> None:
+        """Begin to show the picture, if there is one."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+    def scene(self, number: int, total: int, title: str, explain: str) -> None:
+        self.console.print()
+        self.console.print(Text(f"Scene {number} of {total}: {title}", style="bold cyan"))
+        self.console.print(Text(textwrap.indent(textwrap.fill(explain, 100), "  "), style="dim"))
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(f"  {text}"))
+
+    def warn(self, text: str) -> None:
+        self.console.print(Text(f"  {text}", style="bold red"))
+
+    def diff(self, lines: Sequence[str]) -> None:
+        styles = {"+": "green", "-": "red", "@": "cyan"}
+        for line in lines:
+            self.console.print(Text(f"  {line}", style=styles.get(line[:1], "")))
+
+    def conclude(self, finding: Finding) -> None:
+        """What came of a scene."""
+        mark, style = ("ok    ", "green") if finding.ok else ("FAILED", "bold red")
+        self.console.print(Text.assemble("  ", (mark, style), f"  {finding.claim}: {finding.detail}"), soft_wrap=True)
+
+    def verdict(self, findings: Sequence[Finding]) -> None:
+        self.console.print()
+        self.console.print(
+            Text("What was observed, counted by request ids in the ledgers of clients and services", style="bold")
+        )
+        for finding in findings:
+            self.conclude(finding)
+
+    def figures(self, watch: Watch) -> None:
+        """Show the state of things."""
+
+
+class PlainView(View):
+    """A line of figures now and then."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._due = 0.0
+
+    def figures(self, watch: Watch) -> None:
+        now = self._clock()
+        if now < self._due or not any(row.rps for row in watch.table):
+            return
+        self._due = now + FIGURES_S
+        cells = [_brief(row) for row in watch.table]
+        release = watch.release
+        self.console.print(
+            Text(f"  . canary {release.phase or '-'} {release.weight} %  |  {'  |  '.join(cells)}", style="dim"), soft_wrap=True
+        )
+
+
+class LiveView(View):
+    """A picture at the bottom of the terminal."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._title = ""
+
+    def open(self) -> None:
+        self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def scene(self, number: int, total: int, title: str, explain: str) -> None:
+        self._title = f"scene {number} of {total}: {title}"
+        super().scene(number, total, title, explain)
+
+    def figures(self, watch: Watch) -> None:
+        self._live.update(picture(watch, self._title), refresh=True)
+
+
+# ---------------------------------------------------------------- the picture
+
+
+def picture(watch: Watch, title: str) -> RenderableType:
+    """Golden metrics, the release, the processes."""
+    return Panel(Group(_metrics(watch.table), _release(watch), _processes(watch)), title=title, border_style="cyan")
+
+
+def _metrics(rows: Sequence[Golden]) -> Table:
+    table = Table(box=None, expand=True, header_style="bold")
+    table.add_column("SERVICE")
+    table.add_column("VERSION")
+    for name in ("PODS", "SUCCESS", "RPS", "P50", "P95", "P99"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        success = Text("-" if row.success is None else f"{row.success:.1f} %")
+        if row.success is not None and row.success < 99:
+            success.stylize("bold red")
+        latencies = [_ms(value) for value in (row.p50, row.p95, row.p99)]
+        table.add_row(row.service, row.version, str(row.pods), success, f"{row.rps:.1f}", *latencies)
+    return table
+
+
+def _release(watch: Watch) -> RenderableType:
+    release = watch.release
+    styles = {"Progressing": "yellow", "Promoting": "yellow", "Finalising": "yellow", "Failed": "bold red"}
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        Text("canary catalogue", style="bold"),
+        Text(release.version),
+        Text(release.phase or "-", style=styles.get(release.phase, "green")),
+        ProgressBar(total=100, completed=release.weight, width=30),
+        Text(f"{release.weight} %"),
+        Text(f"failed checks {release.failed_checks}" if release.failed_checks else ""),
+    )
+    return line
+
+
+def _processes(watch: Watch) -> Table:
+    table = Table(box=None, expand=True, header_style="bold")
+    for name in ("POD", "ADDRESS", "VERSION", "APP", "SIDECAR", "STATE"):
+        table.add_column(name, justify="right" if name in ("APP", "SIDECAR") else "left")
+    for pod in watch.pods[:MAX_PODS]:
+        state = "terminating" if pod.terminating else "ready" if pod.ready else "starting"
+        style = {"ready": "green", "starting": "yellow", "terminating": "dim"}[state]
+        app, sidecar = (str(pod.pids.get(name, "-")) for name in ("app", "sidecar"))
+        table.add_row(pod.name, pod.ip, pod.version, app, sidecar, Text(state, style=style))
+    if len(watch.pods) > MAX_PODS:
+        table.add_row(f"and {len(watch.pods) - MAX_PODS} more", "", "", "", "", "")
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
+
+
+def _brief(row: Golden) -> str:
+    success = "-" if row.success is None else f"{row.success:.0f} %"
+    return f"{row.service} {row.version} {row.rps:.0f}/s {success} p99 {_ms(row.p99)}"
