@@ -1,0 +1,121 @@
+"""Is the canary good enough?  Measurements against the thresholds of its metrics; pure.
+
+    metrics of the spec, in their order  x  measurements  ->  the checks made, up to and with the first that failed
+
+No data is a failed check: a release that nobody uses, or that nobody can measure, is not known to be good.  The one
+exception is a source that has only just begun to look ("warming"): that is our ignorance, not the canary's silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from control.canary.spec import SUCCESS_RATE, CanarySpec, Metric
+
+
+class Outcome(Enum):
+    PASSED = "passed"
+    FAILED = "failed"
+    WARMING = "warming"  # neither: do not advance, do not count
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a source saw for one metric.  `value` in the metric's unit; None is "no data", with the reason."""
+
+    value: float | None = None
+    requests: float | None = None  # how many requests it is made of; None: the source cannot say
+    reason: str = ""
+    warming: bool = False  # no value because the source began less than a window ago
+    error: bool = False  # no value because the source failed
+
+
+NOT_MEASURED = Measurement(reason="it was not measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One metric looked at once: what was seen, what was allowed, and the Event text if it failed."""
+
+    metric: str
+    outcome: Outcome
+    value: float | None
+    requests: float | None
+    minimum: float | None
+    maximum: float | None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    outcome: Outcome
+    checks: tuple[Check, ...]
+
+    @property
+    def text(self) -> str:
+        """The Event text of the check that decided, "" if all passed."""
+        return self.checks[-1].text if self.checks else ""
+
+
+def analyse(spec: CanarySpec, measurements: Mapping[Metric, Measurement]) -> Verdict:
+    """Check every metric of the spec in list order; stop at the first that does not pass."""
+    checks: list[Check] = []
+    for metric in spec.metrics:
+        check = _check(spec, metric, measurements.get(metric, NOT_MEASURED))
+        checks.append(check)
+        if check.outcome is not Outcome.PASSED:
+            return Verdict(check.outcome, tuple(checks))
+    return Verdict(Outcome.PASSED, tuple(checks))
+
+
+def _check(spec: CanarySpec, metric: Metric, seen: Measurement) -> Check:
+    def result(outcome: Outcome, text: str = "") -> Check:
+        return Check(metric.name, outcome, seen.value, seen.requests, metric.minimum, metric.maximum, text)
+
+    silent = (
+        f"Halt advancement no values found for mesh metric {metric.name} probably {spec.full_target} is not receiving traffic"
+    )
+    if seen.warming:
+        return result(Outcome.WARMING, f"Halt {spec.full_name} advancement: {seen.reason or 'the metric source is starting'}")
+    if seen.error:
+        return result(Outcome.FAILED, f"Metric query failed for {metric.name}: {seen.reason}")
+    if seen.value is None or seen.value != seen.value:  # NaN: 0 of 0
+        return result(Outcome.FAILED, f"{silent}: {seen.reason or 'no values found'}")
+    if seen.requests is not None and seen.requests < spec.minimum_requests:
+        return result(
+            Outcome.FAILED, f"{silent}: {seen.requests:.0f} requests, fewer than the minimum of {spec.minimum_requests}"
+        )
+    value = seen.value if metric.name == SUCCESS_RATE else float(int(seen.value))  # Flagger truncates to whole ms
+    if metric.minimum is not None and value < metric.minimum:
+        return result(Outcome.FAILED, _halt(spec, metric, value, "<", metric.minimum))
+    if metric.maximum is not None and value > metric.maximum:
+        return result(Outcome.FAILED, _halt(spec, metric, value, ">", metric.maximum))
+    return result(Outcome.PASSED)
+
+
+def _halt(spec: CanarySpec, metric: Metric, value: float, sign: str, limit: float) -> str:
+    if metric.name == SUCCESS_RATE:
+        return f"Halt {spec.full_name} advancement success rate {value:.2f}% {sign} {plain(limit)}%"
+    return f"Halt {spec.full_name} advancement request duration {go_duration(value)} {sign} {go_duration(limit)}"
+
+
+def plain(value: float) -> str:
+    """A number as Go's %v prints it: no trailing zeros."""
+    return f"{value:g}"
+
+
+def go_duration(ms: float) -> str:
+    """Milliseconds as Go's time.Duration prints them: 500ms, 1.2s, 1m30s."""
+    ms = int(ms)
+    if ms == 0:
+        return "0s"
+    if ms < 1000:
+        return f"{ms}ms"
+    minutes, rest = divmod(ms, 60_000)
+    seconds = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    if not minutes:
+        return seconds
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + f"{minutes}m{seconds}"

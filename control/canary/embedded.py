@@ -1,0 +1,222 @@
+"""The mesh as its own metric source: the control plane reads the proxies' /metrics, once a second, while a release runs.
+
+    store -> meshed pods -> GET http://<podIP>:4191/metrics -> PodWindow a pod -> measure()
+
+request-success-rate  = 100 * success / (success + failure + unreached)
+    success, failure    inbound response_total at the target's pods, by `classification`
+    unreached           failures that callers counted and no target pod did, because the request never got there (connection
+                        refused, reset, timed out).  Per target pod: max(0, outbound failures to it at all callers - its own
+                        inbound failures): a failure seen on both sides is one failure.  Failures with no pod named, to the
+                        canary's Service or Deployment (no endpoint to choose), count whole.
+    Callers outside the mesh are not seen; their requests that reached a pod are in its inbound numbers.
+request-duration      = p99 of inbound response_latency_ms_bucket at the target's pods, milliseconds
+
+Only pods that exist now and are not terminating count, so a previous revision's numbers never mix with this one's.
+Nothing is scraped while no release runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import aiohttp
+
+from control.canary.analysis import Measurement
+from control.canary.commands import from_rfc3339
+from control.canary.source import MetricSource, Query, Subject
+from control.canary.spec import DURATION, SUCCESS_RATE
+from control.canary.window import PodWindow, Totals, quantile
+from control.runtime.layout import ADMIN_PORT, ANNOTATION_PROXY, LABEL_DEPLOYMENT
+from control.store.store import Object, Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0  # between scrapes: a check every 2 s must rest on more than one sample
+TIMEOUT_S = 0.9  # of one scrape: a hung proxy must not delay the next round
+STALE_S = 5.0  # a pod not heard of for this long has no present numbers
+MAX_PODS = 500  # scraped in one round; more is not "embedded", use Prometheus
+MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
+CONCURRENCY = 16
+
+PodKey = tuple[str, str]  # namespace, name
+
+
+class EmbeddedSource(MetricSource):
+    """`await source.run()` gathers until cancelled; `measure` answers from memory.
+
+    `address(pod)` gives host:port of a pod's admin listener; by default its podIP and 4191."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], address: Callable[[Object], str] | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._address = address or admin_address
+        self._subjects: frozenset[Subject] = frozenset()
+        self._watching_since: float | None = None
+        self._pods: dict[PodKey, PodWindow] = {}
+        self._wake = asyncio.Event()
+        self.scrapes = 0
+        self.scrape_failures = 0
+
+    # -- the question
+
+    def watch(self, subjects: Collection[Subject]) -> None:
+        wanted = frozenset(subjects)
+        if wanted and not self._subjects:
+            self._watching_since = self._clock()
+        if not wanted:
+            self._watching_since = None
+            self._pods.clear()
+        self._subjects = wanted
+        self._wake.set()
+
+    async def measure(self, query: Query) -> Measurement:
+        now = self._clock()
+        subject = query.subject
+        if self._watching_since is None or subject not in self._subjects:
+            return Measurement(reason="the metric source has just been asked to watch it", warming=True)
+        pods = [pod for pod in self._meshed_pods() if is_of(pod, subject)]
+        if not pods:
+            return Measurement(reason=f"no pod of {subject.deployment}.{subject.namespace} has a proxy")
+        windows = {pod_key(pod): self._pods.get(pod_key(pod)) for pod in pods}
+        fresh = {key: window for key, window in windows.items() if window and _is_fresh(window, now)}
+        if not fresh:
+            if now - self._watching_since < STALE_S:
+                return Measurement(reason="the metric source is starting", warming=True)
+            return Measurement(reason=f"no proxy of {subject.deployment}.{subject.namespace} answered in {STALE_S:g} s")
+        inbound = Totals()
+        seen: dict[PodKey, Totals] = {}
+        for key, window in fresh.items():
+            counted = window.over(now, query.window_s)
+            if counted is not None:
+                seen[key] = counted
+                inbound.add(counted)
+        if not seen:
+            return Measurement(reason="the metric source is starting", warming=True)
+        if query.metric == SUCCESS_RATE:
+            unreached = self._unreached(subject, seen, windows, now, query.window_s)
+            total = inbound.success + inbound.failure + unreached
+            if not total:
+                return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
+            return Measurement(100.0 * inbound.success / total, total)
+        if query.metric == DURATION:
+            value = quantile(0.99, inbound.buckets.items())
+            count = max(inbound.buckets.values(), default=0.0)
+            if value is None:
+                return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
+            return Measurement(value, count)
+        return Measurement(reason=f"unknown metric {query.metric}", error=True)
+
+    def _unreached(
+        self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float
+    ) -> float:
+        """Failures callers saw that no target pod counted (see the top of this file)."""
+        outbound: dict[str, float] = {}
+        homeless = 0.0
+        for window in self._pods.values():
+            counted = window.over(now, window_s) if _is_fresh(window, now) else None
+            if counted is None:
+                continue
+            for (namespace, deployment, pod, service), failures in counted.failed_to.items():
+                if namespace != subject.namespace or failures <= 0:
+                    continue
+                if (namespace, pod) in pods:
+                    outbound[pod] = outbound.get(pod, 0.0) + failures
+                elif not pod and (deployment == subject.deployment or (not deployment and service == subject.service)):
+                    homeless += failures
+        excess = 0.0
+        for pod, failures in outbound.items():
+            own = seen.get((subject.namespace, pod))
+            excess += max(0.0, failures - (own.failure if own else 0.0))
+        return excess + homeless
+
+    # -- gathering
+
+    async def run(self) -> None:
+        """Scrape every second while something is watched; returns only by cancellation."""
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
+            while True:
+                if not self._subjects:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                begun = self._clock()
+                await self.scrape(session)
+                await asyncio.sleep(max(0.05, INTERVAL_S - (self._clock() - begun)))
+
+    async def scrape(self, session: aiohttp.ClientSession) -> None:
+        """One round over all meshed pods; forgets pods that are gone."""
+        pods = self._meshed_pods()[:MAX_PODS]
+        alive = {pod_key(pod) for pod in pods}
+        for key in [key for key in self._pods if key not in alive]:
+            del self._pods[key]
+        await asyncio.gather(*(self._scrape_pod(session, pod) for pod in pods))
+
+    async def _scrape_pod(self, session: aiohttp.ClientSession, pod: Object) -> None:
+        key = pod_key(pod)
+        try:
+            async with session.get(f"http://{self._address(pod)}/metrics") as answer:
+                if answer.status != 200:
+                    raise aiohttp.ClientError(f"HTTP {answer.status}")
+                page = await answer.content.read(MAX_PAGE_BYTES)
+                while more := await answer.content.read(MAX_PAGE_BYTES):
+                    page += more
+                    if len(page) > MAX_PAGE_BYTES:
+                        raise aiohttp.ClientError(f"more than {MAX_PAGE_BYTES} bytes")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.scrape_failures += 1
+            log.debug("scraping %s/%s: %s", *key, error)
+            return
+        self.scrapes += 1
+        if self._watching_since is None:  # told to rest meanwhile
+            return
+        window = self._pods.get(key)
+        if window is None:
+            window = self._pods[key] = PodWindow(newborn=_born(pod) > self._watching_since)
+        window.page(self._clock(), page.decode("utf-8", "replace"))
+
+    def _meshed_pods(self) -> list[Object]:
+        """Pods with a proxy, an address, and no deletion under way; those asked about first, so that a bound on the number
+        of pods never costs the ones that matter."""
+        pods = [pod for pod in self._store.list("", "Pod") if _is_meshed(pod)]
+        return sorted(pods, key=lambda pod: not any(is_of(pod, subject) for subject in self._subjects))
+
+
+def admin_address(pod: Object) -> str:
+    return f"{pod['status']['podIP']}:{ADMIN_PORT}"
+
+
+def pod_key(pod: Object) -> PodKey:
+    metadata = pod["metadata"]
+    return metadata.get("namespace") or "default", metadata["name"]
+
+
+def is_of(pod: Mapping[str, Any], subject: Subject) -> bool:
+    metadata = pod["metadata"]
+    return (metadata.get("namespace") or "default") == subject.namespace and (metadata.get("labels") or {}).get(
+        LABEL_DEPLOYMENT
+    ) == subject.deployment
+
+
+def _is_meshed(pod: Mapping[str, Any]) -> bool:
+    metadata = pod["metadata"]
+    if metadata.get("deletionTimestamp") or not (pod.get("status") or {}).get("podIP"):
+        return False
+    return (metadata.get("annotations") or {}).get(ANNOTATION_PROXY) == "true"
+
+
+def _born(pod: Mapping[str, Any]) -> float:
+    """When the pod was created; 0 if unknown, which makes its first page a baseline (counts too little, never too much)."""
+    text = pod["metadata"].get("creationTimestamp") or (pod.get("status") or {}).get("startTime")
+    try:
+        return from_rfc3339(text) if text else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _is_fresh(window: PodWindow, now: float) -> bool:
+    return window.last_seen is not None and now - window.last_seen <= STALE_S

@@ -1,0 +1,293 @@
+"""What a Canary object asks for, typed, with what we cannot honour yet named instead of half-run.
+
+    Canary object -> parse() -> CanarySpec          everything the machine needs, defaults filled in as Flagger does
+                             -> .refused non-empty  the machine does nothing but say so
+
+Field names, defaults and meanings: flagger.app/v1beta1.  Later work removes entries from `_refusals`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
+
+GROUP = "flagger.app"
+API_VERSION = "flagger.app/v1beta1"
+KIND = "Canary"
+
+SUCCESS_RATE = "request-success-rate"  # percent; `threshold` is a minimum
+DURATION = "request-duration"  # p99 in milliseconds; `threshold` is a maximum
+BUILT_IN = (SUCCESS_RATE, DURATION)
+
+GATES = ("rollout", "traffic-increase", "promotion")  # webhook types confirm-<gate>, here opened by `meshproxy canary approve`
+SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -selector-labels default, first found wins
+
+# Providers whose routing is a TrafficSplit.  The stored split is v1alpha2 whatever the name says: the store knows one
+# object in many versions.  Others need another router (Gateway API) or another mesh.
+_SPLIT_PROVIDERS = ("", "linkerd", "osm")
+
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+
+
+class SpecError(ValueError):
+    """A field of the Canary has a value that cannot be meant; `str()` names field, value and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One entry of analysis.metrics.  `minimum`/`maximum` are in the metric's own unit (percent or ms)."""
+
+    name: str
+    interval_s: float = 60.0  # Flagger's default window, "1m"
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CanarySpec:
+    """A Canary object with its defaults.  `apex`, `primary_service` and `canary_service` are Service names."""
+
+    namespace: str
+    name: str
+    uid: str
+    target: str  # Deployment
+    apex: str
+    port: int
+    port_name: str = "http"
+    target_port: int | str = 0  # 0: the same as `port`
+    app_protocol: str = ""
+    port_discovery: bool = False
+    interval_s: float = 60.0
+    threshold: int = 1
+    max_weight: int = 100
+    step_weight: int = 0
+    step_weights: tuple[int, ...] = ()
+    step_weight_promotion: int = 0
+    metrics: tuple[Metric, ...] = ()
+    progress_deadline_s: float = 600.0
+    primary_ready_threshold: int = 100  # percent of updated replicas that must be available
+    canary_ready_threshold: int = 100
+    skip_analysis: bool = False
+    suspend: bool = False
+    minimum_requests: int = 1  # fewer in the window is "no data"; annotation meshproxy.dev/minimum-requests
+    gates: frozenset[str] = frozenset()  # of GATES; annotation meshproxy.dev/confirm
+    refused: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    service_metadata: Mapping[str, Any] = field(default_factory=dict)  # {"apex"|"primary"|"canary": {labels, annotations}}
+
+    @property
+    def primary(self) -> str:
+        return f"{self.target}-primary"
+
+    @property
+    def primary_service(self) -> str:
+        return f"{self.apex}-primary"
+
+    @property
+    def canary_service(self) -> str:
+        return f"{self.apex}-canary"
+
+    @property
+    def full_target(self) -> str:
+        """`<target>.<namespace>`, as Flagger's events say it."""
+        return f"{self.target}.{self.namespace}"
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}.{self.namespace}"
+
+    @property
+    def top_weight(self) -> int:
+        """The weight at which a release is complete enough to promote."""
+        if self.step_weight <= 0 and self.step_weights:
+            return min(100, self.step_weights[-1])
+        return self.max_weight
+
+    def next_weight(self, weight: int) -> int:
+        """The step after `weight`, 0..100.  With stepWeights a value that is not in the list jumps to 100, as Flagger."""
+        if self.step_weight > 0:
+            return min(100, weight + self.step_weight)
+        if weight == 0:
+            return min(100, self.step_weights[0])
+        for here, after in zip(self.step_weights, self.step_weights[1:], strict=False):
+            if here == weight:
+                return min(100, after)
+        return 100
+
+
+def parse(obj: Mapping[str, Any]) -> CanarySpec:
+    """The typed form of a Canary object.  Raises SpecError on the first value that cannot be meant."""
+    metadata = obj["metadata"]
+    annotations = metadata.get("annotations") or {}
+    spec = _mapping(obj.get("spec"), "spec")
+    target = _mapping(spec.get("targetRef"), "spec.targetRef")
+    service = _mapping(spec.get("service"), "spec.service")
+    analysis = _mapping(spec.get("analysis") or spec.get("canaryAnalysis"), "spec.analysis")
+    target_name = _text(target.get("name"), "spec.targetRef.name")
+    max_weight = _integer(analysis.get("maxWeight"), "spec.analysis.maxWeight", 100, 0, 100)
+    return CanarySpec(
+        namespace=metadata.get("namespace") or "default",
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        target=target_name,
+        apex=service.get("name") or target_name,
+        port=_integer(service.get("port"), "spec.service.port", None, 1, 65535),
+        port_name=service.get("portName") or "http",
+        target_port=service.get("targetPort") or 0,
+        app_protocol=service.get("appProtocol") or "",
+        port_discovery=bool(service.get("portDiscovery")),
+        interval_s=duration(analysis.get("interval"), "spec.analysis.interval", 60.0),
+        threshold=_integer(analysis.get("threshold"), "spec.analysis.threshold", 1, 0) or 1,
+        max_weight=max_weight or 100,
+        step_weight=_integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
+        step_weights=_steps(analysis.get("stepWeights")),
+        step_weight_promotion=_integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
+        metrics=tuple(_metric(m, f"spec.analysis.metrics[{i}]") for i, m in enumerate(analysis.get("metrics") or ())),
+        progress_deadline_s=float(_integer(spec.get("progressDeadlineSeconds"), "spec.progressDeadlineSeconds", 600, 1)),
+        primary_ready_threshold=_integer(
+            analysis.get("primaryReadyThreshold"), "spec.analysis.primaryReadyThreshold", 100, 0, 100
+        ),
+        canary_ready_threshold=_integer(
+            analysis.get("canaryReadyThreshold"), "spec.analysis.canaryReadyThreshold", 100, 0, 100
+        ),
+        skip_analysis=bool(spec.get("skipAnalysis")),
+        suspend=bool(spec.get("suspend")),
+        minimum_requests=_minimum_requests(annotations),
+        gates=_gates(annotations),
+        refused=tuple(_refusals(spec, target, service, analysis)),
+        ignored=("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else (),
+        service_metadata={role: service[role] for role in ("apex", "primary", "canary") if service.get(role)},
+    )
+
+
+def duration(value: object, where: str, default: float) -> float:
+    """Seconds of a Go duration ("1m30s", "500ms"); `default` if absent.  Raises SpecError."""
+    if value is None or value == "":
+        return default
+    text = str(value)
+    if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+        raise SpecError(f"{where}: {text!r} is not a duration; expected for instance 30s, 1m or 1m30s")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION.findall(text))
+
+
+def _refusals(
+    spec: Mapping[str, Any], target: Mapping[str, Any], service: Mapping[str, Any], analysis: Mapping[str, Any]
+) -> list[str]:
+    """Each thing this version cannot do, in words for an Event.  Empty: all of the object is honoured."""
+    found: list[str] = []
+    kind = target.get("kind", "Deployment")
+    if kind != "Deployment":
+        found.append(f"spec.targetRef.kind {kind} is not supported yet; use a Deployment")
+    provider = str(spec.get("provider") or "")
+    if provider not in _SPLIT_PROVIDERS and not provider.startswith("smi:"):
+        found.append(f"spec.provider {provider} is not supported; leave it out, or use smi:v1alpha2 or linkerd")
+    if spec.get("metricsServer"):
+        found.append("spec.metricsServer (Prometheus) is not supported yet; leave it out to use the mesh's own metrics")
+    if spec.get("revertOnDeletion"):
+        found.append("spec.revertOnDeletion is not supported yet")
+    if int(analysis.get("iterations") or 0) > 0:
+        found.append("spec.analysis.iterations (A/B and blue/green) is not supported yet; use stepWeight or stepWeights")
+    if analysis.get("match"):
+        found.append("spec.analysis.match (A/B) is not supported yet")
+    if service.get("match"):
+        found.append("spec.service.match is not supported yet")
+    if analysis.get("mirror"):
+        found.append("spec.analysis.mirror is not supported yet")
+    if analysis.get("sessionAffinity"):
+        found.append("spec.analysis.sessionAffinity is not supported yet")
+    if hooks := analysis.get("webhooks"):
+        names = ", ".join(str(h.get("name") or h.get("type") or "?") for h in hooks)
+        found.append(
+            f"spec.analysis.webhooks ({names}) are not supported yet; for manual gates use the annotation {ANNOTATION_CONFIRM}"
+        )
+    if analysis.get("alerts"):
+        found.append("spec.analysis.alerts are not supported yet")
+    for index, metric in enumerate(analysis.get("metrics") or ()):
+        where = f"spec.analysis.metrics[{index}]"
+        if metric.get("templateRef") or metric.get("query"):
+            found.append(f"{where}: templateRef and query are not supported yet; use {' or '.join(BUILT_IN)}")
+        elif metric.get("name") not in BUILT_IN:
+            found.append(f"{where}: {metric.get('name')!r} is not a built-in metric; expected {' or '.join(BUILT_IN)}")
+    # Flagger accepts this and then never advances (flagger.md 1.3): say it instead.
+    if not (spec.get("skipAnalysis") or analysis.get("stepWeight") or analysis.get("stepWeights") or found):
+        found.append("spec.analysis has neither stepWeight nor stepWeights: nothing would ever advance")
+    return found
+
+
+def _metric(metric: Mapping[str, Any], where: str) -> Metric:
+    name = str(metric.get("name") or "")
+    bounds = metric.get("thresholdRange")
+    minimum: float | None = None
+    maximum: float | None = None
+    if bounds is not None:
+        minimum = _number(bounds.get("min"), f"{where}.thresholdRange.min")
+        maximum = _number(bounds.get("max"), f"{where}.thresholdRange.max")
+    else:
+        limit = _number(metric.get("threshold"), f"{where}.threshold") or 0.0
+        if name == SUCCESS_RATE:
+            minimum = limit
+        else:
+            maximum = float(int(limit))  # Flagger truncates milliseconds
+    return Metric(name, duration(metric.get("interval"), f"{where}.interval", 60.0), minimum, maximum)
+
+
+def _minimum_requests(annotations: Mapping[str, str]) -> int:
+    text = annotations.get(ANNOTATION_MINIMUM_REQUESTS, "1")
+    if not text.isdigit() or int(text) < 1:
+        raise SpecError(f"metadata.annotations[{ANNOTATION_MINIMUM_REQUESTS}]: {text!r}; expected a whole number from 1")
+    return int(text)
+
+
+def _gates(annotations: Mapping[str, str]) -> frozenset[str]:
+    names = [part.strip() for part in annotations.get(ANNOTATION_CONFIRM, "").split(",") if part.strip()]
+    for name in names:
+        if name not in GATES:
+            raise SpecError(f"metadata.annotations[{ANNOTATION_CONFIRM}]: {name!r} is no gate; expected {', '.join(GATES)}")
+    return frozenset(names)
+
+
+def _steps(value: object) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    where = "spec.analysis.stepWeights"
+    if not isinstance(value, list):
+        raise SpecError(f"{where}: expected a list of weights, found {value!r}")
+    steps = tuple(_integer(step, f"{where}[{i}]", None, 1, 100) for i, step in enumerate(value))
+    if list(steps) != sorted(set(steps)):
+        raise SpecError(f"{where}: {list(steps)} must rise from step to step")
+    return steps
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where}: expected an object, found {value!r}")
+    return value
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise SpecError(f"{where}: expected a name, found {value!r}")
+    return value
+
+
+def _integer(value: object, where: str, default: int | None, low: int, high: int = 2**31 - 1) -> int:
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SpecError(f"{where}: expected a whole number from {low} to {high}, found {value!r}")
+    return value
+
+
+def _number(value: object, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SpecError(f"{where}: expected a number, found {value!r}")
+    return float(value)

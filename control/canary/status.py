@@ -1,0 +1,201 @@
+r"""The state of one release: Canary.status, and the one table of which phase may follow which.
+
+                          .-------------- new revision (or a gate: Waiting first) --------------.
+    ""  -> Initializing -> Initialized -> Progressing -> Promoting -> Finalising -> Succeeded --'
+                                            |    ^ \                     |
+                                            |    |  WaitingPromotion     | primary stuck
+                                 roll back  v    '- restart              v
+                                          Failed <-----------------------'   (a newer revision leaves Failed too)
+
+Everything the machine needs to go on after a crash is here; nothing is kept in memory between ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from control.canary.commands import from_rfc3339, to_rfc3339
+
+
+class Phase(StrEnum):
+    """Flagger's phases, by its names."""
+
+    NEW = ""
+    INITIALIZING = "Initializing"
+    INITIALIZED = "Initialized"
+    WAITING = "Waiting"
+    PROGRESSING = "Progressing"
+    WAITING_PROMOTION = "WaitingPromotion"
+    PROMOTING = "Promoting"
+    FINALISING = "Finalising"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+_START = frozenset({Phase.WAITING, Phase.PROGRESSING})
+
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.NEW: frozenset({Phase.INITIALIZING}),
+    Phase.INITIALIZING: frozenset({Phase.INITIALIZED}),
+    Phase.INITIALIZED: _START,
+    Phase.WAITING: frozenset({Phase.WAITING, Phase.PROGRESSING, Phase.FAILED}),
+    Phase.PROGRESSING: frozenset({Phase.PROGRESSING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.SUCCEEDED, Phase.FAILED}),
+    Phase.WAITING_PROMOTION: frozenset({Phase.PROGRESSING, Phase.PROMOTING, Phase.SUCCEEDED, Phase.FAILED}),
+    Phase.PROMOTING: frozenset({Phase.FINALISING, Phase.FAILED}),
+    Phase.FINALISING: frozenset({Phase.SUCCEEDED, Phase.FAILED}),
+    Phase.SUCCEEDED: _START,
+    # Failed -> Promoting: only by a person's `promote`, the way out of a promotion whose primary never became ready.
+    Phase.FAILED: _START | {Phase.PROMOTING},
+}
+
+RUNNING = frozenset({Phase.PROGRESSING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.FINALISING})
+ANALYSED = frozenset({Phase.PROGRESSING, Phase.WAITING_PROMOTION})
+INITIAL = frozenset({Phase.NEW, Phase.INITIALIZING})
+
+
+class IllegalTransition(Exception):
+    """The machine asked for a phase that cannot follow the present one: a bug, never a user's mistake."""
+
+
+# Condition "Promoted" for each phase: status and message (Flagger's words).
+_PROMOTED: Mapping[Phase, tuple[str, str]] = {
+    Phase.INITIALIZING: ("Unknown", "New Deployment detected, starting initialization."),
+    Phase.INITIALIZED: ("True", "Deployment initialization completed."),
+    Phase.WAITING: ("Unknown", "Waiting for approval."),
+    Phase.WAITING_PROMOTION: ("Unknown", "Waiting for approval."),
+    Phase.PROGRESSING: ("Unknown", "New revision detected, progressing canary analysis."),
+    Phase.PROMOTING: ("Unknown", "Canary analysis completed, starting primary rolling update."),
+    Phase.FINALISING: ("Unknown", "Canary analysis completed, routing all traffic to primary."),
+    Phase.SUCCEEDED: ("True", "Canary analysis completed successfully, promotion finished."),
+    Phase.FAILED: ("False", "Canary analysis failed, Deployment scaled to zero."),
+}
+PROMOTED = "Promoted"
+ACCEPTED = "Accepted"  # ours: False while the object asks for something this version cannot do
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    type: str
+    status: str  # True, False, Unknown
+    reason: str
+    message: str
+    updated: float  # lastUpdateTime
+    transitioned: float  # lastTransitionTime: when `status` last changed
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Canary.status.  Times are Unix seconds, whole (Kubernetes keeps no fractions)."""
+
+    phase: Phase = Phase.NEW
+    canary_weight: int = 0  # percent sent to the canary; the split is made to agree with it, not the reverse
+    failed_checks: int = 0
+    iterations: int = 0  # A/B and blue/green, later
+    last_applied: str = ""  # revision being, or last, released
+    last_promoted: str = ""  # revision the primary runs
+    transitioned: float = 0.0
+    tracked: Mapping[str, str] = field(default_factory=dict)  # "configmap/<name>" -> hash
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    @property
+    def run_started(self) -> float:
+        """When the present release began: the moment Promoted last changed its status (0 if it never did)."""
+        condition = self.condition(PROMOTED)
+        return condition.transitioned if condition else 0.0
+
+    def to(self, phase: Phase, now: float, message: str = "", **changes: Any) -> Status:
+        """The status in another phase.  Weight and iterations go to 0 except where Flagger keeps them (and in
+        WaitingPromotion, where the weight is a fact).  Raises IllegalTransition."""
+        if phase not in TRANSITIONS[self.phase]:
+            raise IllegalTransition(f"a canary cannot go from {self.phase or 'new'} to {phase}")
+        if phase not in (Phase.PROGRESSING, Phase.WAITING, Phase.WAITING_PROMOTION, Phase.PROMOTING):
+            changes = {"canary_weight": 0, "iterations": 0, **changes}
+        status, text = _PROMOTED[phase]
+        moved = replace(self, phase=phase, transitioned=float(int(now)), **changes)
+        return moved.with_condition(PROMOTED, status, phase.value, message or text, now)
+
+    def with_condition(self, kind: str, status: str, reason: str, message: str, now: float) -> Status:
+        now = float(int(now))
+        before = self.condition(kind)
+        if before and (before.status, before.reason, before.message) == (status, reason, message):
+            return self
+        since = before.transitioned if before and before.status == status else now
+        others = tuple(c for c in self.conditions if c.type != kind)
+        return replace(self, conditions=(*others, Condition(kind, status, reason, message, now, since)))
+
+    def without_condition(self, kind: str) -> Status:
+        return replace(self, conditions=tuple(c for c in self.conditions if c.type != kind))
+
+    def noted(self, now: float, **changes: Any) -> Status:
+        """The same phase with other numbers; stamps lastTransitionTime, as Flagger does on every change."""
+        changed = replace(self, **changes)
+        return self if changed == self else replace(changed, transitioned=float(int(now)))
+
+    # -- Kubernetes' form
+
+    def to_object(self) -> dict[str, Any]:
+        moment = {"lastTransitionTime": to_rfc3339(self.transitioned)} if self.transitioned else {}
+        return {
+            "phase": self.phase.value,
+            "canaryWeight": self.canary_weight,
+            "failedChecks": self.failed_checks,
+            "iterations": self.iterations,
+            "lastAppliedSpec": self.last_applied,
+            "lastPromotedSpec": self.last_promoted,
+            **moment,
+            "trackedConfigs": dict(sorted(self.tracked.items())),
+            "conditions": [
+                {
+                    "type": c.type,
+                    "status": c.status,
+                    "reason": c.reason,
+                    "message": c.message,
+                    "lastUpdateTime": to_rfc3339(c.updated),
+                    "lastTransitionTime": to_rfc3339(c.transitioned),
+                }
+                for c in self.conditions
+            ],
+        }
+
+    @classmethod
+    def of(cls, obj: Mapping[str, Any] | None) -> Status:
+        """From Canary.status.  Raises ValueError on a phase we do not know (another controller's, or a newer version's)."""
+        if not obj:
+            return cls()
+        text = obj.get("phase") or ""
+        try:
+            phase = Phase(text)
+        except ValueError:
+            expected = ", ".join(p.value for p in Phase if p)
+            raise ValueError(f"status.phase {text!r} is not one of {expected}; was this Canary run by another controller?")
+        return cls(
+            phase=phase,
+            canary_weight=int(obj.get("canaryWeight") or 0),
+            failed_checks=int(obj.get("failedChecks") or 0),
+            iterations=int(obj.get("iterations") or 0),
+            last_applied=obj.get("lastAppliedSpec") or "",
+            last_promoted=obj.get("lastPromotedSpec") or "",
+            transitioned=_time(obj.get("lastTransitionTime")),
+            tracked=dict(obj.get("trackedConfigs") or {}),
+            conditions=tuple(
+                Condition(
+                    c["type"],
+                    c["status"],
+                    c.get("reason", ""),
+                    c.get("message", ""),
+                    _time(c.get("lastUpdateTime")),
+                    _time(c.get("lastTransitionTime")),
+                )
+                for c in obj.get("conditions") or ()
+            ),
+        )
+
+
+def _time(text: str | None) -> float:
+    return from_rfc3339(text) if text else 0.0

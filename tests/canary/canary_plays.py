@@ -1,0 +1,156 @@
+"""Small plays for the release machine: facts in, a line a tick out.
+
+A `Play` keeps status and the few facts a tick changes (weights, replicas, the primary's revision) the way a willing cluster
+would, so that a test states only what is unusual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from control.canary import machine
+from control.canary.analysis import Measurement
+from control.canary.commands import Command, Commands
+from control.canary.facts import READY, Facts, Readiness, Workload
+from control.canary.machine import Decision
+from control.canary.objects import stamp_for
+from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
+from control.canary.status import Phase, Status
+
+START = 1_800_000_000.0
+INTERVAL = 10.0
+
+
+def canary_object(
+    analysis: dict[str, Any] | None = None, *, annotations: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
+    """podinfo, as Flagger's tutorial has it: step 10, max 50, threshold 2."""
+    return {
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "Canary",
+        "metadata": {"name": "podinfo", "namespace": "test", "uid": "u-1", "annotations": annotations or {}},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+            "service": {"port": 80, "targetPort": "http"},
+            "analysis": {
+                "interval": "10s",
+                "threshold": 2,
+                "maxWeight": 50,
+                "stepWeight": 10,
+                "metrics": [
+                    {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "1m"},
+                    {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": "30s"},
+                ],
+                **(analysis or {}),
+            },
+            **spec,
+        },
+    }
+
+
+def canary_spec(analysis: dict[str, Any] | None = None, **rest: Any) -> CanarySpec:
+    return parse(canary_object(analysis, **rest))
+
+
+class Play:
+    """One release, tick by tick.  After `tick` the world has done what the decision asked."""
+
+    def __init__(self, spec: CanarySpec, *, status: Status | None = None, revision: str = "v1") -> None:
+        self.spec = spec
+        self.status = status or Status()
+        self.now = START
+        self.target = Workload(revision, 2, READY)
+        self.primary: Workload | None = None
+        self.weights: tuple[int, int] | None = None
+        self.tracked: dict[str, str] = {}
+        self.commands = Commands()
+        self.seen = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(12.0, 50)}
+        self.services_ok = self.apex_ok = False
+        self.due = True
+        self.decisions: list[Decision] = []
+
+    @classmethod
+    def initialised(cls, spec: CanarySpec) -> Play:
+        """A Canary whose v1 is the primary and whose target is at zero."""
+        play = cls(spec)
+        play.tick()
+        play.tick()
+        assert play.status.phase is Phase.INITIALIZED
+        return play
+
+    def facts(self) -> Facts:
+        return Facts(
+            self.target,
+            self.primary,
+            services_ok=self.services_ok,
+            apex_ok=self.apex_ok,
+            weights=self.weights,
+            tracked=dict(self.tracked),
+            measurements={metric: self.seen[metric.name] for metric in self.spec.metrics},
+            commands=self.commands,
+            due=self.due,
+        )
+
+    def tick(self) -> Decision:
+        """One tick, carried out; time goes on by an interval."""
+        decision = machine.tick(self.spec, self.status, self.facts(), self.now)
+        for action in decision.actions:
+            self.do(action)
+        self.status = decision.status
+        self.decisions.append(decision)
+        self.now += INTERVAL
+        return decision
+
+    def do(self, action: machine.Action) -> None:
+        match action:
+            case machine.EnsureServices():
+                self.services_ok = True
+            case machine.EnsureApex():
+                self.apex_ok = True
+            case machine.SetWeights():
+                self.weights = (action.canary, action.primary)
+            case machine.CreatePrimary() | machine.PromoteTemplate():
+                assert action.revision == self.target.revision
+                self.primary = Workload(stamp_for(action.revision, self.tracked), 2, READY)
+            case machine.ScaleToZero():
+                self.target = replace(self.target, replicas=0)
+            case machine.ScaleUp():
+                self.target = replace(self.target, replicas=2)
+
+    def edit(self, revision: str) -> None:
+        """The user applies another template."""
+        self.target = replace(self.target, revision=revision)
+
+    def measure(self, success: float | None = 100.0, duration: float = 12.0, requests: float = 50) -> None:
+        self.seen = {SUCCESS_RATE: Measurement(success, requests), DURATION: Measurement(duration, requests)}
+
+    def order(self, verb: str, *, revision: str | None = None, gate: str = "", at: float | None = None) -> None:
+        command = Command(revision or self.target.revision, self.now if at is None else at, gate)
+        self.commands = replace(self.commands, **{verb: command})
+
+    def line(self) -> tuple[str, int, list[str]]:
+        """Tick, and say: (phase, canary weight of the split, event texts)."""
+        decision = self.tick()
+        assert self.weights is None or sum(self.weights) == 100
+        return self.status.phase.value, self.weights[0] if self.weights else 0, [event.text for event in decision.events]
+
+    def until(self, *phases: Phase, limit: int = 60) -> None:
+        for _ in range(limit):
+            if self.status.phase in phases:
+                return
+            self.tick()
+        if self.status.phase in phases:
+            return
+        raise AssertionError(f"still {self.status.phase} after {limit} ticks, wanted {phases}")
+
+    def texts(self) -> list[str]:
+        return [event.text for decision in self.decisions for event in decision.events]
+
+
+def waiting(text: str = "0 out of 2 new replicas have been updated") -> Readiness:
+    return Readiness(False, f"waiting for rollout to finish: {text}")
+
+
+def stuck() -> Readiness:
+    return Readiness(False, 'deployment "podinfo" exceeded its progress deadline', stuck=True)
