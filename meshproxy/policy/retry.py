@@ -16,7 +16,8 @@ above GOAWAY's last id, or no byte was handed to the socket.  Only then may a PO
 **gRPC** is always POST, so its method says nothing.  A service that lists gRPC codes declares with it that its calls may be
 repeated when they end so (as `retryableStatusCodes` does in gRPC's own service config); such a failure counts as idempotent.
 
-Default: connect-failure and refused-stream.  Everything else is by declaration, in Envoy's and Linkerd's words.
+Default: connect-failure, refused-stream, and reset (which only idempotent requests pass).  Responses are retried by
+declaration alone, in Envoy's and Linkerd's words.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ CONDITIONS: Final[dict[str, int]] = {
     "gateway-error": GATEWAY_ERROR,
     "retriable-4xx": RETRIABLE_4XX,
 }
-DEFAULT_CONDITIONS: Final = CONNECT_FAILURE | REFUSED_STREAM
+# RESET is in it for idempotent requests alone (NOT_IDEMPOTENT stops the others): RFC 9110 9.2.2 allows exactly that, and
+# without it every killed endpoint and every pooled connection closed at the moment of reuse is a client's 502.
+DEFAULT_CONDITIONS: Final = CONNECT_FAILURE | REFUSED_STREAM | RESET
 
 GRPC_CODES: Final[dict[str, int]] = {
     "cancelled": 1,

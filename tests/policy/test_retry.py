@@ -57,13 +57,21 @@ def answered(status: int, grpc: int = -1) -> Failure:
 # ---------------------------------------------------------------- what is retried
 
 
-def test_by_default_only_what_certainly_was_not_processed_is_retried() -> None:
+def test_by_default_what_certainly_was_not_processed_is_retried_whatever_the_method() -> None:
     for method in (b"GET", b"POST"):
         assert ask(DEFAULT, UNREACHED, method=method) == "retry"
         assert ask(DEFAULT, LOST, method=method, unprocessed=True) == "retry"
-        assert ask(DEFAULT, LOST, method=method) == "not_retryable"
-        assert ask(DEFAULT, LATE, method=method) == "not_retryable"
-        assert ask(DEFAULT, answered(503), method=method) == "not_retryable"
+
+
+def test_by_default_a_broken_attempt_is_retried_if_idempotent_and_an_answer_never() -> None:
+    assert ask(DEFAULT, LOST, method=b"GET") == "retry"
+    assert ask(DEFAULT, LOST, method=b"POST") == "not_idempotent"
+    for failure in (LATE, answered(503), answered(409), answered(200, 14)):
+        assert ask(DEFAULT, failure) == "not_retryable"
+
+
+def test_refused_streams_are_retried_only_if_the_policy_says_so() -> None:
+    assert ask(parse_policy(["connect-failure"]), LOST, unprocessed=True) == "not_retryable"
 
 
 @pytest.mark.parametrize(
