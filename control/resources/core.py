@@ -170,7 +170,7 @@ class PodSpec(Shape, frozen=True, kw_only=True):
         " priority priorityClassName readinessGates resourceClaims runtimeClassName schedulerName schedulingGates"
         " securityContext serviceAccount setHostnameAsFQDN shareProcessNamespace subdomain workloadRef"
     )
-    containers: tuple[Container, ...]
+    containers: tuple[Container, ...] = ()  # a pod that is a sidecar only (the gateway) has none
     init_containers: tuple[Container, ...] = ()
     service_account_name: str = "default"
     termination_grace_period_seconds: Count = 30

@@ -56,7 +56,7 @@ def check_embedded(obj: Object, report: Report) -> None:
 
 
 def _pod(spec: Object, path: Path, report: Report) -> None:
-    containers = spec["containers"]
+    containers = spec.get("containers") or []
     if len(containers) > 1:
         names = ", ".join(container["name"] for container in containers)
         report.error(

@@ -290,9 +290,10 @@ def _count_or_percent(value: Any) -> bool:
 
 
 def _pod(spec: Object, path: Path, report: Report) -> None:
-    containers = spec["containers"]
+    containers = spec.get("containers") or []
     if not containers:
-        report.error((*path, "containers"), "is empty, expected a container")
+        found = "is empty" if "containers" in spec else "is missing"
+        report.error((*path, "containers"), f"{found}, expected a list with a container")
     for index, container in enumerate(containers):
         _container(container, (*path, "containers", index), report)
 

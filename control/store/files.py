@@ -281,7 +281,7 @@ class FileStore(Store):
         if touched:
             self._settle(touched)
         own = self._own_diagnostics()
-        if own != self._reported:
+        if own != self._reported and not self._user.unsettled:
             self._write_report(own, now)
 
     def _accepted_record(self, key: Key, obj: Object, file: str, line: int, now: float) -> Record | None:

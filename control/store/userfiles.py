@@ -40,6 +40,7 @@ class UserFiles:
         self.directory = directory
         self.problems: list[Diagnostic] = []  # of the directory, not of a file in it
         self._files: dict[str, _File] = {}
+        self.unsettled = False  # a file was left for the next scan
         self._scanned = False
 
     @property
@@ -52,6 +53,7 @@ class UserFiles:
         changed = not self._scanned
         problems: list[Diagnostic] = []
         seen: set[str] = set()
+        self.unsettled = False
         for path in self._paths(problems):
             name = str(path)
             if len(seen) >= MAX_FILES:
@@ -95,6 +97,7 @@ class UserFiles:
             if known is not None and known.stamp == stamp and not known.racy:
                 return False
             if 0 <= age < settle * 1e9:
+                self.unsettled = True
                 return False
             with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)

@@ -1,0 +1,119 @@
+"""A snapshot's objects as typed views, found the way compiling asks for them.
+
+A view is made once for an object: the store hands out the same dict until it changes, so "same dict" means "same object".
+What cannot be read (nobody checked it: a manager wrote it) becomes a diagnostic and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from control.resources import core, split
+from control.resources.crosscheck import Splits, splits_by_apex
+from control.resources.documents import without_nulls
+from control.store.store import Diagnostic, Key, Object
+
+SLICE_SERVICE = "kubernetes.io/service-name"
+
+T = TypeVar("T")
+Name = tuple[str, str]  # namespace, name
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[T]):
+    """An object and its typed form; compared by identity of the object."""
+
+    obj: Object
+    typed: T
+
+
+ViewMemo = dict[Key, tuple[Object, View[Any] | Diagnostic]]
+
+
+@dataclass(slots=True)
+class Views:
+    services: dict[Name, View[core.Service]] = field(default_factory=dict)
+    pods: dict[Name, View[core.Pod]] = field(default_factory=dict)
+    pods_by_ip: dict[str, View[core.Pod]] = field(default_factory=dict)
+    slices: dict[Name, list[View[core.EndpointSlice]]] = field(default_factory=dict)  # by the Service they belong to
+    splits: dict[Name, View[split.TrafficSplit]] = field(default_factory=dict)  # by apex: the one in force
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    memo: ViewMemo = field(default_factory=dict)
+
+    def selecting(self, pod: core.Pod, namespace: str) -> list[View[core.Service]]:
+        """The Services whose selector takes this pod, by name."""
+        labels = pod.metadata.labels
+        found = [
+            view
+            for (home, _), view in self.services.items()
+            if home == namespace and view.typed.spec.selector and view.typed.spec.selector.items() <= labels.items()
+        ]
+        return sorted(found, key=lambda view: view.typed.metadata.name)
+
+
+def _service(obj: Object) -> core.Service:
+    return msgspec.convert(obj, core.Service)
+
+
+def _pod(obj: Object) -> core.Pod:
+    return msgspec.convert(obj, core.Pod)
+
+
+def _slice(obj: Object) -> core.EndpointSlice:
+    return msgspec.convert(obj, core.EndpointSlice)
+
+
+_READERS: dict[tuple[str, str], Callable[[Object], Any]] = {
+    ("", "Service"): _service,
+    ("", "Pod"): _pod,
+    ("discovery.k8s.io", "EndpointSlice"): _slice,
+    (split.GROUP, "TrafficSplit"): split.parse,
+}
+
+
+def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
+    """Total: never raises for what an object holds."""
+    views = Views()
+    splits: list[View[split.TrafficSplit]] = []
+    for obj in objects:
+        key = Key.of(obj)
+        reader = _READERS.get((key.group, key.kind))
+        if reader is None:
+            continue
+        known = memo.get(key)
+        view = known[1] if known is not None and known[0] is obj else _view(key, obj, reader)
+        views.memo[key] = (obj, view)
+        if isinstance(view, Diagnostic):
+            views.diagnostics.append(view)
+            continue
+        match key.kind:
+            case "Service":
+                views.services[key.namespace, key.name] = view
+            case "Pod":
+                views.pods[key.namespace, key.name] = view
+                if view.typed.ip:
+                    views.pods_by_ip[view.typed.ip] = view
+            case "EndpointSlice":
+                owner = view.typed.metadata.labels.get(SLICE_SERVICE)
+                if owner:
+                    views.slices.setdefault((key.namespace, owner), []).append(view)
+            case "TrafficSplit":
+                splits.append(view)
+    apexes: Splits = splits_by_apex(view.typed for view in splits)
+    for view in splits:
+        home = (view.typed.namespace, view.typed.service)
+        if apexes.winners[home] is view.typed:
+            views.splits[home] = view
+    return views
+
+
+def _view(key: Key, obj: Object, reader: Callable[[Object], Any]) -> View[Any] | Diagnostic:
+    try:
+        return View(obj, reader(without_nulls(obj)))
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:  # msgspec.ValidationError is a ValueError
+        why = f"{failure} is missing" if isinstance(failure, KeyError) else str(failure)
+        return Diagnostic("error", "", 0, "", f"cannot be compiled: {why}", "it is left out", key)

@@ -1,0 +1,79 @@
+"""`meshproxy lint DIR`: what the store would say of a directory of manifests, without running anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from control.store.store import Diagnostic
+
+
+@click.command(epilog="Exit status: 0 nothing is refused (warnings may be there), 1 something is, 2 wrong usage.")
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the output."
+)
+@click.pass_context
+def command(ctx: click.Context, directory: Path, output: str) -> None:
+    """Check the manifests in DIR (a directory or one file) as `meshproxy up DIR` would.
+
+    Every mistake is shown, with file, line, field, what was found and what was expected. An error means that the
+    document is refused; a warning, that something in it has no effect here.
+    """
+    found, documents, files = diagnose(directory)
+    errors = sum(1 for diagnostic in found if diagnostic.severity == "error")
+    if not files and not errors:
+        raise click.UsageError(
+            f"no manifests in {directory}: expected files ending in .yaml, .yml or .json (folders in it are not read)"
+        )
+    if output == "json":
+        click.echo(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=2))
+    else:
+        for diagnostic in found:
+            click.secho(str(diagnostic), fg="red" if diagnostic.severity == "error" else "yellow")
+        summary = f"{_count(files, 'file')}, {_count(documents, 'document')}: "
+        summary += f"{_count(errors, 'error')}, {_count(len(found) - errors, 'warning')}"
+        click.echo(summary, err=bool(errors))
+    ctx.exit(1 if errors else 0)
+
+
+def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
+    """All diagnostics in the order of the files, the number of documents, and of files."""
+    from control.resources.crosscheck import crosscheck
+    from control.resources.documents import Path as FieldPath
+    from control.resources.validate import review
+    from control.store.store import Key
+    from control.store.userfiles import UserFiles
+
+    user = UserFiles(directory)
+    user.scan()
+    reviewed = review(user.files)
+
+    def locate(key: Key, path: FieldPath) -> tuple[str, int]:
+        document = reviewed.accepted[key].document
+        return document.file, document.line_of(path)
+
+    accepted = [checked.obj for checked in reviewed.accepted.values() if checked.obj is not None]
+    found = [*user.problems, *reviewed.diagnostics, *crosscheck(accepted, locate)]
+    found.sort(key=lambda diagnostic: (diagnostic.file, diagnostic.line))
+    return found, reviewed.documents, len(user.files)
+
+
+def _as_json(diagnostic: Diagnostic) -> dict[str, object]:
+    return {
+        "severity": diagnostic.severity,
+        "file": diagnostic.file,
+        "line": diagnostic.line,
+        "field": diagnostic.field,
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
+        "object": str(diagnostic.key) if diagnostic.key else None,
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
