@@ -6,7 +6,7 @@
 It exists to be compared with: the shared test suite and differential fuzzing run on it and on `wire/http2`, and
 `--http2-engine=h2` puts it on the wire.  It costs about 300 us of CPU a proxied request, and it lacks what `h2` lacks:
 limits against floods, and errors of one stream where a field is malformed (h2 ends the connection).  The table of
-differences is in tests/wire/test_http2_engines.py.
+differences is in tests/wire/test_http2_frames.py.
 
 Two things are done here because h2 cannot do them: frames are fed singly (h2 discards the events of good frames when a
 later one in the same read is bad), and GOAWAY is read and written here (h2 ends the connection at the first one,
@@ -50,12 +50,12 @@ from meshproxy.wire.engine import (
     Host,
     Stream,
 )
+from meshproxy.wire.hpack.encoder import restored_fields
 from meshproxy.wire.http2.heads import (
     expected_body,
     request_head,
     request_pseudo,
     response_head,
-    restored_fields,
     trailer_fields,
 )
 from meshproxy.wire.limits import Limits
@@ -106,13 +106,13 @@ class H2Stream(Stream):
                 status = 200
             pseudo = [(b":status", b"%d" % status)]
         else:
-            if self.stream_id == 0:
-                engine.number(self)
             self.method = b"CONNECT" if head.protocol else head.method
-            if head.protocol and not engine.peer_takes_extended_connect():
+            gone = engine.closing or engine.goaway_received
+            if gone or (head.protocol and not engine.peer_takes_extended_connect()):
                 engine.finish(self)
-                self.sink.response_reset(HTTP_1_1_REQUIRED, True)
+                self.sink.response_reset(CANCEL if gone else HTTP_1_1_REQUIRED, True)
                 return
+            engine.number(self)
             pseudo = request_pseudo(head)
         self.head_sent = True
         engine.write_head(self, pseudo, head, extra, end)
@@ -492,8 +492,13 @@ class H2Engine(Engine):
         self.settle(stream)
 
     def settle(self, stream: H2Stream) -> None:
-        """Forget the stream once both directions have ended and nothing of it waits."""
-        if not stream.remote_open and not stream.local_open and not stream.queue and stream.trailers is None:
+        """Forget the stream once both directions have ended and nothing of it waits, or once its response is complete
+        (http2/stream.py says why); a tunnel half-closes."""
+        sent = not stream.local_open and not stream.queue and stream.trailers is None
+        if sent and not stream.remote_open:
+            self.finish(stream)
+        elif stream.method != b"CONNECT" and (sent if self.server else not stream.remote_open):
+            self.write_reset(stream.stream_id, NO_ERROR if self.server else CANCEL)
             self.finish(stream)
 
     def finish(self, stream: H2Stream) -> None:

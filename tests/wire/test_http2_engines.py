@@ -10,11 +10,12 @@ from http2_harness import Log, Recorder, Seen, pairs, pump, request, response, t
 
 from meshproxy.wire.engine import CANCEL, NO_ERROR, REFUSED_STREAM, Engine
 from meshproxy.wire.h2_adapter import H2Client, H2Server
+from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field
 
-SERVERS: dict[str, Any] = {"h2": H2Server}
-CLIENTS: dict[str, Any] = {"h2": H2Client}
+SERVERS: dict[str, Any] = {"ours": Http2Server, "h2": H2Server}
+CLIENTS: dict[str, Any] = {"ours": Http2Client, "h2": H2Client}
 
 
 class Wire:
@@ -74,7 +75,7 @@ def test_no_request_may_be_opened_before_the_servers_settings_arrived() -> None:
 
 def test_a_request_and_its_response_arrive_as_they_were_sent(wire: Wire) -> None:
     fields = ((b"x-one", b"1"), (b"accept", b"*/*"), (b"x-empty", b""))
-    stream, log = wire.ask(request(b"GET", b"/a?b=c", b"shop:8080", fields))
+    _, log = wire.ask(request(b"GET", b"/a?b=c", b"shop:8080", fields))
     wire.pump()
     seen = wire.seen()
     assert (seen.head.method, seen.head.path, seen.head.authority, seen.head.scheme) == (
@@ -230,13 +231,15 @@ def test_a_server_reset_after_the_data_leaves_the_data(wire: Wire) -> None:
 def test_an_early_response_may_end_before_the_request(wire: Wire) -> None:
     stream, log = wire.ask(request(b"POST"), end=False)
     wire.pump()
-    seen = wire.seen()
-    seen.stream.send_head(response(413), [], True)
-    seen.stream.reset(NO_ERROR)
+    wire.seen().stream.send_head(response(413), [], True)
+    stream.send_data(b"crosses the response", False)
     wire.pump()
-    assert log.head is not None
-    assert log.head.status == 413
-    assert wire.server.active() == 0
+    assert log.events == [("head", 413, True)]
+    assert wire.seen().log.events == []
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+    stream.send_data(b"too late", True)
+    wire.pump()
+    assert not wire.server.closing
 
 
 def test_connect_is_a_tunnel_with_half_close(wire: Wire) -> None:
@@ -421,6 +424,15 @@ def test_a_request_never_handed_to_the_socket_is_unprocessed(wire: Wire) -> None
     wire.client.lost()
     assert sent.reset == (CANCEL, False)
     assert kept.reset == (CANCEL, True)
+
+
+def test_a_stream_opened_before_the_end_is_reported_when_its_head_is_sent(wire: Wire) -> None:
+    stream = wire.client.open()
+    stream.sink = log = Log()
+    wire.client.lost()
+    stream.send_head(request(), [], True)
+    assert log.reset == (CANCEL, True)
+    assert wire.client.active() == 0
 
 
 def test_a_keepalive_ping_is_answered(wire: Wire) -> None:

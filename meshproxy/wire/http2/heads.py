@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.wire.hpack.static import MALFORMED
 from meshproxy.wire.message import (
     CONNECTION,
     FORBIDDEN_TRAILERS,
@@ -29,21 +30,11 @@ from meshproxy.wire.message import (
     Head,
     MalformedField,
     add_field,
+    valid_authority,
+    valid_path,
 )
 
-# A field that its constructor refused.  It stays in the HPACK table (the state must remain right) and spoils every
-# message that contains it.
-MALFORMED: Final = 255
-
-# RFC 3986 reg-name, IP-literal and port, without userinfo: RFC 9113 8.3.1 forbids it, and "good.test@evil.test" is an attack.
-AUTHORITY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:[]%"
 SCHEME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-."
-# What may not be in a request target: controls, space, DEL and the start of a fragment (RFC 9112 3.2).  A table for
-# bytes.translate(): the result has the same length only if none of them was there.
-TARGET_REFUSED: Final = bytes(range(0x21)) + b"\x7f#"
-
-TE_TRAILERS: Final = Field(b"te", b"trailers")
-EXPECT_CONTINUE: Final = Field(b"expect", b"100-continue")
 
 
 class MissingAuthority(MalformedField):
@@ -175,7 +166,7 @@ def check_allowed(field: Field) -> None:
     if kind == TE:
         if field.value.lower() != b"trailers":
             raise MalformedField("te is not trailers")
-    elif kind == CONNECTION or kind == TRANSFER_ENCODING or kind == UPGRADE or kind == HOP:
+    elif kind in (CONNECTION, TRANSFER_ENCODING, UPGRADE, HOP):
         raise MalformedField("a connection-specific field")
 
 
@@ -196,29 +187,13 @@ def check_scheme(scheme: bytes) -> None:
 
 
 def check_path(method: bytes, path: bytes) -> None:
-    if path[:1] == b"/":
-        if len(path.translate(None, TARGET_REFUSED)) != len(path):
-            raise MalformedField(":path contains a control, a space or a fragment")
-    elif path != b"*" or method != b"OPTIONS":
-        raise MalformedField(":path does not start with a slash")
+    if not valid_path(path) and (path != b"*" or method != b"OPTIONS"):
+        raise MalformedField(":path is not a path")
 
 
 def check_authority(authority: bytes) -> None:
-    """host [":" port] (RFC 9110 7.2); the host itself is for the router to know or not."""
-    if authority.translate(None, AUTHORITY):
-        raise MalformedField(":authority contains characters that no host has")
-    if authority[:1] == b"[":
-        end = authority.find(b"]")
-        rest = authority[end + 1 :]
-        if end < 0 or b"[" in rest or b"]" in rest:
-            raise MalformedField(":authority has brackets that do not match")
-    else:
-        colon = authority.find(b":")
-        rest = authority[colon:] if colon >= 0 else b""
-        if colon == 0 or 91 in authority or 93 in authority:
-            raise MalformedField(":authority has no host or stray brackets")
-    if rest and (rest[:1] != b":" or (len(rest) > 1 and not rest[1:].isdigit())):
-        raise MalformedField(":authority has a port that is no number")
+    if not valid_authority(authority):
+        raise MalformedField(":authority is not host or host:port")
 
 
 def parse_status(value: bytes) -> int:
@@ -265,13 +240,3 @@ def request_pseudo(head: Head) -> list[tuple[bytes, bytes]]:
         (b":path", head.path),
         (b":authority", head.authority),
     ]
-
-
-def restored_fields(head: Head) -> list[Field]:
-    """Fields whose meaning a Head keeps in attributes and which go on to an HTTP/2 peer as fields again."""
-    restored: list[Field] = []
-    if head.trailers_ok and not head.status:
-        restored.append(TE_TRAILERS)
-    if head.expect_continue and not head.status:
-        restored.append(EXPECT_CONTINUE)
-    return restored

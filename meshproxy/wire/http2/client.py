@@ -1,0 +1,169 @@
+"""The client role: header blocks are responses.
+
+    received: HEAD --1xx--> HEAD --head--> BODY --data ...--> trailers or END_STREAM
+
+A stream that the server certainly did not work on says so (`unprocessed`), because only then may a request that is not
+idempotent be sent again: REFUSED_STREAM, a stream above GOAWAY's last id (RFC 9113 6.8, 8.7), or nothing of it was ever
+handed to the socket.
+"""
+
+from __future__ import annotations
+
+from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host, Stream
+from meshproxy.wire.http2.connection import Http2Connection
+from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
+from meshproxy.wire.http2.heads import expected_body, response_head, trailer_fields
+from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
+from meshproxy.wire.http2.windows import ReceiveWindow
+from meshproxy.wire.limits import Limits
+from meshproxy.wire.message import MalformedField
+
+
+class Http2Client(Http2Connection):
+    """HTTP/2, client role, behind the interface of `wire/engine.py`."""
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        super().__init__(host, limits, False)
+        self.next_id = 1
+        self.unnumbered = 0  # streams opened whose head is not yet sent
+
+    def open(self) -> Stream:
+        if self.capacity() <= 0:
+            raise RuntimeError("open() called although capacity() is 0")
+        limits = self.limits
+        self.unnumbered += 1
+        return Http2Stream(self, ReceiveWindow(self.stream_window, limits.stream_window, limits.stream_window_max))
+
+    def capacity(self) -> int:
+        if self.peer.received == 0 or self.leaving or self.draining or self.closing:
+            return 0
+        return max(0, min(self.peer.max_concurrent_streams, STREAM_ID_MAX) - len(self.streams) - self.unnumbered)
+
+    def active(self) -> int:
+        return len(self.streams) + self.unnumbered
+
+    def number(self, stream: Http2Stream) -> None:
+        stream.stream_id = self.next_id
+        stream.send_window = self.peer.initial_window_size
+        self.next_id += 2
+        self.unnumbered -= 1
+        self.streams[stream.stream_id] = stream
+        if self.next_id > STREAM_ID_MAX and not self.leaving:
+            self.leaving = True  # a new connection is needed (5.1.1)
+            self.host.on_goaway(NO_ERROR)
+
+    def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self.on_closed_stream(stream_id)
+            self.decode(block)
+            self.floods.control()
+            return
+        if stream.received == HEAD:
+            self.on_response(stream, end, block)
+            return
+        fields = self.decode(block)
+        if stream.received == ENDED:
+            self.stream_error(stream, STREAM_CLOSED)
+            return
+        if self.decoder.overflow or sum([field.size for field in fields]) > self.limits.trailer_bytes:
+            self.too_large(stream)
+            return
+        try:
+            if not end or stream.expected > 0:
+                raise MalformedField("trailers do not end the stream, or the body is short")
+            kept = trailer_fields(fields)
+        except MalformedField:
+            self.malformed(stream)
+            return
+        sink = stream.sink
+        self.remote_ended(stream)
+        sink.response_trailers(kept)
+
+    def on_response(self, stream: Http2Stream, end: bool, block: bytes) -> None:
+        head = self.blocks.get(block)
+        if head is None:
+            fields = self.decode(block)
+            if self.decoder.overflow:
+                self.too_large(stream)
+                return
+            try:
+                head = response_head(fields)
+            except MalformedField:
+                self.malformed(stream)
+                return
+            self.remember_block(block, head)
+        sink = stream.sink
+        if head.status < 200:
+            stream.interims += 1
+            if end or stream.interims > self.limits.interim_responses:
+                self.malformed(stream)
+            else:
+                self.floods.control()
+                sink.response_interim(head)
+            return
+        stream.expected = expected_body(head, stream.method)
+        if end and stream.expected > 0:
+            self.malformed(stream)
+            return
+        self.floods.without_progress = 0
+        stream.received = BODY
+        if end:
+            self.remote_ended(stream)
+        sink.response_head(head, end)
+
+    def too_large(self, stream: Http2Stream) -> None:
+        self.host.on_violation("h2_head_too_large")
+        self.stream_error(stream, PROTOCOL_ERROR)
+
+    def on_reset(self, stream: Http2Stream, code: int) -> None:
+        self.finish(stream)
+        stream.sink.response_reset(code, code == REFUSED_STREAM)
+
+    def tell_reset(self, stream: Http2Stream, code: int, unprocessed: bool) -> None:
+        stream.sink.response_reset(code, unprocessed)
+
+    def idle(self, stream_id: int) -> bool:
+        return stream_id >= self.next_id or not stream_id & 1
+
+    def on_goaway(self, last_id: int, code: int) -> None:
+        first = not self.leaving
+        self.leaving = True
+        for stream in list(self.streams.values()):
+            if stream.stream_id > last_id:
+                self.finish(stream)
+                stream.sink.response_reset(code, True)
+        if first:
+            self.host.on_goaway(code)
+
+    def on_peer_settings(self) -> None:
+        if self.peer.received == 1:
+            self.host.on_ready()
+        else:
+            self.host.on_capacity()
+
+    def on_finished(self, stream: Http2Stream) -> None:
+        if stream.stream_id == 0 and not self.closing:
+            self.unnumbered -= 1
+        if self.draining:
+            self.check_drained()
+        else:
+            self.host.on_capacity()
+
+    def drain(self) -> None:
+        if not self.draining and not self.closing:
+            self.draining = True
+            self.check_drained()
+
+    def check_drained(self) -> None:
+        if self.active() == 0 and not self.closing:
+            self.write(goaway_frame(0, NO_ERROR))
+            self.closing = True
+            self.host.wake()
+
+    def drain_finish(self) -> None:
+        """A client's drain needs no second step."""
+
+    def end_streams(self, code: int) -> None:
+        self.unnumbered = 0
+        super().end_streams(code)

@@ -1,0 +1,68 @@
+"""What a peer may cost us without giving us work (attacks: CVE-2023-44487, CVE-2025-8671, CVE-2019-9511 to -9518 ...).
+
+    resets        a bucket: a reset while work was running costs 1, and 1 is forgiven every 1/rate seconds.  Who sent the
+                  RST_STREAM is the same to us: a client that provokes ours (MadeYouReset) wastes the same work
+    no progress   a count in a row: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, refused streams; a request, a
+                  byte of body, or a byte that we could send, sets it back to 0
+    unread acks   bytes of acknowledgements queued while the socket takes nothing more
+    tiny DATA     for frames to a stream that is paused: their overhead, counted as 256 bytes each less what they carried,
+                  against half the connection window (as h2-rs does); forgiven when the stream is resumed
+
+CONTINUATION is limited per block, by the connection.  Each rule raises ConnectionFault(ENHANCE_YOUR_CALM).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.wire.engine import ENHANCE_YOUR_CALM
+from meshproxy.wire.http2.frames import ConnectionFault
+from meshproxy.wire.limits import Limits
+
+FRAME_OVERHEAD: Final = 256  # bytes of memory a small piece of data costs while it waits
+
+
+class Floods:
+    """The counters of one connection."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.resets = 0.0
+        self.resets_burst = limits.resets_burst
+        self.resets_per_second = limits.resets_per_second
+        self.since = 0.0
+        self.without_progress = 0
+        self.control_burst = limits.control_burst
+        self.ack_bytes = 0
+        self.ack_bytes_max = limits.control_out_bytes
+        self.tiny_max = limits.connection_window // 2
+        self.tiny = 0
+
+    def reset(self, now: float) -> None:
+        """A stream was reset, by either side, while it was worked on."""
+        forgiven = (now - self.since) * self.resets_per_second
+        self.since = now
+        self.resets = max(0.0, self.resets - forgiven) + 1.0
+        if self.resets > self.resets_burst:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_rapid_reset")
+
+    def control(self) -> None:
+        """A frame that brought nothing."""
+        self.without_progress += 1
+        if self.without_progress > self.control_burst:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_control_flood")
+
+    def acknowledge(self, size: int) -> None:
+        """An acknowledgement of `size` bytes was queued although the socket is full."""
+        self.ack_bytes += size
+        if self.ack_bytes > self.ack_bytes_max:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_unread_acks")
+
+    def small_data(self, size: int) -> int:
+        """DATA of `size` bytes arrived for a paused stream; returns the overhead counted for it."""
+        overhead = FRAME_OVERHEAD - size
+        if overhead <= 0:
+            return 0
+        self.tiny += overhead
+        if self.tiny > self.tiny_max:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_tiny_data")
+        return overhead

@@ -1,0 +1,165 @@
+"""The server role: header blocks are requests.
+
+a new stream   refused if we are full or leaving (REFUSED_STREAM: certainly not processed, safe to send again)
+               answered here if its head is too large (431) or names no host (400)
+               reset if malformed: that stream only, the HPACK state stays right
+               otherwise host.on_request()
+an open one    trailers
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
+from meshproxy.wire.http2.connection import Http2Connection
+from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
+from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
+from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
+from meshproxy.wire.http2.windows import ReceiveWindow
+from meshproxy.wire.limits import Limits
+from meshproxy.wire.message import Field, Head, MalformedField
+
+
+def refusal(status: int, reason: bytes) -> Head:
+    head = Head()
+    head.version = 20
+    head.status = status
+    head.content_length = 0
+    head.fields = [Field(b"content-length", b"0"), Field(b"mesh-error", reason)]
+    return head
+
+
+TOO_LARGE: Final = refusal(431, b"h2_head_too_large")
+NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
+
+
+class Http2Server(Http2Connection):
+    """HTTP/2, server role, behind the interface of `wire/engine.py`."""
+
+    def __init__(self, host: Host, limits: Limits) -> None:
+        super().__init__(host, limits, True)
+        self.refusing = False  # the final GOAWAY is out
+
+    def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
+        if stream_id <= self.last_id:
+            self.on_later_block(stream_id, end, block)
+            return
+        self.last_id = stream_id
+        head = self.blocks.get(block)
+        if head is None:
+            fields = self.decode(block)
+            if self.refusing or len(self.streams) >= self.limits.streams:
+                self.refuse(stream_id)
+                return
+            if self.decoder.overflow:
+                self.answer(stream_id, end, TOO_LARGE, "h2_head_too_large")
+                return
+            try:
+                head = request_head(fields)
+            except MissingAuthority:
+                self.answer(stream_id, end, NO_AUTHORITY, "h2_no_authority")
+                return
+            except MalformedField:
+                self.malformed_request(stream_id)
+                return
+            self.remember_block(block, head)
+        elif self.refusing or len(self.streams) >= self.limits.streams:
+            self.refuse(stream_id)
+            return
+        expected = expected_body(head, b"")
+        if end and expected > 0:
+            self.malformed_request(stream_id)
+            return
+        self.floods.without_progress = 0
+        limits = self.limits
+        stream = Http2Stream(self, ReceiveWindow(self.stream_window, limits.stream_window, limits.stream_window_max))
+        stream.stream_id = stream_id
+        stream.method = head.method
+        stream.expected = expected
+        stream.received = ENDED if end else BODY
+        stream.send_window = self.peer.initial_window_size
+        self.streams[stream_id] = stream
+        self.host.on_request(stream, head, end)
+
+    def on_later_block(self, stream_id: int, end: bool, block: bytes) -> None:
+        """Trailers (8.1), or a mistake.  The block is decoded in any case: the table must stay right."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self.on_closed_stream(stream_id)
+        fields = self.decode(block)
+        if stream is None:
+            self.floods.control()
+            return
+        if stream.received == ENDED:
+            self.stream_error(stream, STREAM_CLOSED)
+            return
+        if self.decoder.overflow or sum([field.size for field in fields]) > self.limits.trailer_bytes:
+            self.host.on_violation("h2_head_too_large")
+            self.stream_error(stream, PROTOCOL_ERROR)
+            return
+        try:
+            if not end or stream.expected > 0:
+                raise MalformedField("trailers do not end the stream, or the body is short")
+            kept = trailer_fields(fields)
+        except MalformedField:
+            self.malformed(stream)
+            return
+        sink = stream.sink
+        self.remote_ended(stream)
+        sink.request_trailers(kept)
+
+    def refuse(self, stream_id: int) -> None:
+        self.floods.control()
+        if not self.refusing:
+            self.host.on_violation("h2_stream_limit")
+        self.write_reset(stream_id, REFUSED_STREAM)
+
+    def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
+        """Answer a request that the host never sees."""
+        self.host.on_violation(label)
+        self.write_block(stream_id, self.encoder.head(head, []), True)
+        if not end:
+            self.write_reset(stream_id, NO_ERROR)
+        self.floods.reset(self.now)
+
+    def malformed_request(self, stream_id: int) -> None:
+        self.host.on_violation("h2_malformed")
+        self.write_reset(stream_id, PROTOCOL_ERROR)
+        self.floods.reset(self.now)
+
+    def on_reset(self, stream: Http2Stream, code: int) -> None:
+        wasted = stream.sent != ENDED
+        self.finish(stream)
+        stream.sink.request_reset(code)
+        if wasted:
+            self.floods.reset(self.now)
+
+    def tell_reset(self, stream: Http2Stream, code: int, unprocessed: bool) -> None:
+        stream.sink.request_reset(code)
+
+    def idle(self, stream_id: int) -> bool:
+        return stream_id > self.last_id or not stream_id & 1
+
+    def on_goaway(self, last_id: int, code: int) -> None:
+        """A client's GOAWAY is about pushed streams; its requests in flight are still to be answered (6.8)."""
+
+    def on_finished(self, stream: Http2Stream) -> None:
+        if self.refusing:
+            self.check_drained()
+
+    def drain(self) -> None:
+        if not self.draining and not self.closing:
+            self.draining = True
+            self.write(goaway_frame(STREAM_ID_MAX, NO_ERROR))
+
+    def drain_finish(self) -> None:
+        if self.draining and not self.refusing and not self.closing:
+            self.refusing = True
+            self.write(goaway_frame(self.last_id, NO_ERROR))
+            self.check_drained()
+
+    def check_drained(self) -> None:
+        if not self.streams and not self.closing:
+            self.closing = True
+            self.host.wake()

@@ -1,0 +1,79 @@
+"""SETTINGS (RFC 9113 6.5, RFC 8441 3): what the peer told us, and what we tell it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.wire.engine import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR
+from meshproxy.wire.http2.frames import DEFAULT_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, WINDOW_MAX, ConnectionFault
+from meshproxy.wire.limits import Limits
+
+HEADER_TABLE_SIZE: Final = 1
+ENABLE_PUSH: Final = 2
+MAX_CONCURRENT_STREAMS: Final = 3
+INITIAL_WINDOW_SIZE: Final = 4
+MAX_FRAME_SIZE: Final = 5
+MAX_HEADER_LIST_SIZE: Final = 6
+ENABLE_CONNECT_PROTOCOL: Final = 8
+
+UNLIMITED: Final = 0xFFFFFFFF
+
+
+class PeerSettings:
+    """The peer's settings, at their defaults until it says otherwise.  `received` counts its SETTINGS frames.
+
+    MAX_HEADER_LIST_SIZE is advice (6.5.2) and is not kept: an answer to a head it refuses comes from the peer itself.
+    """
+
+    def __init__(self, from_server: bool) -> None:
+        self.from_server = from_server
+        self.received = 0
+        self.header_table_size = 4096
+        self.max_concurrent_streams = UNLIMITED
+        self.initial_window_size = DEFAULT_WINDOW
+        self.max_frame_size = FRAME_BYTES_MIN
+        self.enable_connect_protocol = False
+
+    def apply(self, payload: bytes) -> None:
+        """Values in their order, the last one of a kind wins; unknown ones are ignored.  Raises ConnectionFault."""
+        if len(payload) % 6:
+            raise ConnectionFault(FRAME_SIZE_ERROR)
+        for at in range(0, len(payload), 6):
+            key = int.from_bytes(payload[at : at + 2], "big")
+            value = int.from_bytes(payload[at + 2 : at + 6], "big")
+            if key == HEADER_TABLE_SIZE:
+                self.header_table_size = value
+            elif key == ENABLE_PUSH:
+                if value > 1 or (value and self.from_server):
+                    raise ConnectionFault(PROTOCOL_ERROR)
+            elif key == MAX_CONCURRENT_STREAMS:
+                self.max_concurrent_streams = value
+            elif key == INITIAL_WINDOW_SIZE:
+                if value > WINDOW_MAX:
+                    raise ConnectionFault(FLOW_CONTROL_ERROR)
+                self.initial_window_size = value
+            elif key == MAX_FRAME_SIZE:
+                if not FRAME_BYTES_MIN <= value <= FRAME_BYTES_MAX:
+                    raise ConnectionFault(PROTOCOL_ERROR)
+                self.max_frame_size = value
+            elif key == ENABLE_CONNECT_PROTOCOL:
+                if value > 1 or (value == 0 and self.enable_connect_protocol):
+                    raise ConnectionFault(PROTOCOL_ERROR)
+                self.enable_connect_protocol = value == 1
+        self.received += 1
+
+
+def our_settings(limits: Limits, server: bool) -> list[tuple[int, int]]:
+    """What we advertise.  Defaults are said too: it makes a trace easier to read."""
+    values = [
+        (HEADER_TABLE_SIZE, limits.table_bytes),
+        (INITIAL_WINDOW_SIZE, limits.stream_window),
+        (MAX_FRAME_SIZE, max(FRAME_BYTES_MIN, limits.frame_bytes)),
+        (MAX_HEADER_LIST_SIZE, limits.head_bytes),
+    ]
+    if server:
+        values.append((MAX_CONCURRENT_STREAMS, limits.streams))
+        values.append((ENABLE_CONNECT_PROTOCOL, 1))
+    else:
+        values.append((ENABLE_PUSH, 0))
+    return values

@@ -1,0 +1,230 @@
+"""One HTTP/2 stream, seen from our side (RFC 9113 5.1): two directions that end on their own, and one common end.
+
+    received:  HEAD --headers--> BODY --END_STREAM--> ENDED      (a server-role stream is born when its head is received)
+    sent:      HEAD --send_head--> BODY --end--> LAST --all written--> ENDED
+    closed:    both ENDED, or RST_STREAM either way, or the connection is gone
+
+LAST is ENDED that still waits for window: the owner has said everything, `queue` and `trailers` hold the rest.
+
+An exchange whose response is complete is over even if its request is not (no one will read the rest): the stream is then
+reset, with NO_ERROR by a server (RFC 9113 8.1) and with CANCEL by a client.  A tunnel (CONNECT) half-closes instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NULL_SINK, Stream
+from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
+from meshproxy.wire.http2.windows import ReceiveWindow
+from meshproxy.wire.message import Field, Head
+
+if TYPE_CHECKING:
+    from meshproxy.wire.http2.connection import Http2Connection
+
+HEAD: Final = 0
+BODY: Final = 1
+LAST: Final = 2
+ENDED: Final = 3
+
+# Pieces up to this size are joined in the queue: what waits is then bounded by its bytes, not by how finely it was cut.
+JOIN_BYTES: Final = 2048
+
+
+class Http2Stream(Stream):
+    """Made by the engine; `stream_id` is 0 until a client's head is sent (numbers must go out in order, 5.1.1)."""
+
+    # Defaults in the class body: a stream is made for every request, and most of these never change.
+    stream_id: int = 0
+    received: int = HEAD
+    sent: int = HEAD
+    closed: bool = False
+    method: bytes = b""  # of the request
+    expected: int = -1  # DATA bytes still to come by content-length, -1 if not declared
+    interims: int = 0  # 1xx responses received
+    send_window: int = 0
+    queue: deque[bytes] | None = None  # body that waits for window or socket
+    trailers: list[Field] | None = None  # wait behind the queue
+    blocked: bool = False  # the sink was told so
+    scheduled: bool = False  # in the connection's round of streams that may send
+    paused: bool = False
+    tiny: int = 0  # overhead counted for small DATA while paused
+    batch: int = 0  # the turn in which a client's head was written
+
+    def __init__(self, connection: Http2Connection, window: ReceiveWindow) -> None:
+        super().__init__()
+        self.connection = connection
+        self.window = window
+
+    # -- sending
+
+    def send_interim(self, head: Head) -> None:
+        if not self.closed and self.sent == HEAD:
+            connection = self.connection
+            connection.write_block(self.stream_id, connection.encoder.head(head, []), False)
+
+    def send_head(self, head: Head, extra: list[Field], end: bool) -> None:
+        if self.closed:
+            return
+        if self.sent != HEAD:
+            raise RuntimeError("send_head called twice on one stream")
+        connection = self.connection
+        if connection.server:
+            if head.status == 101:  # how HTTP/1.1 accepts what is extended CONNECT here (RFC 8441 5)
+                head = switched(head)
+        else:
+            self.method = b"CONNECT" if head.protocol else head.method
+            gone = connection.closing or connection.leaving
+            if gone or (head.protocol and not connection.peer.enable_connect_protocol):
+                connection.finish(self)
+                self.sink.response_reset(CANCEL if gone else HTTP_1_1_REQUIRED, True)
+                return
+            connection.number(self)
+        self.sent = BODY
+        connection.write_block(self.stream_id, connection.encoder.head(head, extra), end)
+        self.batch = connection.batch
+        if end:
+            self.all_sent()
+
+    def send_data(self, data: bytes, end: bool) -> None:
+        if self.closed or self.sent >= LAST:
+            return
+        if self.sent == HEAD:
+            raise RuntimeError("send_data called before send_head")
+        connection = self.connection
+        size = len(data)
+        if self.queue is None and (
+            size == 0 or (size <= self.send_window and size <= connection.send_window and not connection.socket_full)
+        ):
+            if size > connection.peer.max_frame_size:
+                data = self.write_full_frames(data)
+                size = len(data)
+            elif size == 0 and not end:
+                return
+            self.send_window -= size
+            connection.send_window -= size
+            connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
+            if size:
+                connection.out.append(data)
+                connection.floods.without_progress = 0
+            if end:
+                self.all_sent()
+            return
+        if end:
+            self.sent = LAST
+        self.enqueue(data)
+        connection.block(self)
+
+    def write_full_frames(self, data: bytes) -> bytes:
+        """Write all but the last frame of `data`; returns what the last one will carry."""
+        connection = self.connection
+        largest = connection.peer.max_frame_size
+        at = 0
+        while len(data) - at > largest:
+            connection.write(frame_header(largest, DATA, 0, self.stream_id))
+            connection.out.append(data[at : at + largest])
+            at += largest
+        self.send_window -= at
+        connection.send_window -= at
+        return data[at:]
+
+    def enqueue(self, data: bytes) -> None:
+        queue = self.queue
+        if queue is None:
+            self.queue = deque((data,))
+        elif not data:
+            return
+        elif len(data) < JOIN_BYTES and len(queue[-1]) < JOIN_BYTES:
+            queue[-1] += data
+        else:
+            queue.append(data)
+
+    def send_trailers(self, fields: list[Field]) -> None:
+        if self.closed or self.sent >= LAST:
+            return
+        if self.sent == HEAD:
+            raise RuntimeError("send_trailers called before send_head")
+        self.sent = LAST
+        if self.queue is None:
+            self.write_trailers(fields)
+        else:
+            self.trailers = fields
+
+    def write_trailers(self, fields: list[Field]) -> None:
+        connection = self.connection
+        if fields:
+            connection.write_block(self.stream_id, connection.encoder.trailers(fields), True)
+        else:
+            connection.write(frame_header(0, DATA, END_STREAM, self.stream_id))
+        self.all_sent()
+
+    def write_some(self) -> None:
+        """Write one frame of the queue.  The connection has seen to it that both windows are open."""
+        queue = self.queue
+        assert queue is not None
+        connection = self.connection
+        data = queue[0]
+        size = min(len(data), self.send_window, connection.send_window, connection.peer.max_frame_size)
+        if size < len(data):
+            queue[0] = data[size:]
+            data = data[:size]
+        else:
+            queue.popleft()
+            if not queue:
+                self.queue = None
+        end = self.queue is None and self.sent == LAST and self.trailers is None
+        if size or end:
+            self.send_window -= size
+            connection.send_window -= size
+            connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
+            connection.out.append(data)
+            connection.floods.without_progress = 0
+        if self.queue is not None:
+            return
+        if self.trailers is not None:
+            trailers = self.trailers
+            self.trailers = None
+            self.write_trailers(trailers)
+        elif end:
+            self.all_sent()
+
+    def all_sent(self) -> None:
+        """END_STREAM is written."""
+        self.sent = ENDED
+        if self.received == ENDED or (self.connection.server and self.method != b"CONNECT"):
+            self.connection.ended(self)
+
+    def reset(self, code: int) -> None:
+        if self.closed:
+            return
+        self.sink = NULL_SINK
+        connection = self.connection
+        if self.stream_id:
+            connection.write_reset(self.stream_id, code)
+        connection.finish(self)
+
+    # -- receiving
+
+    def pause(self) -> None:
+        self.paused = True
+        self.window.shrink()
+
+    def resume(self) -> None:
+        if self.paused:
+            self.paused = False
+            connection = self.connection
+            connection.floods.tiny -= self.tiny
+            self.tiny = 0
+            if not self.closed and self.received != ENDED:
+                connection.credit(self)
+
+
+def switched(head: Head) -> Head:
+    """A 101 response as HTTP/2 has it: 200, on the same stream."""
+    answer = Head()
+    answer.version = head.version
+    answer.status = 200
+    answer.fields = head.fields
+    answer.mesh = head.mesh
+    return answer
