@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from control.store.files import FileStore
 
 MANIFESTS = files("examples.shop") / "manifests"
 CUSTOM = {"Canary"}  # not in Kubernetes' own schemas
@@ -48,3 +50,10 @@ def test_every_deployment_finds_its_own_pods_and_its_account():
             deployment["spec"]["selector"]["matchLabels"].items()
         ]
         assert template["spec"]["serviceAccountName"] in accounts
+
+
+def test_our_own_validation_has_nothing_to_say(tmp_path):
+    with as_file(MANIFESTS) as directory, FileStore(directory, tmp_path / "state", "control", accepting=True) as store:
+        store.refresh()
+        assert [str(diagnostic) for diagnostic in store.diagnostics()] == []
+        assert len(store.all()) == sum(1 for _ in documents())

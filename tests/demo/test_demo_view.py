@@ -1,0 +1,138 @@
+"""What the audience is shown: figures from real expositions, the picture, the plain lines."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from control.canary.window import PodWindow, Totals
+from meshproxy.demo.mesh import Mesh, Pod, _pod, _settled
+from meshproxy.demo.verdict import Finding
+from meshproxy.demo.view import LiveView, PlainView, picture
+from meshproxy.demo.watch import Golden, Release, Watch, golden, quantile
+from meshproxy.telemetry.registry import Registry
+from meshproxy.telemetry.render import render
+
+
+def console():
+    return Console(file=io.StringIO(), width=120, highlight=False)
+
+
+@pytest.fixture
+def watch(tmp_path):
+    watch = Watch(Mesh("nobody", tmp_path, tmp_path))
+    watch.table = [
+        Golden("web", "v1", 2, 40.0, 100.0, 3.0, 8.0, 12.4),
+        Golden("catalogue", "v3", 2, 4.0, 79.6, 900.0, 990.0, 998.0),
+        Golden("prices", "v1", 3, 0.0, None, None, None, None),
+    ]
+    watch.release = Release("Progressing", 10, "v3", 1)
+    watch.pods = [
+        Pod("shop", "web-1", "127.80.0.10", "web", "v1", "web", True, False, {"app": 4711, "sidecar": 4712}),
+        Pod("shop", "web-2", "127.80.0.11", "web", "v1", "web", False, True, {}),
+    ]
+    return watch
+
+
+def test_quantiles_are_those_of_prometheus():
+    buckets = {10.0: 50.0, 20.0: 90.0, 50.0: 100.0, float("inf"): 100.0}
+    assert quantile(0.5, buckets) == 10.0
+    assert quantile(0.7, buckets) == pytest.approx(15.0)
+    assert quantile(0.99, buckets) == pytest.approx(47.0)
+    assert quantile(0.99, {10.0: 0.0, float("inf"): 4.0}) == 10.0
+    assert quantile(0.5, {}) is None
+    assert quantile(0.5, {10.0: 0.0, float("inf"): 0.0}) is None
+
+
+def test_nothing_counted_is_no_success_rate_and_not_a_perfect_one():
+    assert golden("web", "v1", 2, Totals(), 5.0) == Golden("web", "v1", 2, 0.0, None, None, None, None)
+    assert golden("web", "v1", 2, Totals(success=30, failure=10), 5.0).success == 75.0
+
+
+def test_the_picture_shows_figures_release_and_processes(watch):
+    out = console()
+    out.print(picture(watch, "scene 7 of 7"))
+    text = out.file.getvalue()
+    for words in ("scene 7 of 7", "79.6 %", "998 ms", "Progressing", "10 %", "failed checks 1", "4711", "4712", "terminating"):
+        assert words in text, words
+
+
+def test_without_a_terminal_there_is_a_line_of_figures_every_few_seconds(watch):
+    now = 100.0
+    view = PlainView(console(), lambda: now)
+    view.figures(watch)
+    view.figures(watch)
+    now = 106.0
+    view.figures(watch)
+    lines = view.console.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "canary Progressing 10 %  |  web v1 40/s 100 % p99 12 ms  |  catalogue v3 4/s 80 % p99 998 ms" in lines[0]
+
+
+def test_a_claim_that_does_not_hold_is_marked_in_words_and_not_only_in_colour(watch):
+    view = LiveView(console())
+    view.open()
+    try:
+        view.scene(2, 7, "A slow replica", "Some words.")
+        view.figures(watch)
+        view.verdict([Finding("this happened", True, "so"), Finding("that happened", False, "not so")])
+    finally:
+        view.close()
+    text = view.console.file.getvalue()
+    assert "ok      this happened: so" in text
+    assert "FAILED  that happened: not so" in text
+
+
+def test_a_pod_is_read_as_kubernetes_writes_it():
+    written = {
+        "metadata": {
+            "name": "catalogue-primary-7d9-x",
+            "namespace": "shop",
+            "labels": {"app": "catalogue-primary", "version": "v2"},
+        },
+        "status": {"podIP": "127.80.0.12", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    pod = _pod(written, {("shop", "catalogue-primary-7d9-x"): {"app": 7}})
+    assert (pod.app, pod.version, pod.ip, pod.ready, pod.pids) == ("catalogue", "v2", "127.80.0.12", True, {"app": 7})
+    bare = _pod({"metadata": {"name": "new", "deletionTimestamp": "2026-01-01T00:00:00Z"}}, {})
+    assert (bare.ready, bare.terminating, bare.ip) == (False, True, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "settled"),
+    [
+        ({}, True),
+        ({"observedGeneration": 1}, False),
+        ({"availableReplicas": 1}, False),
+        ({"updatedReplicas": 1}, False),
+        ({"replicas": 3}, False),  # an old pod is still there
+    ],
+)
+def test_a_deployment_is_settled_when_all_and_only_its_new_pods_are_there(change, settled):
+    status = {"observedGeneration": 2, "availableReplicas": 2, "updatedReplicas": 2, "replicas": 2}
+    deployment = {"metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 2}, "status": status | change}
+    assert _settled(deployment) is settled
+
+
+def test_a_deployment_scaled_to_nothing_is_settled_without_counts():
+    assert _settled({"metadata": {"name": "c", "generation": 3}, "spec": {"replicas": 0}, "status": {"observedGeneration": 3}})
+
+
+def test_figures_come_from_what_a_sidecar_exposes():
+    registry = Registry()
+    series = registry.http("inbound", (("namespace", "shop"), ("deployment", "web"), ("pod", "web-1")))
+    window = PodWindow(newborn=False)
+    window.page(100.0, render(registry).decode())
+    for _ in range(40):
+        series.request()
+        series.response(200, -1, True, 7.0, 8.0)
+    for _ in range(10):
+        series.request()
+        series.response(500, -1, False, 250.0, 251.0)
+    window.page(105.0, render(registry).decode())
+    row = golden("web", "v1", 1, window.over(105.0, 5.0), 5.0)
+    assert (row.rps, row.success) == (10.0, 80.0)
+    assert 5.0 < row.p50 <= 10.0
+    assert 200.0 < row.p99 <= 300.0
