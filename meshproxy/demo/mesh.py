@@ -191,7 +191,7 @@ class Mesh:
     def _pids(self) -> dict[tuple[str, str], dict[str, int]]:
         """(namespace, pod) -> what runs, from the supervisor's records."""
         found: dict[tuple[str, str], dict[str, int]] = {}
-        records = records_of(self.layout.root / "processes", self.info.supervisor_pid, self.info.supervisor_start)
+        records = records_of(self.layout.processes, self.info.supervisor_pid, self.info.supervisor_start)
         for record in records.iterdir() if records.is_dir() else []:
             try:
                 entry = json.loads(record.read_text())

@@ -78,7 +78,10 @@ async def the_recorded_hop(stage: Stage) -> None:
     pod = _quick(stage)[0]
     address = f"{stage.mesh.info.prefix}.{RELAY_HOST}"
     relay = Relay(address, (INBOUND_PORT, PRICES_PORT), pod.ip, stage.marker, stage.home / "recording.bin", pod.name)
-    await relay.start()
+    try:
+        await relay.start()
+    except OSError as error:
+        raise Stalled(f"the relay cannot listen on {address}: {error.strerror or error}") from None
     stage.relay = relay
     stage.scratch.add(RELAY_SLICE, relay_manifest(address, pod.name, PRICES_PORT))
     stage.view.say(f"{address} now leads to {pod.name}, and keeps every byte; each request carries {stage.marker!r}")
