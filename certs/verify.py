@@ -84,6 +84,17 @@ def check_leaf(leaf_der: bytes, trust_domain: str) -> SpiffeId:
     return read_leaf(leaf_der, trust_domain).spiffe_id
 
 
+def check_any_leaf(leaf_der: bytes) -> SpiffeId:
+    """As `check_leaf` for a proxy that knows its peers by their anchors alone (`forward`): any trust domain will do, and a
+    key usage may be absent, as in certificates that people make by hand.  Raises PeerRefused."""
+    try:
+        extensions = x509.load_der_x509_certificate(leaf_der).extensions
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise PeerRefused("malformed", f"not an X.509 certificate ({error})") from None
+    _check_usage(extensions, required=False)
+    return _identity(extensions)
+
+
 def read_leaf(leaf_der: bytes, trust_domain: str) -> Leaf:
     """As `check_leaf`, with the dates (not judged)."""
     key = (hashlib.sha256(leaf_der).digest(), trust_domain)
@@ -121,7 +132,7 @@ def _read_leaf(leaf_der: bytes, trust_domain: str) -> Leaf:
     )
 
 
-def _check_usage(extensions: x509.Extensions) -> None:
+def _check_usage(extensions: x509.Extensions, required: bool = True) -> None:
     try:
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             raise PeerRefused("ca_leaf", "a certificate authority is not a workload")
@@ -130,9 +141,11 @@ def _check_usage(extensions: x509.Extensions) -> None:
     try:
         usage = extensions.get_extension_for_class(x509.KeyUsage)
     except x509.ExtensionNotFound:
+        if not required:
+            return
         raise PeerRefused("bad_key_usage", "no key usage; critical digitalSignature was expected") from None
     bits = usage.value
-    if not usage.critical or not bits.digital_signature or bits.key_cert_sign or bits.crl_sign:  # X509-SVID 4.3
+    if (required and not usage.critical) or not bits.digital_signature or bits.key_cert_sign or bits.crl_sign:  # X509-SVID 4.3
         raise PeerRefused("bad_key_usage", "expected critical, digitalSignature set, keyCertSign and cRLSign not set")
     try:
         extended = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

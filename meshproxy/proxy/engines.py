@@ -7,6 +7,7 @@ from typing import Final
 from meshproxy.proxy.settings import Settings
 from meshproxy.wire.engine import Engine, Host
 from meshproxy.wire.http1 import Http1Client, Http1Server
+from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.opaque import OpaqueClient, OpaqueServer
 
 KIND_HTTP1: Final = 1
@@ -19,9 +20,11 @@ def client_engine(host: Host, kind: int, settings: Settings) -> Engine:
         return Http1Client(host, settings.limits)
     if kind == KIND_OPAQUE:
         return OpaqueClient(host)
-    from meshproxy.wire.h2_adapter import H2Client
+    if settings.http2_engine == "h2":
+        from meshproxy.wire.h2_adapter import H2Client  # the reference engine is not imported unless asked for
 
-    return H2Client(host, settings.limits)
+        return H2Client(host, settings.limits)
+    return Http2Client(host, settings.limits)
 
 
 def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = b"") -> Engine:
@@ -30,6 +33,8 @@ def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = 
         return Http1Server(host, settings.limits)
     if kind == KIND_OPAQUE:
         return OpaqueServer(host, authority)
-    from meshproxy.wire.h2_adapter import H2Server
+    if settings.http2_engine == "h2":
+        from meshproxy.wire.h2_adapter import H2Server
 
-    return H2Server(host, settings.limits)
+        return H2Server(host, settings.limits)
+    return Http2Server(host, settings.limits)

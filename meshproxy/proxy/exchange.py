@@ -105,10 +105,11 @@ class Exchange(Requester):
         if backend is None:
             self.refuse(NO_BACKEND)
         else:
-            self.attempt(None)
+            self.attempt(None, NO_ENDPOINTS)
 
-    def attempt(self, failed: Endpoint | None) -> None:
-        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that failed)."""
+    def attempt(self, failed: Endpoint | None, otherwise: Refusal) -> None:
+        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that `failed`).
+        With no one left to ask the answer is `otherwise`: for a retry, why the attempt before it failed."""
         ctx = self.ctx
         backend = self.backend
         assert backend is not None
@@ -117,7 +118,7 @@ class Exchange(Requester):
         if endpoint is None:
             endpoints = backend.endpoints
             if not endpoints or failed is not None:
-                self.refuse(NO_ENDPOINTS)
+                self.refuse(otherwise)
                 return
             # Every endpoint is in its back-off.  Trying one anyway costs one refused connect, gives the client the true
             # reason, and finds an endpoint that came back at once.
@@ -205,7 +206,7 @@ class Exchange(Requester):
             self.status = status
             if self.may_retry(Failure(RESPONDED, status, self.grpc_status), False):
                 self.abandon()
-                self.retry()
+                self.retry(UPSTREAM_RESET)
                 return
         self.state = RESPONDING
         self.status = status
@@ -267,7 +268,7 @@ class Exchange(Requester):
             return
         self.attempt_failed(refusal.reason)
         if self.may_retry(_UNREACHED, True):
-            self.retry()
+            self.retry(refusal)
         else:
             self.refuse(refusal)
 
@@ -275,10 +276,11 @@ class Exchange(Requester):
         self.up = None
         if self.state == SENT:
             self.attempt_failed("reset")
+            refusal = UPSTREAM_MALFORMED if code == PROTOCOL_ERROR else UPSTREAM_RESET
             if self.may_retry(_BROKEN, unprocessed):
-                self.retry()
+                self.retry(refusal)
             else:
-                self.refuse(UPSTREAM_MALFORMED if code == PROTOCOL_ERROR else UPSTREAM_RESET)
+                self.refuse(refusal)
         elif self.state == RESPONDING:
             # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
             self.attempt_failed("reset")
@@ -306,10 +308,10 @@ class Exchange(Requester):
         route.series.retry_skipped(REASONS[verdict])
         return False
 
-    def retry(self) -> None:
+    def retry(self, otherwise: Refusal) -> None:
         failed = self.endpoint
         self.up = None
-        self.attempt(failed)
+        self.attempt(failed, otherwise)
 
     def abandon(self) -> None:
         """Leave the current attempt: its answer is not the one the client gets."""

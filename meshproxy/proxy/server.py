@@ -126,7 +126,11 @@ class Accepted(Carrier):
             credentials = self.side.credentials
             assert credentials is not None
             self.phase = HANDSHAKE
-            self.tls = TlsLayer(credentials.server_context(), True, None)
+            try:
+                self.tls = TlsLayer(credentials.server_context(), True, None)
+            except TlsFailure as failure:
+                self.tls_failed(failure)
+                return
             self.ciphertext(self.tls, data)
         elif verdict == PASS_THROUGH:
             self.serve_opaque(data)
@@ -161,6 +165,17 @@ class Accepted(Carrier):
             self.drain()
 
     # -- serving
+
+    def end_of_input(self) -> None:
+        super().end_of_input()
+        engine = self.engine
+        if engine is not None and engine.unanswered():
+            self.ctx.loop.call_later(self.ctx.settings.half_close_s, self.half_closed)
+
+    def half_closed(self) -> None:
+        engine = self.engine
+        if self.state == OPEN and engine is not None and engine.unanswered():
+            self.abort()
 
     def on_request(self, stream: Stream, head: Head, end: bool) -> None:
         self.side.request(self, stream, head, end)

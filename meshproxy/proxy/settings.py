@@ -19,6 +19,9 @@ class Settings:
         self.body_idle_timeout_s = 60.0  # silence inside a message body
         self.idle_timeout_s = 300.0  # a downstream connection without a request
         self.pool_idle_timeout_s = 60.0  # an upstream HTTP/1.1 connection without a request
+        # A client that closes its sending side after a request may be waiting for the answer (half-close) or gone (a plain
+        # close sends the same FIN).  The answer has this long to begin; then the request is cancelled upstream.
+        self.half_close_s = 0.08
         # -- requests
         self.request_timeout_s = 0.0  # whole exchange, when the route names none; 0: none
         self.replay_bytes = 64 * 1024  # request body kept for a retry; larger requests are not retried (Linkerd's figure)

@@ -91,7 +91,11 @@ class Upstream(Carrier):
         if credentials is None:
             self.begin()
             return
-        self.tls = TlsLayer(credentials.client_context(), False, self.server_name)
+        try:
+            self.tls = TlsLayer(credentials.client_context(), False, self.server_name)
+        except TlsFailure as failure:
+            self.tls_failed(failure)
+            return
         self.tls.start()
         self.write(self.tls.pull())
 

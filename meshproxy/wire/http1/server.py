@@ -389,6 +389,9 @@ class Http1Server(Http1Connection):
         if self.stream is None and not self.buffer:
             self.close()
 
+    def unanswered(self) -> bool:
+        return self.input_ended and self.stream is not None and self.writing == W_HEAD
+
     def awaiting(self) -> int:
         if self.closing:
             return AWAITING_NOTHING

@@ -1,0 +1,97 @@
+"""meshproxy proxy: a sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from meshproxy.cli.forward import ADDRESS
+from meshproxy.proxy.forward import Target
+
+OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
+
+
+@click.command()
+@click.option("--namespace", required=True, help="Of the pod.")
+@click.option("--pod", required=True, help="Name of the pod.")
+@click.option("--service-account", required=True, help="Of the pod; with the namespace it makes the identity.")
+@click.option("--pod-ip", required=True, help="The app listens here; so does this proxy, unless told otherwise below.")
+@click.option("--trust-domain", required=True, help="Of the mesh, e.g. cluster.local.")
+@click.option(
+    "--trust-bundle",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM anchors to check the control plane with, until it pushes its own.",
+)
+@click.option("--control", required=True, metavar="HOST:PORT", help="Configuration stream of the control plane.")
+@click.option("--identity", required=True, metavar="HOST:PORT", help="Certify of the control plane.")
+@click.option("--token-file", required=True, type=click.Path(path_type=Path), help="Holds an unused identity token.")
+@click.option("--outbound", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{OUTBOUND_PORT}.")
+@click.option("--inbound", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{INBOUND_PORT}.")
+@click.option("--admin", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{ADMIN_PORT}.")
+@click.option("--http2-engine", type=click.Choice(["ours", "h2"]), default="ours", show_default=True)
+@click.option(
+    "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="For requests in flight at SIGTERM."
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+def command(
+    namespace: str,
+    pod: str,
+    service_account: str,
+    pod_ip: str,
+    trust_domain: str,
+    trust_bundle: Path,
+    control: str,
+    identity: str,
+    token_file: Path,
+    outbound: Target | None,
+    inbound: Target | None,
+    admin: Target | None,
+    http2_engine: str,
+    drain: float,
+    log_level: str,
+) -> None:
+    """Run a sidecar: what the pod's app sends and receives goes through here.
+
+    Started by `meshproxy up` for every pod; by hand only to look at one.
+    """
+    from certs.bundle import BundleError
+    from certs.spiffe import SpiffeError
+    from meshproxy.admin import AdminSide
+    from meshproxy.mesh.identity import IdentitySettings
+    from meshproxy.mesh.sidecar import Sidecar
+    from meshproxy.proxy.listener import Listener, ListenError
+    from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
+    from meshproxy.proxy.settings import Settings
+    from meshproxy.telemetry.registry import Registry
+
+    configure_logging(log_level)
+    out = outbound or Target(pod_ip, OUTBOUND_PORT)
+    into = inbound or Target(pod_ip, INBOUND_PORT)
+    pages = admin or Target(pod_ip, ADMIN_PORT)
+    settings = Settings()
+    settings.http2_engine = http2_engine
+    settings.drain_s = drain
+
+    async def main() -> int:
+        stop = asyncio.create_task(until_signal(), name="signal")
+        ctx = new_context(settings, Registry())
+        who = IdentitySettings(identity, namespace, service_account, pod, trust_domain, trust_bundle, token_file)
+        try:
+            sidecar = Sidecar(ctx, who, control, pod_ip, (out.host, out.port), (into.host, into.port), (pages.host, pages.port))
+            admin_listener = Listener(ctx, AdminSide(ctx, sidecar), pages.host, pages.port)
+            await admin_listener.start()
+            try:
+                return await sidecar.run(stop)
+            finally:
+                admin_listener.close()
+        except (ListenError, BundleError, SpiffeError) as error:
+            click.echo(f"error: {error}", err=True)
+            return 1
+        finally:
+            stop.cancel()
+
+    sys.exit(run(main))
