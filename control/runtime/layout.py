@@ -7,7 +7,9 @@
         trust/          root and issuer: root.pem, issuer.pem, issuer.key (0600)
         tokens/         <sha256 of an unused token>.json; Certify burns one by renaming it away
         pods/<ns>/<pod>/   token (0600), app.log, sidecar.log
+        processes/<supervisor pid>-<start>/<pid>    what runs, for whoever has to clean up after a crash
         control.log     the control plane's output
+        up.log          what `up -d` would have printed
 
 The state root is $MESHPROXY_STATE_HOME, else $XDG_STATE_HOME/meshproxy, else ~/.local/state/meshproxy.
 """
@@ -88,6 +90,14 @@ class Layout:
     @property
     def control_log(self) -> Path:
         return self.root / "control.log"
+
+    @property
+    def processes(self) -> Path:
+        return self.root / "processes"
+
+    @property
+    def up_log(self) -> Path:
+        return self.root / "up.log"
 
     def pod(self, namespace: str, name: str) -> Path:
         return self.root / "pods" / namespace / name

@@ -23,7 +23,8 @@ import click
 
 if TYPE_CHECKING:
     from control.runtime.meshes import Mesh
-    from control.store.store import Object, Store
+    from control.store.files import FileStore
+    from control.store.store import Object
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 OUTPUTS = ("table", "wide", "json", "yaml")
@@ -111,7 +112,7 @@ def find_mesh(name: str | None, *, down_too: bool = False) -> Mesh:
     return mesh
 
 
-def open_store(mesh: Mesh, manager: str = "cli") -> Store:
+def open_store(mesh: Mesh, manager: str = "cli") -> FileStore:
     """The mesh's objects, as another process than the accepting one sees them; writes go out as `manager`."""
     from control.store.files import FileStore
 

@@ -1,0 +1,501 @@
+"""One embedded mesh, from start to end: the only parent of everything that runs.
+
+    lock -> reap what a killed supervisor left -> a /24 -> guard -> control plane ready -> controller: pods -> ready
+                                                              |
+    SIGINT/SIGTERM: apps, then sidecars, then control plane <-'     a second SIGINT: all at once
+
+The control plane is a child like the others: when it ends it is started again and goes on from its state directory;
+traffic does not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from control.runtime import probe_io
+from control.runtime.addresses import Network, busy_ports, free_port
+from control.runtime.controller import Controller, steady_clock
+from control.runtime.environment import inherited
+from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
+from control.runtime.meshes import MeshError, alive, read_info, start_time, write_info
+from control.runtime.probes import Backoff, HttpGet
+from control.runtime.process import Exit, LogFile, Process, reap, reap_abandoned, records_of, spawn
+from control.runtime.worker import Settings, SidecarCommand, sidecar_command
+
+if TYPE_CHECKING:
+    from control.store.files import FileStore
+
+TRUST_DOMAIN = "cluster.local"
+SHOWN = 50  # lines about manifests at a time; `meshproxy lint` has all
+_CONTROL_PATIENCE = 60.0  # seconds until a control plane that is not ready is a failure of `up`
+_CONTROL_GRACE = 10.0
+_POLL = 0.1
+_REMIND = 30.0  # seconds between lines about what is still not ready
+
+Say = Callable[[str], None]
+
+
+class UpError(MeshError):
+    """The mesh cannot be started; `str()` says why and what to do."""
+
+
+def control_command(settings: Settings, admin: str) -> list[str]:
+    """The command line of the control plane."""
+    return [
+        *(sys.executable, "-m", "meshproxy", "control"),
+        *("--state", str(settings.layout.root), "--manifests", str(settings.directory)),
+        *("--listen", settings.control, "--admin", admin, "--trust-domain", settings.trust_domain),
+    ]
+
+
+class ControlPlane:
+    """The control plane's process, started again with back-off whenever it ends."""
+
+    def __init__(self, settings: Settings, admin: str, say: Say) -> None:
+        self._settings = settings
+        self._admin = admin
+        self._say = say
+        self._log = LogFile(settings.layout.control_log)
+        self._backoff = Backoff(base=0.5, limit=15.0, reset=60.0)
+        self._process: Process | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = 0.0
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self.restarts = 0
+        self.last: Exit | None = None
+
+    @property
+    def pid(self) -> int:
+        """0 while it waits to be started again."""
+        return self._process.pid if self._process is not None and self._process.running else 0
+
+    def start(self) -> None:
+        self._timer = None
+        self._started = time.monotonic()
+        self._process = spawn(
+            control_command(self._settings, self._admin),
+            name="control plane",
+            environment={**self._settings.environment, "PYTHONUNBUFFERED": "1"},
+            directory=None,
+            log=self._log,
+            on_exit=self._on_exit,
+            records=self._settings.records,
+        )
+
+    async def ready(self) -> bool:
+        host, _, port = self._admin.rpartition(":")
+        ok, _ = await probe_io.ask(HttpGet(int(port), "/ready"), probe_io.Target(host), 2.0)
+        return ok
+
+    async def stop(self) -> None:
+        """SIGTERM, after a grace SIGKILL."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is None or not self._process.running:
+            return
+        for number, patience in ((signal.SIGTERM, _CONTROL_GRACE), (signal.SIGKILL, 5.0)):
+            self._process.signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._ended.wait()
+                return
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+
+    def _on_exit(self, exit_: Exit) -> None:
+        self.last = exit_
+        if self._stopping:
+            self._ended.set()
+            return
+        delay = self._backoff.next_delay(time.monotonic() - self._started)
+        self.restarts += 1
+        when = f"in {delay:g} s" if delay else "now"
+        self._say(f"control plane ended ({exit_}); it starts again {when}; proxies keep what they know")
+        self._timer = asyncio.get_running_loop().call_later(delay, self.start)
+
+
+class Supervisor:
+    """Run one with `await Supervisor(...).run(...)`, on the main thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        gateway_port: int | None = None,
+        say: Say = print,
+        command: SidecarCommand = sidecar_command,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            directory: the user's manifests.
+            name: of the mesh.
+            gateway_port: on 127.0.0.1; a free one if None.
+            say: takes one line after the other.
+            command: makes a sidecar's command line.
+            environment: what the processes inherit; by default the basics of this process's own.
+        """
+        self.directory = directory.resolve()
+        self.layout = Layout.of(name)
+        self.name = name
+        self.info: MeshInfo | None = None
+        self.controller: Controller | None = None
+        self.control: ControlPlane | None = None
+        self._gateway_port = gateway_port
+        self._say = say
+        self._command = command
+        self._environment = environment
+        self._stop = asyncio.Event()
+        self._signals = 0
+
+    async def run(self, on_ready: Callable[[MeshInfo], None] = lambda info: None) -> None:
+        """Until SIGINT or SIGTERM.
+
+        Args:
+            on_ready: called once, when everything is ready for the first time.
+
+        Raises:
+            UpError, AddressError: it could not be started; nothing is left running.
+        """
+        manifests = find_manifests(self.directory)
+        with self._lock():
+            for name in reap_abandoned(self.layout.processes):
+                self._say(f"ended a leftover of the last run: {name}")
+            self._refuse_nonsense(manifests)
+            network = Network.take(self.name)
+            guard: subprocess.Popen[bytes] | None = None
+            start = start_time(os.getpid())
+            records = records_of(self.layout.processes, os.getpid(), start)
+            try:
+                gateway = self._gateway_address()
+                records.mkdir(parents=True)
+                guard = _start_guard(records)
+                await self._run(network, records, start, gateway, on_ready)
+            finally:
+                if guard is not None:
+                    _end_guard(guard)
+                reap(records)
+                network.close()
+
+    def stop(self) -> None:
+        """The first call ends everything in order, the second at once."""
+        self._signals += 1
+        self._stop.set()
+        if self._signals > 1:
+            if self._signals == 2:
+                self._say("ending everything at once")
+            if self.controller is not None:
+                self.controller.kill()
+            if self.control is not None:
+                self.control.kill()
+
+    # -- the way up and down
+
+    async def _run(
+        self, network: Network, records: Path, start: str, gateway: str, on_ready: Callable[[MeshInfo], None]
+    ) -> None:
+        address = network.host(CONTROL_HOST)
+        admin = f"{address}:{CONTROL_ADMIN_PORT}"
+        settings = Settings(
+            self.layout,
+            records,
+            self.directory if self.directory.is_dir() else self.directory.parent,
+            TRUST_DOMAIN,
+            control=f"{address}:{CONTROL_PORT}",
+            identity=f"{address}:{CONTROL_PORT + 1}",
+            environment=inherited(os.environ) if self._environment is None else self._environment,
+        )
+        self.info = MeshInfo(
+            self.name,
+            str(self.directory),
+            network.prefix,
+            TRUST_DOMAIN,
+            gateway,
+            settings.control,
+            admin,
+            os.getpid(),
+            start,
+            time.time(),
+        )
+        write_info(self.layout, self.info)
+        self._say(f'mesh "{self.name}" on {network.prefix}.0/24, state in {self.layout.root}')
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.stop)
+        self.control = ControlPlane(settings, admin, self._say)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            self.control.start()
+            if not await self._control_is_ready(self.control):
+                return
+            self._say(f"control plane is ready at {settings.control}")
+            await self._serve(settings, network, gateway, on_ready, tasks)
+        finally:
+            await self._end(tasks)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def _serve(
+        self,
+        settings: Settings,
+        network: Network,
+        gateway: str,
+        on_ready: Callable[[MeshInfo], None],
+        tasks: list[asyncio.Task[None]],
+    ) -> None:
+        from control.store.files import FileStore
+
+        store = FileStore(None, self.layout.objects, "runtime")
+        await self._accepted(store)
+        self.controller = Controller(
+            store, settings, network.prefix, clock=steady_clock(), say=self._say, command=self._command
+        )
+        self.controller.serve_gateway(gateway)
+        tasks.append(asyncio.ensure_future(store.run()))
+        tasks.append(asyncio.ensure_future(self.controller.run()))
+        tasks.append(asyncio.ensure_future(self._tell_diagnostics(store)))
+        ready = asyncio.ensure_future(self._announce(self.controller, on_ready))
+        stopped = asyncio.ensure_future(self._wait_for_stop())
+        tasks += [ready, stopped]
+        watched = {tasks[0], tasks[1], stopped}
+        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # an error of ours: end everything and show it
+
+    async def _accepted(self, store: FileStore) -> None:
+        """The control plane, which reads the user's directory, has read it since it was started."""
+        assert self.info is not None
+        deadline = time.monotonic() + _CONTROL_PATIENCE
+        while time.monotonic() < deadline and not self._stop.is_set():
+            store.refresh()
+            if (store.accepted_at or 0.0) >= self.info.started_unix:
+                return
+            await asyncio.sleep(_POLL)
+        if not self._stop.is_set():
+            raise UpError(f"the control plane has not read {self.directory} within {_CONTROL_PATIENCE:g} s")
+
+    async def _tell_diagnostics(self, store: FileStore) -> None:
+        """What is wrong with the manifests, once, when it appears."""
+        told: set[str] = set()
+        while True:
+            now = [str(diagnostic) for diagnostic in store.diagnostics()]
+            fresh = [line for line in now if line not in told]
+            for line in fresh[:SHOWN]:
+                self._say(line)
+            if len(fresh) > SHOWN:
+                self._say(f"... and {len(fresh) - SHOWN} more: `meshproxy lint {self.directory}`")
+            told = set(now)
+            await asyncio.sleep(5 * _POLL)
+
+    async def _wait_for_stop(self) -> None:
+        await self._stop.wait()
+
+    async def _announce(self, controller: Controller, on_ready: Callable[[MeshInfo], None]) -> None:
+        remind = time.monotonic() + _REMIND
+        while not controller.settled or (lines := controller.unready()):
+            if time.monotonic() >= remind and controller.settled:
+                remind = time.monotonic() + _REMIND
+                for line in lines[:20]:
+                    self._say(f"not ready yet: {line}")
+            await asyncio.sleep(_POLL)
+        assert self.info is not None
+        on_ready(self.info)
+
+    async def _control_is_ready(self, control: ControlPlane) -> bool:
+        deadline = time.monotonic() + _CONTROL_PATIENCE
+        while not self._stop.is_set():
+            if await control.ready():
+                return True
+            if control.restarts >= 3 or time.monotonic() >= deadline:
+                reason = (
+                    f"it ended {control.restarts} times, last with {control.last}" if control.last else "it does not answer"
+                )
+                log = self.layout.control_log
+                raise UpError(f"the control plane does not start: {reason}; see {log}:\n{_tail(log)}")
+            await asyncio.sleep(_POLL)
+        return False
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        self._say("ending: apps, then sidecars, then the control plane")
+        # The store goes on being read until the last sidecar is gone; the controller's own loop must not create pods.
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+        try:
+            if self.controller is not None:
+                await self.controller.stop()
+                await self.controller.tidy()
+        finally:
+            if self.control is not None:
+                await self.control.stop()
+            for task in tasks[:1]:
+                task.cancel()
+            await asyncio.gather(*tasks[:1], return_exceptions=True)
+        self._say("ended")
+
+    # -- before anything runs
+
+    def _lock(self) -> _Lock:
+        self.layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _Lock(self.layout, self.name)
+
+    def _gateway_address(self) -> str:
+        host = "127.0.0.1"
+        if self._gateway_port is None:
+            return f"{host}:{free_port(host)}"
+        if busy_ports(host, [self._gateway_port]):
+            raise UpError(
+                f"the gateway's port {self._gateway_port} on {host} is taken by another program "
+                f"(`ss -ltnp sport = :{self._gateway_port}` shows it); choose another with --gateway-port"
+            )
+        return f"{host}:{self._gateway_port}"
+
+    def _refuse_nonsense(self, manifests: Sequence[Path]) -> None:
+        """Raises if nothing of the manifests can be run, not even what was accepted the last time."""
+        from control.resources.validate import review
+        from control.store.userfiles import UserFiles
+
+        files = UserFiles(self.directory)
+        files.scan()
+        found = review(files.files)
+        kept = self.layout.objects / "accepted"
+        if found.accepted or (kept.is_dir() and any(kept.glob("*/*/*.yaml"))):
+            return
+        for diagnostic in found.diagnostics[:SHOWN]:
+            self._say(str(diagnostic))
+        count = f"{len(manifests)} file{'s' if len(manifests) != 1 else ''}"
+        raise UpError(f"all manifests of {self.directory} were refused ({count}); nothing was started")
+
+
+class _Lock:
+    """Held by the supervisor of a mesh; the kernel gives it back however it ends."""
+
+    def __init__(self, layout: Layout, name: str) -> None:
+        self._layout = layout
+        self._name = name
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._file = self._layout.lock.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            info = read_info(self._layout)
+            who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
+            raise UpError(
+                f'mesh "{self._name}" is up already{who}; end it with `meshproxy down --name {self._name}`, '
+                f"or start this one beside it with --name OTHER"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def find_manifests(directory: Path) -> list[Path]:
+    """The manifests of a directory (or the one file that was named).
+
+    Raises:
+        UpError: there are none.
+    """
+    if directory.is_file():
+        return [directory]
+    if not directory.is_dir():
+        raise UpError(f"{directory}: no such directory; give the directory that holds your manifests (*.yaml)")
+    found = sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml", ".json") and path.name[0] != ".")
+    if not found:
+        raise UpError(f"no manifests in {directory}: expected *.yaml, *.yml or *.json files; folders in it are not searched")
+    return found
+
+
+def _start_guard(records: Path) -> subprocess.Popen[bytes]:
+    """See control.runtime.guard.  It holds the read end of a pipe, this process the only write end."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "control.runtime.guard", str(records)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _end_guard(guard: subprocess.Popen[bytes]) -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(10)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+# ---------------------------------------------------------------- the way down, from another process
+
+
+def end_mesh(layout: Layout, *, patience: float = 90.0) -> list[str]:
+    """End a running mesh and what killed ones left.  Returns lines about what was done; none: there was nothing.
+
+    Args:
+        patience: seconds for an orderly end; then the supervisor is killed, and with it everything.
+
+    Raises:
+        MeshError: it is still there after that.
+    """
+    lines = []
+    info = read_info(layout)
+    if info is not None and alive(info.supervisor_pid, info.supervisor_start):
+        descriptor = os.pidfd_open(info.supervisor_pid)
+        try:
+            # The descriptor names the process from here on; was it this one already?
+            if alive(info.supervisor_pid, info.supervisor_start):
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+                if _gone(info, patience):
+                    lines.append(f'mesh "{info.name}" ended')
+                else:
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    lines.append(f'mesh "{info.name}" did not end within {patience:g} s and was killed')
+                    if not _gone(info, 10.0):
+                        raise MeshError(f"the supervisor (pid {info.supervisor_pid}) cannot be killed")
+        finally:
+            os.close(descriptor)
+    lines += [f"ended a leftover: {name}" for name in reap_abandoned(layout.processes)]
+    return lines
+
+
+def _gone(info: MeshInfo, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while alive(info.supervisor_pid, info.supervisor_start):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def purge(layout: Layout) -> None:
+    """Forget a mesh that is down: objects, the root of its identities, logs."""
+    shutil.rmtree(layout.root, ignore_errors=True)

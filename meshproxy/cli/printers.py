@@ -1,0 +1,221 @@
+"""Objects as rows: kubectl's columns for each kind.  Pure.
+
+KINDS["po"] is the same as KINDS["pods"]: names, the object's group and kind, the header, one row for each object.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshproxy.cli.common import age
+
+Object = dict[str, Any]
+Row = list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    names: tuple[str, ...]  # plural first, as kubectl prints it
+    group: str
+    kind: str
+    header: tuple[str, ...]
+    row: Callable[[Object, float], Row]
+    wide_header: tuple[str, ...] = ()
+    wide: Callable[[Object], Row] = lambda obj: []
+
+    @property
+    def singular(self) -> str:
+        return self.names[1]
+
+    def headers(self, wide: bool) -> list[str]:
+        return [*self.header, *(self.wide_header if wide else ())]
+
+    def cells(self, obj: Object, wide: bool, now: float | None = None) -> Row:
+        row = self.row(obj, time.time() if now is None else now)
+        return [*row, *(self.wide(obj) if wide else ())]
+
+
+def _age(obj: Object, now: float) -> str:
+    return age(obj["metadata"].get("creationTimestamp"), now)
+
+
+def _selector(labels: dict[str, Any] | None) -> str:
+    return ",".join(f"{name}={value}" for name, value in (labels or {}).items()) or "<none>"
+
+
+# ---------------------------------------------------------------- pods
+
+
+def pod_state(pod: Object) -> str:
+    """The STATUS column: the phase, or what keeps a container from running."""
+    status = pod.get("status") or {}
+    if "meshproxy.dev/terminating-since" in (pod["metadata"].get("annotations") or {}):
+        return "Terminating"
+    word = str(status.get("reason") or status.get("phase") or "Unknown")
+    for container in status.get("containerStatuses") or []:
+        state = container.get("state") or {}
+        if (waiting := state.get("waiting")) and waiting.get("reason"):
+            return str(waiting["reason"])
+        if (ended := state.get("terminated")) and word != "Running":
+            return str(ended.get("reason") or f"ExitCode:{ended.get('exitCode')}")
+    return word
+
+
+def _pod(pod: Object, now: float) -> Row:
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    ready = sum(bool(container.get("ready")) for container in containers)
+    restarts = sum(int(container.get("restartCount") or 0) for container in containers)
+    ends = [(container.get("lastState") or {}).get("terminated", {}).get("finishedAt") for container in containers]
+    last = max((end for end in ends if end), default=None)
+    shown = f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
+    return [pod["metadata"]["name"], f"{ready}/{len(containers)}", pod_state(pod), shown, _age(pod, now)]
+
+
+def _pod_wide(pod: Object) -> Row:
+    return [(pod.get("status") or {}).get("podIP") or "<none>", pod["spec"].get("nodeName") or "<none>"]
+
+
+# ---------------------------------------------------------------- the others
+
+
+def _deployment(obj: Object, now: float) -> Row:
+    status, wanted = obj.get("status") or {}, obj["spec"].get("replicas", 1)
+    counts = [str(status.get(name) or 0) for name in ("readyReplicas", "updatedReplicas", "availableReplicas")]
+    return [obj["metadata"]["name"], f"{counts[0]}/{wanted}", counts[1], counts[2], _age(obj, now)]
+
+
+def _deployment_wide(obj: Object) -> Row:
+    containers = obj["spec"]["template"]["spec"].get("containers") or []
+    names = ",".join(container["name"] for container in containers)
+    images = ",".join(str(container.get("image") or "<none>") for container in containers)
+    return [names, images, _selector((obj["spec"].get("selector") or {}).get("matchLabels"))]
+
+
+def _service(obj: Object, now: float) -> Row:
+    spec = obj["spec"]
+    ports = ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in spec.get("ports") or []) or "<none>"
+    external = spec.get("externalName") or "<none>"
+    kind = spec.get("type") or "ClusterIP"
+    return [obj["metadata"]["name"], kind, spec.get("clusterIP") or "<none>", external, ports, _age(obj, now)]
+
+
+def _slice(obj: Object, now: float) -> Row:
+    ports = ",".join(str(port.get("port")) for port in obj.get("ports") or []) or "<unset>"
+    found = []
+    for endpoint in obj.get("endpoints") or []:
+        ready = (endpoint.get("conditions") or {}).get("ready", True)
+        found += [address if ready else f"{address}(not ready)" for address in endpoint["addresses"]]
+    shown = ",".join(found[:6]) + (f" + {len(found) - 6} more..." if len(found) > 6 else "") or "<unset>"
+    return [obj["metadata"]["name"], obj.get("addressType", "IPv4"), ports, shown, _age(obj, now)]
+
+
+def _split(obj: Object, now: float) -> Row:
+    weights = ",".join(f"{item['service']}={item.get('weight', 0)}" for item in obj["spec"].get("backends") or [])
+    return [obj["metadata"]["name"], str(obj["spec"].get("service")), weights or "<none>", _age(obj, now)]
+
+
+def _canary(obj: Object, now: float) -> Row:
+    status = obj.get("status") or {}
+    weight = status.get("canaryWeight")
+    shown = "" if weight is None else str(weight)
+    return [obj["metadata"]["name"], str(status.get("phase") or ""), shown, str(status.get("lastTransitionTime") or "")]
+
+
+def _canary_wide(obj: Object) -> Row:
+    status, analysis = obj.get("status") or {}, obj["spec"].get("analysis") or {}
+    return [str(status.get("failedChecks") or 0), str(analysis.get("interval") or ""), str(status.get("iterations") or 0)]
+
+
+def _event(obj: Object, now: float) -> Row:
+    about = obj.get("involvedObject") or {}
+    count = int(obj.get("count") or 1)
+    seen = age(obj.get("lastTimestamp"), now)
+    if count > 1:
+        seen = f"{seen} (x{count} over {age(obj.get('firstTimestamp'), now)})"
+    subject = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
+    return [seen, str(obj.get("type", "")), str(obj.get("reason", "")), subject, str(obj.get("message", ""))]
+
+
+def _data(obj: Object, now: float) -> Row:
+    return [obj["metadata"]["name"], str(len(obj.get("data") or {}) + len(obj.get("stringData") or {})), _age(obj, now)]
+
+
+def _secret(obj: Object, now: float) -> Row:
+    name, count, old = _data(obj, now)
+    return [name, str(obj.get("type") or "Opaque"), count, old]
+
+
+def _plain(obj: Object, now: float) -> Row:
+    return [obj["metadata"]["name"], _age(obj, now)]
+
+
+_ALL_KINDS = (
+    Kind(("pods", "pod", "po"), "", "Pod", ("NAME", "READY", "STATUS", "RESTARTS", "AGE"), _pod, ("IP", "NODE"), _pod_wide),
+    Kind(
+        ("services", "service", "svc"),
+        "",
+        "Service",
+        ("NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"),
+        _service,
+        ("SELECTOR",),
+        lambda obj: [_selector(obj["spec"].get("selector"))],
+    ),
+    Kind(
+        ("deployments", "deployment", "deploy"),
+        "apps",
+        "Deployment",
+        ("NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"),
+        _deployment,
+        ("CONTAINERS", "IMAGES", "SELECTOR"),
+        _deployment_wide,
+    ),
+    Kind(
+        ("endpointslices", "endpointslice", "eps"),
+        "discovery.k8s.io",
+        "EndpointSlice",
+        ("NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"),
+        _slice,
+    ),
+    Kind(
+        ("trafficsplits", "trafficsplit", "ts"),
+        "split.smi-spec.io",
+        "TrafficSplit",
+        ("NAME", "SERVICE", "WEIGHTS", "AGE"),
+        _split,
+    ),
+    Kind(
+        ("canaries", "canary", "cd"),
+        "flagger.app",
+        "Canary",
+        ("NAME", "STATUS", "WEIGHT", "LASTTRANSITIONTIME"),
+        _canary,
+        ("FAILEDCHECKS", "INTERVAL", "ITERATIONS"),
+        _canary_wide,
+    ),
+    Kind(("events", "event", "ev"), "", "Event", ("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"), _event),
+    Kind(("configmaps", "configmap", "cm"), "", "ConfigMap", ("NAME", "DATA", "AGE"), _data),
+    Kind(("secrets", "secret"), "", "Secret", ("NAME", "TYPE", "DATA", "AGE"), _secret),
+    Kind(("serviceaccounts", "serviceaccount", "sa"), "", "ServiceAccount", ("NAME", "AGE"), _plain),
+    Kind(("namespaces", "namespace", "ns"), "", "Namespace", ("NAME", "AGE"), _plain),
+    Kind(("releasepolicies", "releasepolicy"), "meshproxy.dev", "ReleasePolicy", ("NAME", "AGE"), _plain),
+)
+KINDS: dict[str, Kind] = {name: kind for kind in _ALL_KINDS for name in kind.names}
+ALL: tuple[str, ...] = ("pods", "services", "deployments", "trafficsplits", "canaries")
+
+
+def table(kind: Kind, objects: Sequence[Object], *, wide: bool, namespaces: bool, prefix: bool = False) -> str:
+    """Rows with a header; `namespaces` adds the first column, `prefix` writes names as kind/name."""
+    from meshproxy.cli.common import columns
+
+    rows = []
+    for obj in objects:
+        cells = kind.cells(obj, wide)
+        if prefix:
+            group = f".{kind.group}" if kind.group else ""
+            cells[0] = f"{kind.singular}{group}/{cells[0]}"
+        rows.append([obj["metadata"].get("namespace") or "default", *cells] if namespaces else cells)
+    header = kind.headers(wide)
+    return columns(["NAMESPACE", *header] if namespaces else header, rows)
