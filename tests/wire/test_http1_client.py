@@ -190,7 +190,7 @@ def test_a_response_that_closes_or_whose_framing_is_doubtful_ends_the_connection
 
 
 def test_a_response_without_length_ends_cleanly_only_with_the_end_of_input() -> None:
-    engine, host, stream, sink = asked()
+    engine, _, _, sink = asked()
     engine.receive(b"HTTP/1.0 200 OK\r\n\r\nhel", 0.0)
     engine.receive(b"lo", 0.0)
     assert not sink.ended
@@ -366,7 +366,7 @@ def test_open_without_capacity_is_our_mistake_and_raises() -> None:
 
 
 def test_drain_takes_no_new_streams_and_closes_when_idle() -> None:
-    engine, host = client()
+    engine, _ = client()
     engine.drain()
     assert engine.closing
     engine, _host, _stream, sink = asked()
@@ -490,7 +490,7 @@ def test_a_socket_that_unblocks_before_101_does_not_let_the_sender_go_on() -> No
 
 
 def test_a_lost_tunnel_is_reset_and_a_reset_tunnel_aborts() -> None:
-    engine, host, stream, sink = asked(connect(), end=False)
+    engine, _, stream, sink = asked(connect(), end=False)
     engine.receive(b"HTTP/1.1 200 OK\r\n\r\n", 0.0)
     engine.lost()
     assert sink.events[-1] == ("response_reset", CONNECT_ERROR, False)

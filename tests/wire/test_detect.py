@@ -1,0 +1,186 @@
+"""What a connection speaks, from its first bytes; and what a TLS client offers."""
+
+from __future__ import annotations
+
+import ssl
+import struct
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from meshproxy.wire.detect import (
+    DETECT_BYTES,
+    HTTP1,
+    HTTP2,
+    NEED_MORE,
+    OPAQUE,
+    PREFACE,
+    TLS,
+    client_hello,
+    client_hello_alpn,
+    detect,
+)
+
+DECIDED = [
+    (b"GET / HTTP/1.1\r\n", HTTP1),
+    (b"\r\nGET / HTTP/1.1\r\n", HTTP1),
+    (b"OPTIONS * HTTP/1.1\r\n", HTTP1),
+    (b"GET http://svc.test/ HTTP/1.1\r\n", HTTP1),
+    (b"CONNECT db.test:5432 HTTP/1.1\r\n", HTTP1),
+    (b"PROPFIND /x HTTP/1.1\r\n", HTTP1),
+    (b"x-y!z anything HTTP/1.0\r\n", HTTP1),
+    (b"PRI * HTTP/1.1\r\n", HTTP1),
+    (PREFACE, HTTP2),
+    (PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", HTTP2),
+    (b"\x16\x03\x01\x02\x00\x01", TLS),
+    (b"\x16\x03\x03\x02\x00\x01", TLS),
+    (b"\x16\x02\x00", OPAQUE),
+    (b"SSH-2.0-OpenSSH_9.9\r\n", OPAQUE),
+    (b"EHLO mail.test\r\n", OPAQUE),
+    (b"PING\r\n", OPAQUE),
+    (b"*1\r\n$4\r\nPING\r\n", OPAQUE),
+    (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", OPAQUE),
+    (b" GET / HTTP/1.1\r\n", OPAQUE),
+    (b"\r\rGET", OPAQUE),
+    (b"\r\n\r\n", OPAQUE),
+    (b"GET key\r\n", OPAQUE),
+    (b"A" * 33, OPAQUE),
+    (b"SELECT 1 FROM t\n", OPAQUE),
+]
+
+
+@pytest.mark.parametrize(("data", "expected"), DECIDED)
+def test_each_protocol_is_recognised_and_no_prefix_decides_otherwise(data: bytes, expected: int) -> None:
+    assert detect(data) == expected
+    for size in range(len(data)):
+        assert detect(data[:size]) in (NEED_MORE, expected)
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET /\r\n\r\n", b"GET  / HTTP/1.1\r\n", b"GET / HTTP/9.9\r\n", b"GET /a b\n", b"GET x HTTP/1.1\r\n"]
+)
+def test_malformed_http_is_still_http_so_that_it_is_refused_and_not_passed_on_unread(data: bytes) -> None:
+    assert detect(data) == HTTP1
+
+
+def test_detection_needs_no_more_than_its_bound() -> None:
+    assert detect(b"CONNECT " + b"a" * 100) == NEED_MORE
+    assert detect(b"CONNECT " + b"a" * DETECT_BYTES) == HTTP1
+    assert detect(b"CUSTOM " + b"a" * 100) == NEED_MORE
+    assert detect(b"CUSTOM " + b"a" * DETECT_BYTES) == OPAQUE
+
+
+@given(
+    data=st.one_of(
+        st.binary(max_size=60), st.sampled_from([d for d, _ in DECIDED]).flatmap(lambda d: st.binary(max_size=5).map(d.__add__))
+    )
+)
+@example(data=b"")
+def test_a_decision_once_made_stands_whatever_follows(data: bytes) -> None:
+    decided = NEED_MORE
+    for size in range(len(data) + 1):
+        now = detect(data[:size])
+        if decided != NEED_MORE:
+            assert now == decided
+        decided = now
+
+
+# -- ClientHello
+
+
+def hello(server_name: str | None = None, alpn: list[str] | None = None) -> bytes:
+    """A real ClientHello, from OpenSSL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if alpn is not None:
+        context.set_alpn_protocols(alpn)
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def records(message: bytes, size: int) -> bytes:
+    """The handshake message cut into records of `size` bytes."""
+    parts = [message[i : i + size] for i in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + struct.pack(">H", len(part)) + part for part in parts)
+
+
+@pytest.mark.parametrize("server_name", [None, "Prices.Shop.test"])
+@pytest.mark.parametrize("alpn", [None, ["meshproxy/1"], ["h2", "http/1.1"]])
+def test_name_and_protocols_of_a_real_hello_are_read_when_it_is_whole(server_name: str | None, alpn: list[str] | None) -> None:
+    data = hello(server_name, alpn)
+    assert detect(data) == TLS
+    for size in range(len(data)):
+        assert client_hello(data[:size]) is None
+    for given_data in (data, data + b"\x14\x03\x03\x00\x01\x01"):
+        found = client_hello(given_data)
+        assert found is not None
+        assert found.server_name == (server_name or "").lower().encode()
+        assert found.alpn == [name.encode() for name in alpn or []]
+
+
+def test_a_hello_cut_into_many_records_is_the_same_hello() -> None:
+    message = hello("a.test", ["meshproxy/1"])[5:]
+    for size in (1, 2, 3, 4, 5, 50, len(message) - 1):
+        data = records(message, size)
+        assert client_hello_alpn(data[:-1]) is None
+        assert client_hello_alpn(data) == [b"meshproxy/1"]
+
+
+def built(extensions: bytes, session: bytes = b"", tail: bytes = b"") -> bytes:
+    body = b"\x03\x03" + bytes(32) + bytes([len(session)]) + session + b"\x00\x02\x13\x01" + b"\x01\x00"
+    body += struct.pack(">H", len(extensions)) + extensions + tail
+    return records(b"\x01" + len(body).to_bytes(3, "big") + body, 16384)
+
+
+def extension(kind: int, body: bytes) -> bytes:
+    return struct.pack(">HH", kind, len(body)) + body
+
+
+ALPN = extension(16, b"\x00\x0c\x0bmeshproxy/1")
+
+
+def test_the_control_of_the_malformed_ones_is_well_formed() -> None:
+    assert client_hello_alpn(built(ALPN)) == [b"meshproxy/1"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x28",
+        b"\x16\x03\x01\x00\x00",
+        b"\x16\x03\x01\x40\x01" + bytes(20000),
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",
+        b"\x16\x03\x01\x00\x04\x01\x00\xff\xff",
+        b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
+        built(ALPN + ALPN),
+        built(ALPN, session=bytes(33)),
+        built(ALPN, tail=b"x"),
+        built(ALPN[:-1]),
+        built(extension(16, b"\x00\x0d\x0bmeshproxy/1")),
+        built(extension(16, b"\x00\x0c\x0cmeshproxy/1")),
+        built(extension(16, b"\x00\x0d\x0bmeshproxy/1\x00")),
+        built(extension(16, b"\x00\x00")),
+        built(ALPN + extension(0, b"\x00\x06\x00\x00\x03a b")),
+        built(ALPN + extension(0, b"\x00\x03\x00\x00\x00")),
+        built(ALPN + extension(0, b"\x00\x08\x00\x00\x01a\x00\x00\x01b")),
+        b"\x16\x03\x01\x00\x05\x01\x00\x10\x00x" + b"\x17\x03\x03\x00\x01x",
+    ],
+)
+def test_a_malformed_hello_offers_nothing(data: bytes) -> None:
+    found = client_hello(data)
+    assert found is not None
+    assert (found.server_name, found.alpn) == (b"", [])
+
+
+@given(place=st.integers(0, 400), junk=st.binary(max_size=4), cut=st.integers(0, 4))
+def test_a_mangled_hello_never_raises(place: int, junk: bytes, cut: int) -> None:
+    data = built(ALPN + extension(0, b"\x00\x09\x00\x00\x06a.test"))
+    data = data[:place] + junk + data[place + cut :]
+    found = client_hello(data)
+    assert found is None or isinstance(found.alpn, list)
