@@ -21,7 +21,7 @@ lint: $(VENV)/.dev              ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 build: $(VENV)/.dev             ## compile the data path in place with mypyc (needs a C compiler)
-	$(BIN)/python setup.py build_ext --inplace
+	MESHPROXY_COMPILE=require $(BIN)/python setup.py -q build_ext --inplace
 
 clean:           ## remove what build and the tests made (also compiled extensions)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
