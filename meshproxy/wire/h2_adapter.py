@@ -40,6 +40,7 @@ from meshproxy.wire.engine import (
     AWAITING_NOTHING,
     AWAITING_US,
     CANCEL,
+    FRAME_SIZE_ERROR,
     HTTP_1_1_REQUIRED,
     INTERNAL_ERROR,
     NO_ERROR,
@@ -84,7 +85,7 @@ class H2Stream(Stream):
         self.head_sent = False
         self.head_received = False
         self.method = b""
-        self.protocol = b""
+        self.expected = -1  # DATA bytes still to come by content-length, -1 if not declared
         self.queue: list[tuple[bytes, bool]] = []
         self.trailers: list[Field] | None = None  # wait behind the queue
         self.blocked = False
@@ -226,8 +227,9 @@ class H2Engine(Engine):
             while end - at >= FRAME_HEADER_BYTES and not self.closing:
                 length = int.from_bytes(buffer[at : at + 3], "big")
                 if length > self.limits.frame_bytes:
-                    self.h2.receive_data(buffer[at:])  # refuses it from the header alone
-                    break
+                    self.h2.close_connection(FRAME_SIZE_ERROR)  # h2 would wait for all of it first
+                    self.fail(FRAME_SIZE_ERROR)
+                    return
                 stop = at + FRAME_HEADER_BYTES + length
                 if stop > end:
                     break
@@ -385,7 +387,7 @@ class H2Engine(Engine):
             return
         stream = H2Stream(self, event.stream_id)
         stream.method = head.method
-        stream.protocol = head.protocol
+        stream.expected = expected_body(head, b"")
         stream.head_received = True
         stream.remote_open = not end
         self.streams[event.stream_id] = stream
@@ -414,6 +416,7 @@ class H2Engine(Engine):
             self.malformed(stream)
             return
         stream.head_received = True
+        stream.expected = expected_body(head, stream.method)
         sink = stream.sink
         if end:
             self.remote_ended(stream)
@@ -424,6 +427,8 @@ class H2Engine(Engine):
         if stream is None:
             return
         try:
+            if stream.expected > 0:
+                raise MalformedField("the body is shorter than its content-length")
             fields = trailer_fields(to_fields(event.headers))
         except MalformedField:
             self.malformed(stream)
@@ -446,10 +451,15 @@ class H2Engine(Engine):
             return
         end = event.stream_ended is not None
         stream.received += event.flow_controlled_length
+        data = bytes(event.data)
+        if stream.expected >= 0:
+            stream.expected -= len(data)
+            if stream.expected < 0 or (end and stream.expected):
+                self.malformed(stream)
+                return
         sink = stream.sink
         if end:
             self.remote_ended(stream)
-        data = bytes(event.data)
         if data or end:
             if self.server:
                 sink.request_data(data, end)
