@@ -40,6 +40,12 @@ def test_low_bits_are_as_random_as_high_ones() -> None:
         assert abs(ones - 2_000) < 160, f"bit {bit} is set in {ones} of 4000 draws"  # five standard deviations
 
 
+def test_high_bits_follow_no_short_recurrence() -> None:
+    """Plain xorshift is linear: 64 of its bits foretell all others, and so would draws of two that follow one another."""
+    rng = Rng(11)
+    assert linear_complexity([rng.below(2) for _ in range(400)]) > 180  # random bits: about 200; xorshift32: 32
+
+
 def test_below_covers_its_range_and_never_leaves_it() -> None:
     rng = Rng(5)
     assert {rng.below(3) for _ in range(200)} == {0, 1, 2}
@@ -50,3 +56,23 @@ def test_below_covers_its_range_and_never_leaves_it() -> None:
 def chi_squared(counts: Counter[int], cells: int, total: int) -> float:
     expected = total / cells
     return sum((counts[cell] - expected) ** 2 / expected for cell in range(cells))
+
+
+def linear_complexity(bits: list[int]) -> int:
+    """Berlekamp-Massey over GF(2): the length of the shortest recurrence that gives `bits`."""
+    current, previous = [1], [1]
+    length, gap = 0, 1
+    for n in range(len(bits)):
+        discrepancy = sum(current[i] & bits[n - i] for i in range(min(length, len(current) - 1) + 1)) & 1
+        if not discrepancy:
+            gap += 1
+            continue
+        before = list(current)
+        current += [0] * (len(previous) + gap - len(current))
+        for i, bit in enumerate(previous):
+            current[i + gap] ^= bit
+        if 2 * length <= n:
+            length, previous, gap = n + 1 - length, before, 1
+        else:
+            gap += 1
+    return length
