@@ -154,6 +154,7 @@ class FileStore(Store):
         return [self._objects[key] for key in sorted(self._objects)]
 
     def watch(self, callback: Watcher) -> Callable[[], None]:
+        self._deliver()  # what happened before is not for this watcher
         self._watchers.append(callback)
 
         def end() -> None:

@@ -8,6 +8,7 @@ read them).  They are written beside their name and renamed into place, so a rea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -135,5 +136,6 @@ def write(path: Path, data: bytes, private: bool) -> None:
             os.close(descriptor)
         os.replace(temporary, path)
     except OSError as failure:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            temporary.unlink()
         raise StoreError(f"cannot write {path}: {failure.strerror or failure}") from failure
