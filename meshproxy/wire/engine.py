@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.wire.message import Field, Head
+from meshproxy.wire.native import mypyc_attr
 
 NO_FIELDS: Final[list[Field]] = []
 
@@ -51,6 +52,7 @@ INADEQUATE_SECURITY: Final = 0xC
 HTTP_1_1_REQUIRED: Final = 0xD
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Sink:
     """Receives what happens to one exchange.  Request events come from the downstream (server-role) stream, response
     events from the upstream (client-role) stream.  The default methods do nothing: `Sink()` swallows late events."""
@@ -96,6 +98,7 @@ class Sink:
 NULL_SINK: Final = Sink()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Stream:
     """One exchange on one connection, made by the engine.  `sink` is where its events go; the owner may replace it at
     any time (NULL_SINK to stop listening).
@@ -134,6 +137,7 @@ class Stream:
         raise NotImplementedError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Host:
     """The connection an engine lives in.  Subclassed by proxy/connection.py and, in tests, by a recorder."""
 
@@ -167,6 +171,7 @@ class Host:
         """The peer broke the protocol or a limit.  `reason` is a short fixed label (metric value), e.g. "h2_rapid_reset"."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
     """One side of one connection.
 
