@@ -1,0 +1,348 @@
+"""What a hostile peer may cost us (CVE-2023-44487, CVE-2025-8671, CVE-2024-27316, CVE-2019-9511 to -9518 ...), and for each
+limit a control: the traffic that looks like the attack and must pass.  Time is an argument here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from http2_harness import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    GET,
+    HEADERS,
+    PING,
+    POST,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Log,
+    Raw,
+    Recorder,
+    block,
+    frame,
+    literal,
+    request,
+    response,
+    settings,
+    take,
+)
+
+from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NULL_SINK, REFUSED_STREAM
+from meshproxy.wire.http2 import Http2Client, Http2Server
+from meshproxy.wire.limits import Limits
+
+
+def u32(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+def serve(limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
+    host = Recorder()
+    raw = Raw(Http2Server(host, limits or Limits()), *values)
+    raw.settle()
+    return raw, host
+
+
+def killed(raw: Raw, host: Recorder, label: str) -> bool:
+    """Whether the connection ended in the documented way; anything else than alive or that is a failure."""
+    if not raw.engine.closing:
+        assert raw.goaway() is None
+        return False
+    assert raw.goaway() == ENHANCE_YOUR_CALM
+    assert host.violations[-1] == label
+    assert raw.engine.active() == 0
+    return True
+
+
+def repeat(raw: Raw, times: int, step: Callable[[int], None]) -> int:
+    """How many steps were taken before the connection ended."""
+    for i in range(times):
+        step(i)
+        if raw.engine.closing:
+            return i
+    return times
+
+
+def test_rapid_reset_is_killed_before_a_thousand_requests_were_dispatched() -> None:
+    raw, host = serve()
+
+    def step(i: int) -> None:
+        raw.now = i * 1e-5
+        raw.send(frame(HEADERS, 5, 2 * i + 1, block(GET)) + frame(RST_STREAM, 0, 2 * i + 1, u32(CANCEL)))
+
+    repeat(raw, 20_000, step)
+    assert killed(raw, host, "h2_rapid_reset")
+    assert len(host.requests) == Limits().resets_burst + 1
+    assert all(seen.log.reset == (CANCEL, False) for seen in host.requests)
+
+
+def test_control_resets_at_the_rate_that_is_forgiven_go_on_for_ever() -> None:
+    raw, host = serve()
+
+    def step(i: int) -> None:
+        raw.now = i / Limits().resets_per_second
+        raw.send(frame(HEADERS, 5, 2 * i + 1, block(GET)) + frame(RST_STREAM, 0, 2 * i + 1, u32(CANCEL)))
+
+    repeat(raw, 3000, step)
+    assert not killed(raw, host, "h2_rapid_reset")
+
+
+def test_control_resets_after_the_response_cost_nothing() -> None:
+    raw, host = serve()
+
+    def step(i: int) -> None:
+        raw.headers(2 * i + 1, POST, end=False)
+        host.requests[-1].stream.send_head(response(), [], True)
+        raw.send(frame(RST_STREAM, 0, 2 * i + 1, u32(CANCEL)))
+
+    repeat(raw, 1000, step)
+    assert not killed(raw, host, "h2_rapid_reset")
+
+
+@pytest.mark.parametrize(
+    "provoke",
+    [
+        lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(0)),
+        lambda sid: frame(PRIORITY, 0, sid, bytes(4)),
+        lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(2**31 - 1)),
+        lambda sid: frame(DATA, 0, sid, b"x"),
+        lambda sid: frame(HEADERS, 5, sid, block(GET)),
+        lambda sid: frame(PRIORITY, 0, sid, u32(sid) + b"\0"),
+    ],
+    ids=["window update of 0", "short priority", "window overflow", "data after end", "headers after end", "own parent"],
+)
+def test_resets_that_the_peer_provokes_count_as_its_own(provoke: Callable[[int], bytes]) -> None:
+    raw, host = serve()
+    repeat(raw, 2000, lambda i: raw.send(frame(HEADERS, 5, 2 * i + 1, block(GET)) + provoke(2 * i + 1)))
+    assert killed(raw, host, "h2_rapid_reset")
+    assert len(host.requests) <= Limits().resets_burst + 1
+    assert all(seen.log.reset is not None for seen in host.requests)
+
+
+def test_malformed_requests_count_too() -> None:
+    raw, host = serve()
+    repeat(raw, 2000, lambda i: raw.headers(2 * i + 1, [*GET, (b"te", b"gzip")]))
+    assert killed(raw, host, "h2_rapid_reset")
+    assert host.requests == []
+
+
+def test_control_resets_of_our_own_will_are_not_held_against_the_peer() -> None:
+    raw, host = serve()
+
+    def step(i: int) -> None:
+        raw.headers(2 * i + 1)
+        host.requests[-1].stream.reset(REFUSED_STREAM)
+
+    repeat(raw, 1000, step)
+    assert not killed(raw, host, "h2_rapid_reset")
+
+
+def test_a_continuation_flood_is_killed_with_bounded_memory() -> None:
+    raw, host = serve()
+    raw.send(frame(HEADERS, 1, 1, block(GET)))
+    steps = repeat(raw, 1000, lambda i: raw.send(frame(CONTINUATION, 0, 1, literal(b"x", b"v" * 16000))))
+    assert steps == Limits().continuation_frames
+    assert killed(raw, host, "h2_continuation_flood")
+
+
+def test_empty_continuation_frames_are_counted_as_well() -> None:
+    raw, host = serve()
+    raw.send(frame(HEADERS, 1, 1, block(GET)))
+    repeat(raw, 1000, lambda i: raw.send(frame(CONTINUATION, 0, 1, b"")))
+    assert killed(raw, host, "h2_continuation_flood")
+
+
+def test_control_a_block_in_as_many_frames_as_the_limit_allows_is_served() -> None:
+    raw, host = serve()
+    data = block(GET)
+    raw.send(frame(HEADERS, 1, 1, data[:5]))
+    for i in range(Limits().continuation_frames - 1):
+        raw.send(frame(CONTINUATION, 0, 1, data[5 + i : 6 + i]))
+    raw.send(frame(CONTINUATION, END_HEADERS, 1, data[4 + Limits().continuation_frames :]))
+    assert not killed(raw, host, "h2_continuation_flood")
+    assert host.requests[0].head.path == b"/"
+
+
+FLOODS: dict[str, Callable[[int], bytes]] = {
+    "SETTINGS": lambda i: frame(SETTINGS, 0, 0),
+    "SETTINGS that change the window": lambda i: settings((4, 1000 + i % 2)),
+    "PING": lambda i: frame(PING, 0, 0, bytes(8)),
+    "PING acks": lambda i: frame(PING, 1, 0, bytes(8)),
+    "PRIORITY on idle streams": lambda i: frame(PRIORITY, 0, 2 * i + 3, bytes(5)),
+    "empty DATA": lambda i: frame(DATA, 0, 1),
+    "DATA of padding alone": lambda i: frame(DATA, 8, 1, b"\x03\0\0\0"),
+    "WINDOW_UPDATE": lambda i: frame(WINDOW_UPDATE, 0, 0, u32(1)),
+    "unknown frames": lambda i: frame(0xEE, 0, 0, b"x"),
+    "RST_STREAM of a closed stream": lambda i: frame(RST_STREAM, 0, 3, u32(8)),
+}
+
+
+@pytest.mark.parametrize("name", list(FLOODS))
+def test_frames_that_bring_nothing_are_limited(name: str) -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    raw.headers(3, GET)
+    host.requests[1].stream.reset(CANCEL)
+    steps = repeat(raw, 10_000, lambda i: raw.send(FLOODS[name](i)))
+    assert Limits().control_burst - 5 <= steps <= Limits().control_burst
+    assert killed(raw, host, "h2_control_flood")
+
+
+@pytest.mark.parametrize("name", list(FLOODS))
+def test_control_the_same_frames_between_useful_ones_pass(name: str) -> None:
+    limits = Limits()
+    limits.connection_window = 100 * 1024 * 1024
+    raw, host = serve(limits)
+    raw.headers(1, POST, end=False)
+    raw.headers(3, GET)
+    host.requests[1].stream.reset(CANCEL)
+
+    def step(i: int) -> None:
+        for j in range(100):
+            raw.send(FLOODS[name](100 * i + j))
+        raw.data(1, b"progress")
+
+    repeat(raw, 50, step)
+    assert not killed(raw, host, "h2_control_flood")
+
+
+def test_control_a_long_download_in_small_windows_is_progress() -> None:
+    raw, host = serve()
+    raw.headers(1, GET)
+    stream = host.requests[0].stream
+    stream.send_head(response(), [], False)
+    stream.send_data(bytes(200_000), True)
+    for _ in range(3000):
+        raw.send(frame(WINDOW_UPDATE, 0, 0, u32(50)) + frame(WINDOW_UPDATE, 0, 1, u32(50)))
+    assert not killed(raw, host, "h2_control_flood")
+
+
+def test_streams_refused_without_end_are_limited() -> None:
+    limits = Limits()
+    limits.streams = 1
+    raw, host = serve(limits)
+    repeat(raw, 5000, lambda i: raw.headers(2 * i + 1))
+    assert killed(raw, host, "h2_control_flood")
+    assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("frame_", [frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)], ids=["ping", "settings"])
+def test_acknowledgements_that_nobody_reads_are_bounded_even_beside_progress(frame_: bytes) -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    raw.engine.socket_blocked()
+
+    def step(i: int) -> None:
+        raw.send(frame_)
+        if i % 500 == 0:
+            raw.data(1, b"progress")
+
+    steps = repeat(raw, 50_000, step)
+    assert steps * 9 <= Limits().control_out_bytes
+    assert killed(raw, host, "h2_unread_acks")
+
+
+def test_control_acknowledgements_that_are_read_are_not_counted() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+
+    def step(i: int) -> None:
+        raw.engine.socket_blocked()
+        for _ in range(100):
+            raw.send(frame(PING, 0, 0, bytes(8)))
+        raw.data(1, b"progress")
+        raw.engine.socket_unblocked()
+
+    repeat(raw, 100, step)
+    assert not killed(raw, host, "h2_unread_acks")
+
+
+def test_tiny_data_to_a_reader_that_stands_still_is_limited() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.pause()
+    one = frame(DATA, 0, 1, b"x")
+    repeat(raw, 65, lambda i: raw.send(one * 1000))
+    assert killed(raw, host, "h2_tiny_data")
+
+
+def test_control_small_messages_to_a_reader_that_drains_go_on_for_ever() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.sink = NULL_SINK
+    one = frame(DATA, 0, 1, b"x" * 25)
+    repeat(raw, 200, lambda i: raw.send(one * 1000))
+    assert not killed(raw, host, "h2_tiny_data")
+
+
+def test_control_a_reader_that_pauses_now_and_then_may_get_small_messages() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.sink = NULL_SINK
+    one = frame(DATA, 0, 1, b"x" * 25)
+
+    def step(i: int) -> None:
+        host.requests[0].stream.pause()
+        raw.send(one * 1000)
+        host.requests[0].stream.resume()
+
+    repeat(raw, 200, step)
+    assert not killed(raw, host, "h2_tiny_data")
+
+
+def test_a_bomb_of_table_references_is_refused_and_the_connection_lives() -> None:
+    raw, host = serve()
+    raw.send(frame(HEADERS, 5, 1, block(GET) + b"\x40" + literal(b"x", b"")[1:]))
+    for sid in range(3, 103, 2):
+        raw.send(frame(HEADERS, 5, sid, block(GET) + b"\xbe" * 1500))
+    assert len(host.requests) == 1
+    assert host.violations == ["h2_head_too_large"] * 50
+    raw.headers(201)
+    assert len(host.requests) == 2
+
+
+def test_what_waits_for_a_stalled_stream_is_bounded_by_bytes_and_not_by_pieces() -> None:
+    raw, host = serve(None, (4, 0))  # the peer grants no window
+    raw.headers(1, GET)
+    stream = host.requests[0].stream
+    stream.send_head(response(), [], False)
+    for _ in range(65_535):
+        stream.send_data(b"x", False)
+    assert len(getattr(stream, "queue")) <= 65_535 // 1024 + 1  # noqa: B009
+    assert host.requests[0].log.names() == ["blocked"]
+
+
+def test_a_window_dribbled_open_sends_no_more_than_it_allows() -> None:
+    raw, host = serve(None, (4, 0))
+    raw.headers(1, GET)
+    stream = host.requests[0].stream
+    stream.send_head(response(), [], False)
+    stream.send_data(b"x" * 1000, True)
+    raw.read()
+    for _ in range(50):
+        raw.send(frame(WINDOW_UPDATE, 0, 1, u32(1)))
+        assert [len(payload) for kind, _, _, payload in raw.read() if kind == DATA] == [1]
+
+
+def test_a_server_that_floods_a_client_is_cut_off_too() -> None:
+    host = Recorder()
+    raw = Raw(Http2Client(host, Limits()))
+    stream = raw.engine.open()
+    stream.sink = log = Log()
+    stream.send_head(request(), [], True)
+    take(raw.engine)
+    repeat(raw, 5000, lambda i: raw.send(frame(PING, 0, 0, bytes(8))))
+    assert killed(raw, host, "h2_control_flood")
+    assert log.reset == (ENHANCE_YOUR_CALM, False)
+
+
+def test_resets_are_remembered_in_bounded_space() -> None:
+    raw, host = serve()
+    for i in range(2000):
+        raw.headers(2 * i + 1)
+        host.requests[-1].stream.reset(CANCEL)
+    assert len(getattr(raw.engine, "reset_ids")) <= 512  # noqa: B009
+    assert raw.engine.active() == 0
