@@ -207,15 +207,11 @@ class OpaqueServer(OpaqueEngine):
             return
         if not 200 <= head.status <= 299:
             if head.status >= 200:
-                self.close()
+                self.close()  # and with it the stream: the body of a refusal is for those who speak HTTP
             return
         self.granted = True
         if end:
             self.send_data(stream, b"", True)
-
-    def send_data(self, stream: OpaqueStream, data: bytes, end: bool) -> None:
-        if self.granted:  # the body of a refusal is for people who speak HTTP
-            super().send_data(stream, data, end)
 
     def data(self, stream: OpaqueStream, data: bytes, end: bool) -> None:
         stream.sink.request_data(data, end)

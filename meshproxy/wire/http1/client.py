@@ -227,7 +227,8 @@ class Http1Client(Http1Connection):
         self.writing = W_TUNNEL
         self.keep_alive = False
         self.host.on_goaway(NO_ERROR)
-        stream.sink.response_head(head, False)
+        if self.stream is stream:
+            stream.sink.response_head(head, False)
         if self.stream is not stream:
             return
         withheld = self.withheld
