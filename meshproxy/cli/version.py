@@ -17,8 +17,8 @@ from typing import Final
 
 import click
 
-# Packages that `make build` may compile (see pyproject.toml and setup.py); the rest always runs interpreted.
-DATA_PATH: Final = ("meshproxy.wire", "meshproxy.policy", "meshproxy.proxy")
+# Packages of which `make build` compiles all or some modules (see setup.py); the rest always runs interpreted.
+DATA_PATH: Final = ("meshproxy.wire", "meshproxy.policy", "meshproxy.proxy", "meshproxy.telemetry")
 DEPENDENCIES: Final = ("uvloop", "h2", "cryptography", "grpcio", "protobuf", "prometheus-client", "aiohttp")
 
 
@@ -32,7 +32,7 @@ class Build:
     stale: list[str]
 
     def __str__(self) -> str:
-        if not self.compiled:
+        if not self.compiled and not self.stale:
             return "interpreted"
         text = "compiled" if not self.interpreted else f"compiled ({self.interpreted} of {self.modules} modules interpreted)"
         return f"{text}, STALE" if self.stale else text
@@ -44,7 +44,8 @@ class Build:
 
 def inspect(package: str, directory: Path) -> Build:
     """Look at the files of a package.  Python takes an extension before a source of the same name, so a file is enough to
-    know.  A module of two lines (`__init__`) is never compiled and not counted."""
+    know.  A module of two lines (`__init__`) is never compiled and not counted.  An extension whose source is gone is stale
+    too: Python would still import it."""
     compiled = interpreted = 0
     stale = []
     for source in sorted(directory.rglob("*.py")):
@@ -56,6 +57,10 @@ def inspect(package: str, directory: Path) -> Build:
             continue
         compiled += 1
         if max(extension.stat().st_mtime_ns for extension in extensions) < source.stat().st_mtime_ns:
+            stale.append(str(source.relative_to(directory.parent)))
+    for extension in sorted(directory.rglob("*.so")):
+        source = extension.parent / f"{extension.name.partition('.')[0]}.py"
+        if not source.exists():
             stale.append(str(source.relative_to(directory.parent)))
     return Build(package, compiled, interpreted, stale)
 

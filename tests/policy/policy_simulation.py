@@ -14,13 +14,17 @@ from meshproxy.policy.balancer import PEAK_EWMA, Load, Target, pick
 from meshproxy.policy.random import Rng
 
 
-class Replica(Target):
-    """Takes `service_s` on average (exponential), serves `servers` requests at once, fails a share of them in `failure_s`."""
+class Replica:
+    """Takes `service_s` on average (exponential), serves `servers` requests at once, fails a share of them in `failure_s`.
+
+    Has a Target and is none: a compiled class cannot be extended by an interpreted one.
+    """
 
     def __init__(
         self, name: str, now: float, service_s: float, *, servers: int = 8, failing: float = 0.0, failure_s: float = 1e-6
     ) -> None:
-        super().__init__(Load(now))
+        self.target = Target(Load(now))
+        self.load = self.target.load
         self.name = name
         self.service_s = service_s
         self.servers = servers
@@ -36,6 +40,7 @@ class Simulation:
 
     def __init__(self, replicas: list[Replica], rate: float, seed: int, policy: int = PEAK_EWMA) -> None:
         self.replicas = replicas
+        self.targets = [replica.target for replica in replicas]
         self.rate = rate
         self.rng = Rng(seed)  # of the balancer
         self.dice = Rng(seed + 1_000_003)  # of the world
@@ -71,8 +76,11 @@ class Simulation:
 
     def arrive(self) -> None:
         self.at(self.pause(), self.arrive)
-        replica = pick(self.replicas, self.rng, self.now, None, self.policy)
-        assert replica is not None
+        if len(self.targets) != len(self.replicas):
+            self.targets = [replica.target for replica in self.replicas]
+        chosen = pick(self.targets, self.rng, self.now, None, self.policy)
+        assert chosen is not None
+        replica = self.replicas[self.targets.index(chosen)]
         replica.load.start(self.now)
         replica.most_pending = max(replica.most_pending, replica.load.pending)
         self.shares[replica.name] += 1

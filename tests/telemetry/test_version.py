@@ -42,6 +42,12 @@ def test_an_extension_older_than_its_source_is_stale(tmp_path: Path) -> None:
     assert str(build) == "compiled, STALE"
 
 
+def test_an_extension_whose_source_is_gone_is_stale(tmp_path: Path) -> None:
+    build = inspect("p", package(tmp_path, ("a.py", 1), ("gone.cpython-311-x86_64-linux-gnu.so", 4)))
+    assert build.stale == ["data_path/gone.py"]
+    assert "STALE" in str(build)
+
+
 def test_the_command_tells_versions_and_each_package_of_the_data_path() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "meshproxy", "version", "-o", "json"], capture_output=True, text=True, timeout=60, check=False
