@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from control.canary import machine, objects
 from control.canary.act import Actor, TargetChanged
+from control.canary.analysis import Measurement
 from control.canary.commands import Commands
 from control.canary.facts import collect
 from control.canary.metrics import CanaryMetrics
@@ -131,7 +132,7 @@ class Controller:
         try:
             spec = parse(obj)
         except SpecError as error:
-            await self._actor.report(key, None, status, machine.invalid(status, name, str(error), now))
+            await self._invalid(key, job, status, str(error), now)
             return
         job.spec = spec
         if due:
@@ -139,15 +140,13 @@ class Controller:
         first = targets.get(_target_key(spec))
         if first not in (None, key):
             text = f"{spec.full_target} is already the target of Canary {first.name}.{first.namespace}" if first else ""
-            await self._actor.report(key, None, status, machine.invalid(status, name, text, now))
+            await self._invalid(key, job, status, text, now)
             return
         self.metrics.seen(spec, status)
-        measurements = {}
+        measurements: dict[Metric, Measurement] = {}
         if due and machine.measures(spec, status):
             for metric in dict.fromkeys(spec.metrics):
-                asked = time.perf_counter()
-                measurements[metric] = await self._source.measure(self._query(spec, metric))
-                self.metrics.analysed(spec, metric.name, time.perf_counter() - asked)
+                measurements[metric] = await self._measure(spec, metric)
         facts = collect(
             self._store,
             spec,
@@ -164,11 +163,26 @@ class Controller:
         self.metrics.seen(spec, decision.status)
         self.metrics.ticked(spec, time.perf_counter() - begun, decision.finished)
 
-    # -- what the loop knows
+    async def _measure(self, spec: CanarySpec, metric: Metric) -> Measurement:
+        asked = time.perf_counter()
+        try:
+            return await self._source.measure(Query(metric.name, _subject(spec), metric.interval_s))
+        except Exception as error:  # noqa: BLE001  # whatever broke: not to know is a failed check, counted, so that it cannot hang a release
+            self.metrics.error(error)
+            log.warning("canary %s: %s of %s: %s", spec.full_name, type(error).__name__, metric.name, error)
+            return Measurement(error=True, reason=f"{type(error).__name__}: {error}")
+        finally:
+            self.metrics.analysed(spec, metric.name, time.perf_counter() - asked)
 
-    @staticmethod
-    def _query(spec: CanarySpec, metric: Metric) -> Query:
-        return Query(metric.name, _subject(spec), metric.interval_s)
+    async def _invalid(self, key: Key, job: _Job, status: Status, text: str, now: float) -> None:
+        """Say it once, on the object; look again when it changes (or after a while: another's object may have)."""
+        job.due = now + IDLE_S
+        decision = machine.invalid(status, f"{key.name}.{key.namespace}", text, now)
+        if decision.status != status:
+            log.warning("canary %s.%s: %s", key.name, key.namespace, text)
+            await self._actor.report(key, None, status, decision)
+
+    # -- what the loop knows
 
     def _watch_metrics(self, canaries: Sequence[Object]) -> None:
         """The source gathers for releases that run, and rests otherwise."""

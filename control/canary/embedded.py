@@ -40,6 +40,8 @@ STALE_S = 5.0  # a pod not heard of for this long has no present numbers
 MAX_PODS = 500  # scraped in one round; more is not "embedded", use Prometheus
 MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
 CONCURRENCY = 16
+PATH = "/metrics?" + "&".join(f"name[]={family}" for family in ("response_total", "response_latency_ms"))
+ANNOTATION_TERMINATING = "meshproxy.dev/terminating-since"  # the embedded runtime's metadata.deletionTimestamp
 
 PodKey = tuple[str, str]  # namespace, name
 
@@ -159,7 +161,7 @@ class EmbeddedSource(MetricSource):
     async def _scrape_pod(self, session: aiohttp.ClientSession, pod: Object) -> None:
         key = pod_key(pod)
         try:
-            async with session.get(f"http://{self._address(pod)}/metrics") as answer:
+            async with session.get(f"http://{self._address(pod)}{PATH}") as answer:
                 if answer.status != 200:
                     raise aiohttp.ClientError(f"HTTP {answer.status}")
                 page = await answer.content.read(MAX_PAGE_BYTES)
@@ -204,9 +206,10 @@ def is_of(pod: Mapping[str, Any], subject: Subject) -> bool:
 
 def _is_meshed(pod: Mapping[str, Any]) -> bool:
     metadata = pod["metadata"]
-    if metadata.get("deletionTimestamp") or not (pod.get("status") or {}).get("podIP"):
+    annotations = metadata.get("annotations") or {}
+    if metadata.get("deletionTimestamp") or ANNOTATION_TERMINATING in annotations:
         return False
-    return (metadata.get("annotations") or {}).get(ANNOTATION_PROXY) == "true"
+    return bool((pod.get("status") or {}).get("podIP")) and annotations.get(ANNOTATION_PROXY) == "true"
 
 
 def _born(pod: Mapping[str, Any]) -> float:

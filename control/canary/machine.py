@@ -173,8 +173,11 @@ class _Tick:
             self.status = self.status.without_condition(ACCEPTED)
             return
         text = "; ".join(self.spec.refused)
-        self.status = self.status.with_condition(ACCEPTED, "False", "Unsupported", text, self.now)
-        self._stop_warning(f"Canary {self.spec.full_name} is not run: {text}")
+        before = self.status
+        self.status = before.with_condition(ACCEPTED, "False", "Unsupported", text, self.now)
+        if self.status != before:
+            self._warn(f"Canary {self.spec.full_name} is not run: {text}")
+        raise _Stop
 
     # -- what must exist before anything can be released
 

@@ -56,10 +56,10 @@ def service() -> Object:
 class Cluster:
     """User's directory, state directory, and the stores of the canary controller and of the runtime."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, state: Path | None = None) -> None:
         self.now = START
         self.user = path / "manifests"
-        self.state = path / "state"
+        self.state = state or path / "state"
         self.user.mkdir(exist_ok=True)
         self.measurements = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(12.0, 50)}
         self.open()

@@ -1,0 +1,361 @@
+"""`meshproxy canary`: watch and steer releases.
+
+    status   read Canary objects                   history   read the decisions kept beside them
+    approve pause resume abort promote             write one annotation on the Canary, as manager "cli"
+
+Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  An order names the revision and
+the time (control/canary/commands.py), so it never steers a later release.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshproxy.cli.common import (
+    age,
+    columns,
+    dump,
+    fail,
+    find_mesh,
+    mesh_option,
+    namespace_options,
+    open_store,
+    output_option,
+    repeat,
+    watch_option,
+)
+
+if TYPE_CHECKING:
+    from control.canary.status import Status
+    from control.store.store import Object, Store
+
+POLL_S = 0.2  # how often --wait looks: well below the shortest interval of a release, 1 s
+
+
+@click.group()
+def command() -> None:
+    """Watch and steer releases.
+
+    \b
+    meshproxy canary status -n shop              where every release is
+    meshproxy canary status catalogue -n shop --wait succeeded --timeout 5m
+    meshproxy canary pause catalogue -n shop     hold the weight (checks go on); resume lets go
+    meshproxy canary history catalogue -n shop   every decision, and the numbers it was made on
+    """
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    from control.canary.spec import SpecError, duration
+
+    try:
+        return duration(value, "--timeout", 0.0)
+    except SpecError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@command.command()
+@click.argument("name", required=False)
+@mesh_option
+@namespace_options
+@output_option
+@watch_option
+@click.option("--wait", "wanted", metavar="PHASE", help="Wait until the release of what the target now says is in PHASE.")
+@click.option("--timeout", default="5m", show_default=True, callback=_seconds, help="How long --wait waits.")
+def status(
+    name: str | None, mesh: str | None, namespace: str | None, output: str, watch: bool, wanted: str | None, timeout: float
+) -> None:
+    """Show where releases are.
+
+    With --wait the exit status is 0 once NAME is in PHASE (initialized, succeeded, failed ...), and 1 when it ended otherwise
+    or the time is over: `meshproxy canary status NAME --wait succeeded && echo released`.
+    """
+    store = open_store(find_mesh(mesh, down_too=wanted is None))
+
+    def once() -> str:
+        _refresh(store)
+        found = _canaries(store, namespace, name)
+        if output in ("json", "yaml"):
+            return dump(found, output, single=name is not None)
+        return _table(found, wide=output == "wide", everywhere=namespace is None)
+
+    if wanted is None:
+        repeat(once, watch=watch, changed=lambda: _marks(store, namespace, name))
+        return
+    if name is None or namespace is None:
+        raise click.UsageError("--wait needs one release: NAME, and -n NS rather than -A")
+    reached = _wait(store, namespace, name, wanted, timeout)
+    click.echo(once())
+    if not reached:
+        raise SystemExit(1)
+
+
+def _wait(store: Store, namespace: str, name: str, wanted: str, timeout: float) -> bool:
+    from control.canary.status import Phase
+
+    phases = {phase.value.lower(): phase for phase in Phase if phase}
+    if wanted.lower() not in phases:
+        raise click.UsageError(f"--wait: {wanted!r} is no phase; expected one of {', '.join(sorted(phases))}")
+    goal = phases[wanted.lower()]
+    ends = {Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED}
+    deadline = time.monotonic() + timeout
+    while True:
+        _refresh(store)
+        found = _canaries(store, namespace, name)[0]
+        now = _status(found)
+        current = _is_about_the_present(store, found, now)
+        if now.phase is goal and (current or goal not in ends):
+            return True
+        if current and now.phase is Phase.FAILED:
+            click.echo(f"{name}.{namespace} failed", err=True)
+            return False
+        if time.monotonic() >= deadline:
+            click.echo(f"{name}.{namespace} is {now.phase or 'new'}, not {goal.value}, after {timeout:g} s", err=True)
+            return False
+        time.sleep(POLL_S)
+
+
+def _is_about_the_present(store: Store, canary: Object, now: Status) -> bool:
+    """Does the status speak of what the target says now, and not of an earlier release?"""
+    from control.canary import objects
+    from control.store.store import Key
+
+    target = store.get(Key("apps", "Deployment", canary["metadata"]["namespace"], canary["spec"]["targetRef"]["name"]))
+    return target is not None and objects.revision(target) == now.last_applied
+
+
+@command.command()
+@click.argument("name")
+@mesh_option
+@namespace_options
+@output_option
+def history(name: str, mesh: str | None, namespace: str | None, output: str) -> None:
+    """Show the decisions about a release, oldest first, with the numbers they were made on (the last hundred)."""
+    from control.canary.history import decisions, policy_key
+
+    store = open_store(find_mesh(mesh, down_too=True))
+    canary = _one(store, namespace, name)
+    found = decisions(store.get(policy_key(canary["metadata"]["namespace"], name)))
+    if output in ("json", "yaml"):
+        click.echo(dump(found, output))
+        return
+    if not found:
+        click.echo(f"Nothing has been decided about {name} yet.", err=True)
+        return
+    header = ["TIME", "PHASE", "WEIGHT", "FAILED", "REVISION", "MESSAGE", "CHECKS"]
+    rows = [
+        [
+            entry["time"],
+            entry["phase"],
+            entry["canaryWeight"],
+            entry["failedChecks"],
+            entry["revision"][:8],
+            entry["message"],
+            ", ".join(_said(check) for check in entry.get("checks") or ()),
+        ]
+        for entry in found
+    ]
+    click.echo(columns(header, rows))
+
+
+def _said(check: Object) -> str:
+    value = check.get("value")
+    seen = "no data" if value is None else f"{value:g}"
+    requests = f" of {check['requests']:g} requests" if "requests" in check else ""
+    return f"{check['metric']} {seen}{requests}"
+
+
+# ---------------------------------------------------------------- steering
+
+
+def _verb(name: str, help: str) -> Callable[[Callable[[Object, Status], dict[str, str]]], click.Command]:
+    """A verb that writes annotations: the function gives them, or raises `fail` where that makes no sense."""
+
+    def make(function: Callable[[Object, Status], dict[str, str]]) -> click.Command:
+        @command.command(name, help=help)
+        @click.argument("name")
+        @mesh_option
+        @namespace_options
+        def verb(name: str, mesh: str | None, namespace: str | None) -> None:
+            store = open_store(find_mesh(mesh))
+            canary = _one(store, namespace, name)
+            _write(store, canary, function(canary, _status(canary)))
+            click.echo(f"canary.flagger.app/{name} {function.__name__.lstrip('_')}")
+
+        return verb
+
+    return make
+
+
+@_verb("pause", "Hold the weight of a release where it is.  Checks go on: a bad release is still rolled back.")
+def _paused(canary: Object, now: Status) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PAUSE
+
+    return {ANNOTATION_PAUSE: "true"}
+
+
+@_verb("resume", "Let a paused release go on.")
+def _resumed(canary: Object, now: Status) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PAUSE
+
+    return {ANNOTATION_PAUSE: "false"}
+
+
+@_verb("abort", "Roll a running release back now.")
+def _aborting(canary: Object, now: Status) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_ABORT
+    from control.canary.status import ANALYSED, Phase
+
+    _need(canary, now, now.phase in (Phase.WAITING, *ANALYSED), "there is no release to abort")
+    return {ANNOTATION_ABORT: _order(now)}
+
+
+@_verb("promote", "Promote a running release now, skipping the rest of its analysis.")
+def _promoting(canary: Object, now: Status) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PROMOTE
+    from control.canary.status import ANALYSED, Phase
+
+    retry = now.phase is Phase.FAILED and now.canary_weight == 100
+    _need(canary, now, retry or now.phase in (Phase.WAITING, *ANALYSED), "there is no release to promote")
+    return {ANNOTATION_PROMOTE: _order(now)}
+
+
+@_verb("approve", "Open the gate a release waits at (gates: annotation meshproxy.dev/confirm on the Canary).")
+def _approved(canary: Object, now: Status) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_APPROVE, ANNOTATION_CONFIRM
+    from control.canary.status import Phase
+
+    gates = canary["metadata"].get("annotations", {}).get(ANNOTATION_CONFIRM, "")
+    gate = {Phase.WAITING: "rollout", Phase.WAITING_PROMOTION: "promotion"}.get(now.phase, "")
+    if now.phase is Phase.PROGRESSING and "traffic-increase" in gates:
+        gate = f"traffic-increase/{now.canary_weight}"
+    _need(canary, now, bool(gate), "it waits at no gate")
+    return {ANNOTATION_APPROVE: _order(now, gate)}
+
+
+def _order(now: Status, gate: str = "") -> str:
+    from control.canary.commands import Command
+
+    return str(Command(now.last_applied, time.time(), gate))
+
+
+def _need(canary: Object, now: Status, possible: bool, why_not: str) -> None:
+    if not possible:
+        raise fail(f"canary {canary['metadata']['name']} is {now.phase or 'new'}: {why_not}")
+
+
+def _write(store: Store, canary: Object, annotations: dict[str, str]) -> None:
+    """Apply annotations, keeping those the command line wrote before: what an apply no longer names is dropped."""
+    import asyncio
+
+    from control.canary.commands import ANNOTATION_ABORT, ANNOTATION_APPROVE, ANNOTATION_PAUSE, ANNOTATION_PROMOTE
+    from control.store.store import StoreError
+
+    ours = (ANNOTATION_ABORT, ANNOTATION_APPROVE, ANNOTATION_PAUSE, ANNOTATION_PROMOTE)
+    present = canary["metadata"].get("annotations") or {}
+    kept = {name: present[name] for name in ours if name in present}
+    metadata = {
+        "name": canary["metadata"]["name"],
+        "namespace": canary["metadata"]["namespace"],
+        "annotations": {**kept, **annotations},
+    }
+    try:
+        asyncio.run(_apply(store, {"apiVersion": canary["apiVersion"], "kind": canary["kind"], "metadata": metadata}))
+    except StoreError as error:
+        raise fail(str(error)) from None
+
+
+async def _apply(store: Store, obj: Object) -> None:
+    await store.apply(obj)
+
+
+# ---------------------------------------------------------------- objects
+
+
+def _refresh(store: Store) -> None:
+    from control.store.files import FileStore
+
+    if isinstance(store, FileStore):
+        store.refresh()
+
+
+def _canaries(store: Store, namespace: str | None, name: str | None) -> list[Object]:
+    found = store.list("flagger.app", "Canary", namespace)
+    if name is None:
+        return list(found)
+    named = [obj for obj in found if obj["metadata"]["name"] == name]
+    if not named:
+        where = f"in namespace {namespace}" if namespace else "in any namespace"
+        others = sorted(
+            {f"{o['metadata']['name']} -n {o['metadata']['namespace']}" for o in store.list("flagger.app", "Canary")}
+        )
+        raise fail(f"no canary {name} {where}" + (f"; there is {', '.join(others)}" if others else "; there are none at all"))
+    return named
+
+
+def _one(store: Store, namespace: str | None, name: str) -> Object:
+    found = _canaries(store, namespace, name)
+    if len(found) > 1:
+        namespaces = ", ".join(obj["metadata"]["namespace"] for obj in found)
+        raise fail(f"several canaries are called {name}; choose one with -n: {namespaces}")
+    return found[0]
+
+
+def _status(canary: Object) -> Status:
+    from control.canary.status import Status
+
+    try:
+        return Status.of(canary.get("status"))
+    except ValueError as error:
+        raise fail(str(error)) from None
+
+
+def _marks(store: Store, namespace: str | None, name: str | None) -> Sequence[Any]:
+    _refresh(store)
+    return [obj["metadata"]["resourceVersion"] for obj in _canaries(store, namespace, name)]
+
+
+def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:
+    header = [*(["NAMESPACE"] if everywhere else []), "NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION"]
+    if wide:
+        header += ["TARGET", "INTERVAL", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT", "PAUSED", "MESSAGE"]
+    rows = []
+    for obj in canaries:
+        now, spec, metadata = obj.get("status") or {}, obj.get("spec") or {}, obj["metadata"]
+        row: list[object] = [metadata["namespace"]] if everywhere else []
+        row += [
+            metadata["name"],
+            now.get("phase") or "<none>",
+            now.get("canaryWeight", 0),
+            now.get("failedChecks", 0),
+            f"{age(now.get('lastTransitionTime'))} ago" if now.get("lastTransitionTime") else "<none>",
+        ]
+        if wide:
+            row += _details(spec, metadata, now)
+        rows.append(row)
+    if not rows:
+        return "No canaries found." if everywhere else "No canaries found in this namespace (-A shows all)."
+    return columns(header, rows)
+
+
+def _details(spec: Object, metadata: Object, now: Object) -> list[object]:
+    from control.canary.commands import Commands
+
+    analysis = spec.get("analysis") or {}
+    conditions = now.get("conditions") or ()
+    refused = [c["message"] for c in conditions if c.get("type") == "Accepted"]
+    return [
+        (spec.get("targetRef") or {}).get("name", ""),
+        analysis.get("interval", "60s"),
+        analysis.get("stepWeight", ""),
+        ",".join(str(step) for step in analysis.get("stepWeights") or ()),
+        analysis.get("maxWeight", ""),
+        "yes" if Commands.of(metadata.get("annotations") or {}).pause else "",
+        *(refused or [c["message"] for c in conditions if c.get("type") == "Promoted"] or [""])[:1],
+    ]

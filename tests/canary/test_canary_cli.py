@@ -1,0 +1,188 @@
+"""`meshproxy canary` on the state of a mesh: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from canary_cluster import CANARY, Cluster, deployment
+from click.testing import CliRunner, Result
+
+from control.canary.analysis import Measurement
+from control.canary.commands import Commands
+from control.canary.spec import DURATION, SUCCESS_RATE
+from control.canary.status import Phase
+from control.runtime.layout import Layout, MeshInfo
+from control.runtime.meshes import start_time, write_info
+from meshproxy.cli import main
+
+
+class Shell:
+    """A mesh that is up (this process stands for its supervisor) and a way to type commands at it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def run(self, *words: str, code: int = 0) -> Result:
+        with ThreadPoolExecutor(1) as thread:  # a verb starts an event loop of its own
+            result = thread.submit(CliRunner().invoke, main, ["canary", *words]).result()
+        assert result.exit_code == code, result.output
+        self.cluster.refresh()
+        return result
+
+    def commands(self) -> Commands:
+        return Commands.of(self.cluster.store.get(CANARY)["metadata"].get("annotations") or {})
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.setenv("MESHPROXY_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MESHPROXY_NAME", raising=False)
+    layout = Layout.of("default")
+    layout.objects.mkdir(parents=True)
+    pid = os.getpid()
+    info = MeshInfo("default", str(tmp_path), "127.83.4", "t", "g:1", "c:1", "c:2", pid, start_time(pid), time.time())
+    write_info(layout, info)
+    cluster = Cluster(tmp_path, layout.objects)
+    cluster.now = time.time() - 3600
+    yield Shell(cluster)
+    cluster.store.close()
+
+
+async def released(shell: Shell, ticks: int = 3, **canary) -> None:
+    """Initialised, v2 applied, and some ticks into its release."""
+    cluster = shell.cluster
+    cluster.begin(**canary)
+    await cluster.roll_out()
+    for _ in range(2):
+        await cluster.tick()
+    cluster.write(deployment("v2"))
+    for _ in range(ticks):
+        await cluster.tick()
+
+
+async def test_status_shows_phase_weight_and_failed_checks(shell):
+    await released(shell)
+    lines = shell.run("status", "-n", "test").output.splitlines()
+    assert lines[0].split() == ["NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION"]
+    assert lines[1].split()[:4] == ["podinfo", "Progressing", "20", "0"]
+    assert shell.run("status", "-A").output.splitlines()[1].split()[:3] == ["test", "podinfo", "Progressing"]
+    assert "New revision detected, progressing canary analysis." in shell.run("status", "-A", "-o", "wide").output
+    assert json.loads(shell.run("status", "podinfo", "-n", "test", "-o", "json").output)["status"]["canaryWeight"] == 20
+    assert yaml.safe_load(shell.run("status", "-n", "test", "-o", "yaml").output)["kind"] == "List"
+    assert "-A shows all" in shell.run("status").output
+
+
+async def test_status_wide_says_why_a_canary_is_refused(shell):
+    shell.cluster.begin(analysis={"webhooks": [{"name": "load", "type": "rollout", "url": "http://x/"}]})
+    await shell.cluster.roll_out()
+    await shell.cluster.tick()
+    assert "webhooks (load) are not supported yet" in shell.run("status", "-n", "test", "-o", "wide").output
+
+
+async def test_a_name_that_does_not_exist_ends_with_1_and_says_what_does(shell):
+    await released(shell)
+    assert "there is podinfo -n test" in shell.run("status", "podinfo", code=1).output
+
+
+async def test_wait_ends_with_0_when_the_phase_is_reached_and_with_1_otherwise(shell):
+    await released(shell)
+    wait = ("status", "podinfo", "-n", "test", "--timeout", "1ms", "--wait")
+    shell.run(*wait, "progressing")
+    assert "is Progressing, not Succeeded" in shell.run(*wait, "succeeded", code=1).output
+    while shell.cluster.status().phase is not Phase.SUCCEEDED:
+        await shell.cluster.tick()
+    shell.run(*wait, "succeeded")
+    shell.cluster.write(deployment("v3"))
+    # Still "Succeeded", but of v2: the release of v3 has not begun.
+    shell.run(*wait, "succeeded", code=1)
+    shell.cluster.measurements = {SUCCESS_RATE: Measurement(0.0, 5), DURATION: Measurement(1.0, 5)}
+    while shell.cluster.status().phase is not Phase.FAILED:
+        await shell.cluster.tick()
+    assert "podinfo.test failed" in shell.run("status", "podinfo", "-n", "test", "--wait", "succeeded", code=1).output
+    shell.run(*wait, "failed")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--wait", "succeeded"),
+        ("status", "podinfo", "-n", "test", "--wait", "done"),
+        ("status", "podinfo", "--timeout", "soon"),
+    ],
+)
+async def test_misuse_ends_with_2(shell, words):
+    await released(shell)
+    shell.run(*words, code=2)
+
+
+async def test_pause_holds_the_release_and_resume_lets_it_go_on(shell):
+    await released(shell)
+    assert shell.run("pause", "podinfo", "-n", "test").output == "canary.flagger.app/podinfo paused\n"
+    await shell.cluster.tick()
+    assert shell.cluster.status().canary_weight == 20
+    shell.run("resume", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    assert shell.cluster.status().canary_weight == 30
+
+
+async def test_abort_rolls_back_and_there_is_nothing_to_abort_after_that(shell):
+    await released(shell)
+    shell.run("abort", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    assert shell.cluster.status().phase is Phase.FAILED
+    assert "podinfo is Failed: there is no release to abort" in shell.run("abort", "podinfo", "-n", "test", code=1).output
+
+
+async def test_promote_skips_the_rest(shell):
+    await released(shell)
+    shell.run("promote", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    assert shell.cluster.status().phase is Phase.PROMOTING
+
+
+async def test_approve_opens_the_gate_the_release_waits_at_and_only_that(shell):
+    await released(shell, annotations={"meshproxy.dev/confirm": "rollout,traffic-increase"})
+    assert shell.cluster.status().phase is Phase.WAITING
+    shell.run("approve", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    await shell.cluster.tick()
+    assert (shell.cluster.status().phase, shell.cluster.status().canary_weight) == (Phase.PROGRESSING, 0)
+    for weight in (10, 20):
+        shell.run("approve", "podinfo", "-n", "test")
+        await shell.cluster.tick()
+        await shell.cluster.tick()
+        assert shell.cluster.status().canary_weight == weight
+
+
+async def test_approve_without_a_gate_is_refused(shell):
+    await released(shell)
+    assert "it waits at no gate" in shell.run("approve", "podinfo", "-n", "test", code=1).output
+
+
+async def test_one_order_does_not_erase_another(shell):
+    await released(shell)
+    shell.run("pause", "podinfo", "-n", "test")
+    shell.run("abort", "podinfo", "-n", "test")
+    orders = shell.commands()
+    assert orders.pause
+    assert orders.abort is not None
+
+
+async def test_history_shows_every_decision_with_its_numbers(shell):
+    await released(shell)
+    shell.cluster.measurements = {SUCCESS_RATE: Measurement(75.0, 40), DURATION: Measurement(1.0, 40)}
+    await shell.cluster.tick()
+    lines = shell.run("history", "podinfo", "-n", "test").output.splitlines()
+    assert lines[0].split() == ["TIME", "PHASE", "WEIGHT", "FAILED", "REVISION", "MESSAGE", "CHECKS"]
+    assert "Initialization done! podinfo.test" in lines[1]
+    assert "Halt podinfo.test advancement success rate 75.00% < 99%" in lines[-1]
+    assert "request-success-rate 75 of 40 requests" in lines[-1]
+    items = json.loads(shell.run("history", "podinfo", "-n", "test", "-o", "json").output)["items"]
+    assert items[-1]["failedChecks"] == 1

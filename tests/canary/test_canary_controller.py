@@ -1,0 +1,232 @@
+"""The loop over real files: when it ticks, what it survives, what it tells Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+
+from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, deployment, service
+from canary_plays import canary_object
+from prometheus_client import CollectorRegistry, generate_latest
+
+from control.canary.analysis import Measurement
+from control.canary.commands import ANNOTATION_ABORT, Command
+from control.canary.controller import Controller
+from control.canary.source import MetricSource, Query, Subject
+from control.canary.spec import DURATION, SUCCESS_RATE
+from control.canary.status import Phase
+from control.store.store import Key
+
+
+class Numbers(MetricSource):
+    """A source that says what it is told to; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.says = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(12.0, 50)}
+        self.queries: list[Query] = []
+        self.watched: frozenset[Subject] = frozenset()
+
+    async def measure(self, query: Query) -> Measurement:
+        self.queries.append(query)
+        return self.says[query.metric]
+
+    def watch(self, subjects) -> None:
+        self.watched = frozenset(subjects)
+
+
+async def stepper(cluster: Cluster, source: Numbers) -> Controller:
+    await cluster.roll_out()
+    return Controller(cluster.store, source, clock=lambda: cluster.now)
+
+
+async def step(cluster: Cluster, controller: Controller, times: int = 1) -> None:
+    for _ in range(times):
+        next_due = await controller.step(cluster.now)
+        assert next_due > cluster.now
+        cluster.now = next_due
+        await cluster.roll_out()
+
+
+async def test_a_release_from_the_first_manifest_to_success(cluster):
+    cluster.begin()
+    source = Numbers()
+    controller = await stepper(cluster, source)
+    await step(cluster, controller, 2)
+    assert cluster.status().phase is Phase.INITIALIZED
+    assert source.watched == frozenset()
+    cluster.write(deployment("v2"))
+    await step(cluster, controller)
+    assert source.watched == {Subject("test", "podinfo", "podinfo-canary")}
+    await step(cluster, controller, 8)
+    assert cluster.status().phase is Phase.SUCCEEDED
+    assert cluster.image(PRIMARY) == "podinfo:v2"
+    assert source.watched == frozenset()
+    assert {(query.metric, query.window_s) for query in source.queries} == {(SUCCESS_RATE, 60.0), (DURATION, 30.0)}
+    messages = [event["message"] for event in cluster.store.events(CANARY)]
+    for text in ("Initialization done!", "New revision detected! Scaling up", "canary weight 50", "Promotion completed!"):
+        assert any(text in message for message in messages)
+
+
+async def test_ticks_come_at_the_interval_and_not_more_often(cluster):
+    cluster.begin()
+    source = Numbers()
+    controller = await stepper(cluster, source)
+    await step(cluster, controller, 2)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller, 2)
+    assert cluster.status().canary_weight == 10
+    for _ in range(9):
+        cluster.now += 1
+        cluster.now -= 1
+        await controller.step(cluster.now - 1)
+    assert cluster.status().canary_weight == 10
+    await controller.step(cluster.now)
+    assert cluster.status().canary_weight == 20
+
+
+async def test_intervals_below_a_second_become_one(cluster):
+    cluster.begin(analysis={"interval": "100ms"})
+    controller = await stepper(cluster, Numbers())
+    assert await controller.step(cluster.now) == cluster.now + 1.0
+
+
+async def test_a_canary_that_cannot_be_read_says_why_and_the_others_go_on(cluster):
+    cluster.begin()
+    bad = canary_object({"stepWeight": 10})
+    bad["metadata"]["name"] = "another"
+    bad["spec"]["targetRef"]["name"] = "other"
+    bad["metadata"]["annotations"] = {"meshproxy.dev/confirm": "lunch"}
+    cluster.write(bad)
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    assert cluster.status().phase is Phase.INITIALIZED
+    conditions = cluster.store.get(Key("flagger.app", "Canary", "test", "another"))["status"]["conditions"]
+    assert [(c["type"], c["status"], c["reason"]) for c in conditions] == [("Accepted", "False", "Invalid")]
+    assert "'lunch' is no gate" in conditions[0]["message"]
+
+
+async def test_a_second_canary_on_the_same_target_is_not_run(cluster):
+    cluster.begin()
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    second = canary_object()
+    second["metadata"]["name"] = "aaa"
+    cluster.write(second)
+    await step(cluster, controller)
+    other = cluster.store.get(Key("flagger.app", "Canary", "test", "aaa"))
+    assert "podinfo.test is already the target of Canary podinfo.test" in other["status"]["conditions"][0]["message"]
+    assert cluster.status().phase is Phase.INITIALIZED
+
+
+async def test_a_source_that_breaks_is_counted_and_is_a_failed_check(cluster):
+    class Broken(Numbers):
+        broken = True
+
+        async def measure(self, query: Query) -> Measurement:
+            if self.broken:
+                raise RuntimeError("boom")
+            return await super().measure(query)
+
+    cluster.begin()
+    source = Broken()
+    controller = await stepper(cluster, source)
+    await step(cluster, controller, 2)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller, 3)
+    assert (cluster.status().canary_weight, cluster.status().failed_checks) == (10, 1)
+    assert controller.metrics.errors == {"RuntimeError": 2}  # one for each metric
+    source.broken = False
+    await step(cluster, controller)
+    assert cluster.status().canary_weight == 20
+
+
+async def test_a_state_of_another_controller_is_left_alone_and_said(cluster):
+    cluster.begin()
+    await cluster.store.status(CANARY, {"phase": "Terminated"})
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller)
+    assert controller.metrics.errors == {"ValueError": 1}
+    assert any("another controller" in event["message"] for event in cluster.store.events(CANARY))
+    assert cluster.store.get(PRIMARY) is None
+
+
+async def test_deleting_the_canary_gives_the_target_and_the_apex_back(cluster):
+    cluster.begin()
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    assert cluster.replicas(TARGET) == 0
+    (cluster.user / "canary-podinfo.yaml").unlink()
+    for _ in range(3):
+        cluster.now += 1
+        cluster.refresh()
+    assert cluster.store.get(CANARY) is None
+    # The controller that sees it need not be the one that ran it.
+    await Controller(cluster.store, Numbers(), clock=lambda: cluster.now).step(cluster.now)
+    cluster.refresh()
+    assert cluster.replicas(TARGET) == 2
+    assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo"}
+    assert cluster.store.get(PRIMARY) is None
+    assert cluster.store.get(SPLIT) is None
+
+
+async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
+    """With a ten-minute interval and real time, only being woken can end this before the deadline."""
+    cluster.write(deployment(), service(), canary_object({"interval": "10m"}))
+    source = Numbers()
+    controller = await stepper(cluster, source)
+    controller_now = cluster.now
+    await controller.step(cluster.now)
+    await cluster.roll_out()
+    cluster.now += 600
+    await controller.step(cluster.now)
+    await cluster.roll_out()
+    task = asyncio.create_task(controller.run())
+    try:
+        await asyncio.sleep(0)
+        cluster.write(deployment("v2"))
+        await until(cluster, Phase.PROGRESSING)
+        revision = cluster.status().last_applied
+        cluster.write(
+            canary_object({"interval": "10m"}, annotations={ANNOTATION_ABORT: str(Command(revision, cluster.now + 1))})
+        )
+        await until(cluster, Phase.FAILED)
+        assert cluster.now < controller_now + 1200
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(cluster: Cluster, phase: Phase) -> None:
+    async with asyncio.timeout(20):
+        while cluster.status().phase is not phase:  # files have no event to wait for
+            cluster.refresh()
+            await asyncio.sleep(0.01)
+
+
+async def test_its_metrics_carry_flaggers_names(cluster):
+    cluster.begin()
+    source = Numbers()
+    controller = await stepper(cluster, source)
+    registry = CollectorRegistry()
+    registry.register(controller.metrics)
+    await step(cluster, controller, 2)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller, 3)
+    page = generate_latest(registry).decode()
+    for line in (
+        'flagger_canary_total{namespace="test"} 1.0',
+        'flagger_canary_status{name="podinfo",namespace="test"} 0.0',
+        'flagger_canary_weight{namespace="test",workload="podinfo"} 20.0',
+        'flagger_canary_weight{namespace="test",workload="podinfo-primary"} 80.0',
+        'flagger_canary_duration_seconds_count{name="podinfo",namespace="test"} 5.0',
+    ):
+        assert line in page.replace('workload="podinfo",namespace="test"', 'namespace="test",workload="podinfo"').replace(
+            'workload="podinfo-primary",namespace="test"', 'namespace="test",workload="podinfo-primary"'
+        )
+    assert "flagger_canary_metric_analysis{" in page
+    source.says[SUCCESS_RATE] = Measurement(0.0, 50)
+    await step(cluster, controller, 3)
+    page = generate_latest(registry).decode()
+    assert 'analysis_status="completed",deployment_strategy="canary",name="podinfo",namespace="test"} 1.0' in page or (
+        'name="podinfo",namespace="test",deployment_strategy="canary",analysis_status="completed"} 1.0' in page
+    )
+    assert 'flagger_canary_status{name="podinfo",namespace="test"} 2.0' in page

@@ -1,0 +1,237 @@
+"""The embedded source against real pages over real sockets: proxies' registries behind HTTP servers on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from control.canary.commands import to_rfc3339
+from control.canary.embedded import STALE_S, EmbeddedSource
+from control.canary.source import Query, Subject
+from control.canary.spec import DURATION, SUCCESS_RATE
+from control.store.files import FileStore
+from control.store.store import Key
+from meshproxy.telemetry.registry import Registry
+
+SUBJECT = Subject("test", "podinfo", "podinfo-canary")
+START = 1_800_000_000.0
+
+
+class Mesh:
+    """Pods in a store, each with the registry of a proxy served on a port of its own."""
+
+    def __init__(self, path) -> None:
+        self.now = START
+        self.store = FileStore(None, path, "runtime", clock=lambda: self.now)
+        self.addresses: dict[str, str] = {}
+        self.runners: list[web.AppRunner] = []
+        self.source = EmbeddedSource(self.store, lambda: self.now, lambda pod: self.addresses[pod["metadata"]["name"]])
+
+    async def pod(
+        self, name: str, deployment: str, *, meshed: bool = True, annotations: dict[str, str] | None = None
+    ) -> Registry:
+        registry = Registry((("namespace", "test"), ("deployment", deployment), ("pod", name)))
+
+        async def metrics(request: web.Request) -> web.Response:
+            return web.Response(body=registry.render(), content_type="text/plain")
+
+        app = web.Application()
+        app.router.add_get("/metrics", metrics)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        self.runners.append(runner)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = site._server.sockets[0].getsockname()[:2]
+        self.addresses[name] = f"{host}:{port}"
+        mark = {"meshproxy.dev/proxy": "true"} if meshed else {}
+        await self.store.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": "test",
+                    "labels": {"meshproxy.dev/proxy-deployment": deployment},
+                    "annotations": {**mark, **(annotations or {})},
+                },
+            }
+        )
+        await self.store.status(Key("", "Pod", "test", name), {"podIP": "127.0.0.1", "startTime": to_rfc3339(self.now)})
+        return registry
+
+    async def scrape(self) -> None:
+        self.now += 1
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            await self.source.scrape(session)
+
+    async def ask(self, metric: str = SUCCESS_RATE, window_s: float = 60.0):
+        return await self.source.measure(Query(metric, SUBJECT, window_s))
+
+
+@pytest.fixture
+async def mesh(tmp_path) -> AsyncIterator[Mesh]:
+    made = Mesh(tmp_path)
+    yield made
+    for runner in made.runners:
+        await runner.cleanup()
+
+
+def answer(registry: Registry, good: int = 0, bad: int = 0, ms: float = 5.0) -> None:
+    series = registry.http("inbound", (("tls", "true"),))
+    for number in range(good + bad):
+        series.request()
+        series.response(200 if number < good else 500, -1, number < good, ms, ms)
+
+
+def fail_to(caller: Registry, pod: str, times: int, *, deployment: str = "podinfo") -> None:
+    labels = (("dst_namespace", "test"), ("dst_deployment", deployment), ("dst_pod", pod), ("dst_service", "podinfo-canary"))
+    series = caller.http("outbound", labels)
+    for _ in range(times):
+        series.request()
+        series.failed("connect", 1.0)
+
+
+async def test_success_rate_is_over_all_pods_of_the_target_and_no_others(mesh):
+    one, two = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-2", "podinfo")
+    primary = await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(one, good=60)
+    answer(two, good=30, bad=10)
+    answer(primary, bad=500)
+    await mesh.scrape()
+    seen = await mesh.ask()
+    assert (seen.value, seen.requests) == (90.0, 100)
+
+
+async def test_requests_that_never_reached_the_pod_count_as_failures(mesh):
+    pod = await mesh.pod("podinfo-1", "podinfo")
+    web_1, web_2 = await mesh.pod("web-1", "web"), await mesh.pod("web-2", "web")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=90)
+    fail_to(web_1, "podinfo-1", 6)
+    fail_to(web_2, "podinfo-1", 4)
+    await mesh.scrape()
+    seen = await mesh.ask()
+    assert (seen.value, seen.requests) == (90.0, 100)
+
+
+async def test_a_failure_that_both_sides_saw_is_one_failure(mesh):
+    pod, web_1 = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("web-1", "web")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=80, bad=20)
+    fail_to(web_1, "podinfo-1", 20)
+    await mesh.scrape()
+    assert (await mesh.ask()).value == 80.0
+
+
+async def test_failures_towards_other_pods_are_not_the_canarys(mesh):
+    pod, web_1 = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("web-1", "web")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=10)
+    fail_to(web_1, "podinfo-primary-1", 50, deployment="podinfo-primary")
+    await mesh.scrape()
+    assert (await mesh.ask()).value == 100.0
+
+
+async def test_duration_is_the_99th_percentile_in_milliseconds(mesh):
+    pod = await mesh.pod("podinfo-1", "podinfo")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=90, ms=5.0)
+    answer(pod, good=10, ms=450.0)
+    await mesh.scrape()
+    seen = await mesh.ask(DURATION)
+    assert 400 < seen.value <= 500
+    assert seen.requests == 100
+
+
+async def test_no_requests_are_no_data(mesh):
+    await mesh.pod("podinfo-1", "podinfo")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    await mesh.scrape()
+    for metric in (SUCCESS_RATE, DURATION):
+        seen = await mesh.ask(metric)
+        assert (seen.value, seen.warming, seen.error) == (None, False, False)
+        assert seen.reason == "no request in 60 s"
+
+
+async def test_pods_without_proxies_are_no_data(mesh):
+    await mesh.pod("podinfo-1", "podinfo", meshed=False)
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    assert (await mesh.ask()).reason == "no pod of podinfo.test has a proxy"
+
+
+async def test_a_source_that_has_just_begun_says_so(mesh):
+    await mesh.pod("podinfo-1", "podinfo")
+    assert (await mesh.ask()).warming
+    mesh.source.watch({SUBJECT})
+    assert (await mesh.ask()).warming
+    await mesh.scrape()
+    await mesh.scrape()
+    assert not (await mesh.ask()).warming
+
+
+async def test_proxies_that_stopped_answering_are_no_data(mesh):
+    pod = await mesh.pod("podinfo-1", "podinfo")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=10)
+    await mesh.scrape()
+    assert (await mesh.ask()).value == 100.0
+    await mesh.runners[0].cleanup()
+    mesh.now += STALE_S + 1
+    await mesh.scrape()
+    seen = await mesh.ask()
+    assert seen.value is None
+    assert "no proxy of podinfo.test answered" in seen.reason
+    assert mesh.source.scrape_failures == 1
+
+
+async def test_pods_that_are_going_do_not_speak_for_the_new_revision(mesh):
+    old = await mesh.pod("podinfo-old", "podinfo", annotations={"meshproxy.dev/terminating-since": to_rfc3339(START)})
+    new = await mesh.pod("podinfo-new", "podinfo")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(old, bad=100)
+    answer(new, good=10)
+    await mesh.scrape()
+    assert (await mesh.ask()).value == 100.0
+
+
+async def test_at_rest_nothing_is_kept(mesh):
+    pod = await mesh.pod("podinfo-1", "podinfo")
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    answer(pod, good=10)
+    mesh.source.watch(())
+    mesh.source.watch({SUBJECT})
+    await mesh.scrape()
+    await mesh.scrape()
+    assert (await mesh.ask()).reason == "no request in 60 s"
+
+
+async def test_run_scrapes_by_itself_once_it_is_told_whom_to_watch(mesh):
+    import asyncio
+
+    await mesh.pod("podinfo-1", "podinfo")
+    task = asyncio.create_task(mesh.source.run())
+    try:
+        await asyncio.sleep(0)
+        assert mesh.source.scrapes == 0
+        mesh.source.watch({SUBJECT})
+        async with asyncio.timeout(10):
+            while mesh.source.scrapes == 0:  # noqa: ASYNC110  # a counter has no event to wait for
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,243 @@
+"""What a release writes into a real store: the copies, who owns which field, and that all is given back."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, condition, deployment, service
+from canary_plays import START, canary_object, canary_spec
+
+from control.canary import machine, objects
+from control.canary.act import Actor, TargetChanged
+from control.canary.facts import readiness
+from control.canary.history import LIMIT, append, decisions, policy_key
+from control.canary.machine import Record
+from control.canary.spec import parse
+from control.canary.status import Phase
+from control.store.store import Key
+
+
+async def initialise(cluster: Cluster, target=None, **canary) -> None:
+    cluster.write(target or deployment(), service(), canary_object(**canary))
+    await cluster.roll_out()
+    for _ in range(3):
+        await cluster.tick()
+    assert cluster.status().phase is Phase.INITIALIZED
+
+
+async def test_initialisation_makes_the_objects_flagger_makes(cluster):
+    await initialise(cluster)
+    primary = cluster.store.get(PRIMARY)
+    assert primary["spec"]["selector"] == {"matchLabels": {"app": "podinfo-primary"}}
+    assert primary["spec"]["template"]["metadata"]["labels"] == {"app": "podinfo-primary"}
+    assert primary["metadata"]["ownerReferences"][0]["kind"] == "Canary"
+    assert primary["metadata"]["ownerReferences"][0]["uid"] == cluster.store.get(CANARY)["metadata"]["uid"]
+    split = cluster.store.get(SPLIT)
+    assert split["apiVersion"] == "split.smi-spec.io/v1alpha2"
+    assert split["spec"] == {
+        "service": "podinfo",
+        "backends": [{"service": "podinfo-canary", "weight": 0}, {"service": "podinfo-primary", "weight": 100}],
+    }
+    for name, label in (("podinfo-canary", "podinfo"), ("podinfo-primary", "podinfo-primary"), ("podinfo", "podinfo-primary")):
+        made = cluster.store.get(Key("", "Service", "test", name))
+        assert made["spec"]["selector"] == {"app": label}
+        assert made["spec"]["ports"][0]["port"] == 80
+    assert (cluster.replicas(TARGET), cluster.replicas(PRIMARY)) == (0, 2)
+
+
+async def test_a_missing_apex_service_is_made(cluster):
+    cluster.write(deployment(), canary_object())
+    await cluster.roll_out()
+    for _ in range(2):
+        await cluster.tick()
+    made = cluster.store.get(APEX)
+    assert made["metadata"]["ownerReferences"][0]["name"] == "podinfo"
+    assert made["spec"]["ports"] == [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}]
+
+
+async def test_a_users_apex_service_without_the_port_stops_the_release_in_words(cluster):
+    wrong = service()
+    wrong["spec"]["ports"][0]["port"] = 8080
+    cluster.write(deployment(), wrong, canary_object())
+    decision = cluster.decide()
+    assert decision.actions == ()
+    assert "has no port 80" in decision.events[0].text
+
+
+async def test_scaling_up_gives_the_replicas_back_to_the_users_manifest(cluster):
+    await initialise(cluster)
+    cluster.write(deployment("v2", replicas=3))
+    assert cluster.replicas(TARGET) == 0
+    await cluster.tick()
+    assert cluster.status().phase is Phase.PROGRESSING
+    assert cluster.replicas(TARGET) == 3
+    while cluster.status().phase is not Phase.SUCCEEDED:
+        await cluster.tick()
+    assert (cluster.replicas(TARGET), cluster.replicas(PRIMARY)) == (0, 3)
+
+
+async def test_where_giving_back_would_lose_the_number_the_primarys_is_written(cluster):
+    await initialise(cluster)
+    spec = parse(cluster.store.get(CANARY))
+    await Actor(cluster.store, gives_back=False).do(spec, machine.ScaleUp())
+    assert cluster.replicas(TARGET) == 2
+
+
+async def test_every_action_may_be_repeated(cluster):
+    await initialise(cluster)
+    spec = parse(cluster.store.get(CANARY))
+    revision = objects.revision(cluster.store.get(TARGET))
+    for action in (
+        machine.EnsureServices(),
+        machine.EnsureApex(),
+        machine.CreatePrimary(revision),
+        machine.PromoteTemplate(revision),
+        machine.SetWeights(40),
+        machine.ScaleUp(),
+        machine.ScaleToZero(),
+    ):
+        await cluster.actor.do(spec, action)
+        once = cluster.store.all()
+        await cluster.actor.do(spec, action)
+        assert cluster.store.all() == once
+
+
+async def test_a_target_that_changed_since_the_decision_is_not_copied(cluster):
+    await initialise(cluster)
+    spec = parse(cluster.store.get(CANARY))
+    decided = objects.revision(cluster.store.get(TARGET))
+    cluster.write(deployment("v2"))
+    with pytest.raises(TargetChanged):
+        await cluster.actor.do(spec, machine.PromoteTemplate(decided))
+    assert cluster.image(PRIMARY) == "podinfo:v1"
+
+
+async def test_config_is_copied_for_the_primary_and_a_change_of_it_is_a_release(cluster):
+    def config(value: str) -> dict:
+        metadata = {"name": "settings", "namespace": "test"}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"colour": value}}
+
+    cluster.write(config("blue"))
+    await initialise(cluster, deployment(envFrom=[{"configMapRef": {"name": "settings"}}]))
+    copied = Key("", "ConfigMap", "test", "settings-primary")
+    container = cluster.store.get(PRIMARY)["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"configMapRef": {"name": "settings-primary"}}]
+    assert cluster.store.get(copied)["data"] == {"colour": "blue"}
+    before = cluster.store.get(PRIMARY)["spec"]["template"]["metadata"]["annotations"]
+    cluster.write(config("green"))
+    await cluster.tick()
+    assert cluster.status().phase is Phase.PROGRESSING
+    assert cluster.store.get(copied)["data"] == {"colour": "blue"}
+    while cluster.status().phase is not Phase.SUCCEEDED:
+        await cluster.tick()
+    assert cluster.store.get(copied)["data"] == {"colour": "green"}
+    assert cluster.store.get(PRIMARY)["spec"]["template"]["metadata"]["annotations"] != before  # so its pods restart
+
+
+async def test_config_that_opted_out_is_left_alone(cluster):
+    metadata = {"name": "settings", "namespace": "test", "annotations": {"flagger.app/config-tracking": "disabled"}}
+    cluster.write({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}})
+    await initialise(cluster, deployment(envFrom=[{"configMapRef": {"name": "settings"}}]))
+    container = cluster.store.get(PRIMARY)["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"configMapRef": {"name": "settings"}}]
+    assert cluster.status().tracked == {}
+
+
+def test_a_target_without_a_known_label_is_refused_in_words():
+    target = deployment()
+    target["spec"]["selector"]["matchLabels"] = {"component": "x"}
+    with pytest.raises(objects.TargetError, match=r"one of app, name, app\.kubernetes\.io/name; found component"):
+        objects.selector_label(target)
+
+
+def test_ports_are_discovered_except_those_of_sidecars_and_the_main_one():
+    target = deployment(ports=[{"name": "http", "containerPort": 9898}, {"containerPort": 9999}])
+    target["spec"]["template"]["spec"]["containers"].append({"name": "envoy", "ports": [{"containerPort": 15001}]})
+    spec = canary_spec(service={"port": 80, "targetPort": "http", "portDiscovery": True})
+    assert [(p["name"], p["port"]) for p in objects.service_ports(spec, target)] == [("http", 80), ("tcp-podinfo-1", 9999)]
+
+
+def test_anti_affinity_of_the_primary_speaks_of_the_primary():
+    target = deployment()
+    term = {"labelSelector": {"matchLabels": {"app": "podinfo"}}, "topologyKey": "kubernetes.io/hostname"}
+    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    target["spec"]["template"]["spec"]["affinity"] = rule
+    primary = objects.primary_deployment(canary_spec(), target, {}, 2)
+    assert "app: podinfo-primary" in yaml.safe_dump(primary["spec"]["template"]["spec"]["affinity"])
+    assert term["labelSelector"] == {"matchLabels": {"app": "podinfo"}}  # the target is not touched
+
+
+# ---------------------------------------------------------------- readiness
+
+
+def status(generation: int = 1, observed: int | None = 1, spec: int = 2, **numbers) -> dict:
+    counts = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, **numbers}
+    if observed is not None:
+        counts["observedGeneration"] = observed
+    return {"metadata": {"name": "podinfo", "generation": generation}, "spec": {"replicas": spec}, "status": counts}
+
+
+@pytest.mark.parametrize(
+    ("obj", "threshold", "text"),
+    [
+        (status(), 100, ""),
+        (status(generation=2), 100, "observed deployment generation less than desired generation"),
+        (status(generation=0, observed=None), 100, "observed deployment generation less than desired generation"),
+        (status(updatedReplicas=1), 100, "1 out of 2 new replicas have been updated"),
+        (status(replicas=3), 100, "1 old replicas are pending termination"),
+        (status(availableReplicas=1), 100, "1 of 2 (readyThreshold 100%) updated replicas are available"),
+        (status(availableReplicas=1), 50, ""),
+    ],
+)
+def test_readiness_is_read_from_status_as_kubernetes_writes_it(obj, threshold, text):
+    found = readiness(obj, 600, threshold, START)
+    assert found.ready == (not text)
+    assert found.text == (f"waiting for rollout to finish: {text}" if text else "")
+    assert not found.stuck
+
+
+def test_a_deployment_is_stuck_when_kubernetes_says_so_or_it_was_unavailable_for_longer_than_the_deadline():
+    exceeded = status(updatedReplicas=1, conditions=[condition("Progressing", "False", "ProgressDeadlineExceeded", START)])
+    assert readiness(exceeded, 600, 100, START).stuck
+    unavailable = status(
+        availableReplicas=0,
+        conditions=[
+            condition("Progressing", "True", "ReplicaSetUpdated", START),
+            condition("Available", "False", "MinimumReplicasUnavailable", START),
+        ],
+    )
+    assert not readiness(unavailable, 600, 100, START + 600).stuck
+    assert readiness(unavailable, 600, 100, START + 601).stuck
+
+
+# ---------------------------------------------------------------- history
+
+
+async def test_decisions_are_kept_with_their_numbers_and_bounded(cluster):
+    await initialise(cluster)
+    cluster.write(deployment("v2"))
+    for _ in range(3):
+        await cluster.tick()
+    kept = decisions(cluster.store.get(policy_key("test", "podinfo")))
+    assert kept[0]["message"] == "Initialization done! podinfo.test"
+    assert kept[-1]["message"] == "Advance podinfo.test canary weight 20"
+    assert kept[-1]["checks"][0] == {
+        "metric": "request-success-rate",
+        "outcome": "passed",
+        "value": 100.0,
+        "requests": 50,
+        "min": 99.0,
+    }
+    spec = parse(cluster.store.get(CANARY))
+    await append(cluster.store, spec, [Record(START + i, "Progressing", 0, 0, "v", f"number {i}") for i in range(250)])
+    kept = decisions(cluster.store.get(policy_key("test", "podinfo")))
+    assert (len(kept), kept[-1]["message"]) == (LIMIT, "number 249")
+
+
+async def test_a_repeated_tick_does_not_repeat_its_record(cluster):
+    await initialise(cluster)
+    spec = parse(cluster.store.get(CANARY))
+    for _ in range(2):
+        await append(cluster.store, spec, [Record(START, "Failed", 0, 2, "v", "once")])
+    kept = decisions(cluster.store.get(policy_key("test", "podinfo")))
+    assert [entry["message"] for entry in kept].count("once") == 1
