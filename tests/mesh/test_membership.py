@@ -7,15 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from plane import TD, Plane, service, soon, until
+from plane import TD, Plane, names, service, soon, until
 
 from certs.authority import create_authority, load_authority
 from certs.verify import verify_peer
 from control.api import mesh_pb2
 from control.serve.tokens import refresh_token_if_burned
 from meshproxy.mesh.identity import IdentityClient, IdentitySettings
-from meshproxy.mesh.knowledge import Known
+from meshproxy.mesh.knowledge import Knowledge, Known
 from meshproxy.mesh.membership import Membership
+from meshproxy.mesh.watch import ConfigurationWatch
 
 
 def settings(plane: Plane, token_file: Path | None = None) -> IdentitySettings:
@@ -208,6 +209,29 @@ async def test_a_proxy_without_control_plane_keeps_what_it_has_and_catches_up(pl
         assert len(proxy.states) == updates + 1  # one update, of what had changed
         assert (watch.connects, plane.metric("updates_total")) == (2, 1)
         assert proxy.membership.identity.renewals == 1
+
+
+async def test_after_a_reconnect_only_what_changed_is_sent(plane: Plane) -> None:
+    plane.source.put(service("shop/a"), service("shop/b"))
+    identity = IdentityClient(settings(plane))
+    knowledge = Knowledge(lambda known: None)
+    received: list[list[str]] = []
+
+    def apply(update: mesh_pb2.Update) -> list[mesh_pb2.Rejected]:
+        received.append(names(update))
+        return knowledge.apply(update)
+
+    watch = ConfigurationWatch(plane.watch, "shop", "web-1", identity, knowledge.held, apply)
+    async with running(identity.run(), watch.run()):
+        await until(lambda: watch.connects == 1)
+        await plane.stop()
+        plane.source.put(service("shop/a", 81))
+        await plane.start()
+        await until(lambda: watch.connects == 2)
+        await plane.stop()
+        await plane.start()
+        await until(lambda: watch.connects == 3)
+    assert received == [["shop/a", "shop/b", "shop/web-1"], ["shop/a"], []]
 
 
 async def test_a_resource_the_proxy_refuses_is_frozen_and_the_rest_goes_on(plane: Plane) -> None:
