@@ -190,6 +190,7 @@ class H2Engine(Engine):
             header_encoding=False,
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
+            normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
         )
         self.h2 = H2Connection(config)
         values = {

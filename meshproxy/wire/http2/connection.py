@@ -368,7 +368,7 @@ class Http2Connection(Engine):
         window.available -= length
         if window.available < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR)
-        granted = window.credit()
+        granted = window.credit(False)
         if granted:
             self.write(window_update_frame(0, granted))
         stream = self.streams.get(stream_id)
@@ -416,11 +416,11 @@ class Http2Connection(Engine):
         else:
             stream.sink.response_data(data, False)
         if not stream.paused:
-            self.credit(stream)
+            self.credit(stream, True)
 
-    def credit(self, stream: Http2Stream) -> None:
+    def credit(self, stream: Http2Stream, grow: bool) -> None:
         """Grant the peer more window, if it is time to."""
-        granted = stream.window.credit()
+        granted = stream.window.credit(grow)
         if granted and not stream.closed and not self.closing:
             self.write(window_update_frame(stream.stream_id, granted))
 

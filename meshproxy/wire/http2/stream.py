@@ -217,7 +217,7 @@ class Http2Stream(Stream):
             connection.floods.tiny -= self.tiny
             self.tiny = 0
             if not self.closed and self.received != ENDED:
-                connection.credit(self)
+                connection.credit(self, False)
 
 
 def switched(head: Head) -> Head:

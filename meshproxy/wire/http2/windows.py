@@ -25,11 +25,11 @@ class ReceiveWindow:
         self.initial = size
         self.largest = largest
 
-    def credit(self) -> int:
+    def credit(self, grow: bool) -> int:
         """How many bytes to grant now: 0 until half of the window is used, so that a transfer costs few frames."""
         if self.available * 2 > self.size:
             return 0
-        if self.size < self.largest:
+        if grow and self.size < self.largest:
             self.size = min(self.size * 2, self.largest)
         granted = self.size - self.available
         self.available = self.size
