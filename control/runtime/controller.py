@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -36,12 +37,12 @@ GATEWAY = "gateway"
 ANNOTATION_MADE_BY = "meshproxy.dev/made-by"  # "runtime" on pods this controller created
 ANNOTATION_TERMINATING = "meshproxy.dev/terminating-since"  # stands for metadata.deletionTimestamp, which is the store's
 LABEL_HASH = "pod-template-hash"
+KEPT_LOGS = 30  # pods that are gone: half a GiB at the very worst
 _SETTLE = 0.02  # seconds: changes come in bursts, one reconcile is enough for a burst
 _IDLE = 5.0  # seconds without any event until everything is looked at again
 _RETRY = 0.5  # seconds after a write that failed
 _TOKENS = 1.0  # seconds between looks at the token files
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_SERVICE = Key("", "Service", "", "")
 _SLICE_GROUP = "discovery.k8s.io"
 
 Clock = Callable[[], float]
@@ -305,6 +306,8 @@ class Controller:
                 "containers": [{"name": GATEWAY, "image": "meshproxy", "command": ["meshproxy", "proxy"]}],
             },
         }
+        metadata = {"name": GATEWAY, "namespace": SYSTEM_NAMESPACE}
+        await self._apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
         await self._launch(pod, owner="", template_hash="", gateway=self._gateway)
 
     def _is_gateway(self, key: tuple[str, str]) -> bool:
@@ -443,7 +446,16 @@ class Controller:
         if not self._is_gateway(worker.key):
             self._addresses.release(worker.ip, self._clock())
         self._written.pop(Key("status", *_parts(key)), None)
+        self._prune_logs()
         self._wake.set()
+
+    def _prune_logs(self) -> None:
+        """Logs of pods that are gone are kept for a while: of the last KEPT_LOGS of them."""
+        root = self.settings.layout.root / "pods"
+        folders = [folder for namespace in root.iterdir() for folder in namespace.iterdir()] if root.is_dir() else []
+        gone = [folder for folder in folders if (folder.parent.name, folder.name) not in self.workers]
+        for folder in sorted(gone, key=lambda folder: folder.stat().st_mtime)[:-KEPT_LOGS]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def _apply(self, obj: Object) -> None:
         key = Key.of(obj)

@@ -51,6 +51,12 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in INHERITED if name in environment}
 
 
+def of_the_mesh(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the mesh's own processes get: the basics, what people set for meshproxy, and unbuffered output."""
+    own = {name: value for name, value in environment.items() if name.startswith("MESHPROXY_")}
+    return {**inherited(environment), **own, "PYTHONUNBUFFERED": "1"}
+
+
 def mesh_environment(pod_name: str, pod_ip: str, outbound: str | None) -> dict[str, str]:
     """What the runtime sets: HOSTNAME, unbuffered Python (or its log stays empty), and the sidecar as the proxy.
 

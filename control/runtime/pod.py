@@ -99,9 +99,10 @@ class PodMachine:
                 self._move(Stage.GONE)
             elif self.stage is not Stage.GONE:
                 self._move(Stage.DRAINING)
-        elif grace is not None:
+        if grace is not None:
+            self.sidecar_grace = min(self.sidecar_grace, grace)
             for container in self.containers:
-                if container.alive:
+                if container.phase is Phase.STOPPING:
                     container.stop(now, grace)
         return self.tick(now)
 

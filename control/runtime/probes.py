@@ -96,7 +96,8 @@ class Probe:
 class Prober:
     """One probe of one run of a container.  Times are seconds on the caller's clock.
 
-    `eager`: seconds between questions until the first yes, if shorter than the period.
+    `eager`: seconds between questions until the first yes, if shorter than the period; a "no" is then given as late as it
+    would be without.
     """
 
     def __init__(self, probe: Probe, started: float, *, eager: float | None = None) -> None:
@@ -106,6 +107,7 @@ class Prober:
         self.message = ""  # of the last answer that said no
         self.asking = False
         self._next = started + probe.initial_delay
+        self._patient_until = self._next + probe.period * (probe.failure_threshold - 1)
         self._streak = 0  # answers in a row that say the same ...
         self._last: bool | None = None  # ... as this one
         self._said_yes = False
@@ -134,6 +136,8 @@ class Prober:
         if not ok:
             self.message = message
         threshold = self.probe.success_threshold if ok else self.probe.failure_threshold
+        if not ok and self._eager is not None and not self._said_yes and now < self._patient_until:
+            return False  # asked often because it is expected to start; the usual patience applies
         if self._streak >= threshold and self.verdict is not ok:
             self.verdict = ok
             return True

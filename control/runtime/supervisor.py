@@ -26,7 +26,6 @@ from typing import IO, TYPE_CHECKING
 from control.runtime import probe_io
 from control.runtime.addresses import Network, busy_ports, free_port
 from control.runtime.controller import Controller, steady_clock
-from control.runtime.environment import inherited
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
 from control.runtime.meshes import MeshError, alive, read_info, start_time, write_info
 from control.runtime.probes import Backoff, HttpGet
@@ -87,7 +86,7 @@ class ControlPlane:
         self._process = spawn(
             control_command(self._settings, self._admin),
             name="control plane",
-            environment={**self._settings.environment, "PYTHONUNBUFFERED": "1"},
+            environment=self._settings.own_environment,
             directory=None,
             log=self._log,
             on_exit=self._on_exit,
@@ -141,7 +140,6 @@ class Supervisor:
         gateway_port: int | None = None,
         say: Say = print,
         command: SidecarCommand = sidecar_command,
-        environment: dict[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -150,7 +148,6 @@ class Supervisor:
             gateway_port: on 127.0.0.1; a free one if None.
             say: takes one line after the other.
             command: makes a sidecar's command line.
-            environment: what the processes inherit; by default the basics of this process's own.
         """
         self.directory = directory.resolve()
         self.layout = Layout.of(name)
@@ -161,7 +158,6 @@ class Supervisor:
         self._gateway_port = gateway_port
         self._say = say
         self._command = command
-        self._environment = environment
         self._stop = asyncio.Event()
         self._signals = 0
 
@@ -220,7 +216,6 @@ class Supervisor:
             TRUST_DOMAIN,
             control=f"{address}:{CONTROL_PORT}",
             identity=f"{address}:{CONTROL_PORT + 1}",
-            environment=inherited(os.environ) if self._environment is None else self._environment,
         )
         self.info = MeshInfo(
             self.name,

@@ -59,7 +59,8 @@ class Settings:
     backoff_base: float = 1.0  # the kubelet's is 10 s; on a laptop somebody waits
     drain: float = 1.0  # seconds between "terminating" and SIGTERM: endpoints reach every sidecar well within
     sidecar_grace: float = 10.0
-    environment: Mapping[str, str] = field(default_factory=lambda: environment.inherited(os.environ))
+    environment: Mapping[str, str] = field(default_factory=lambda: environment.inherited(os.environ))  # of apps
+    own_environment: Mapping[str, str] = field(default_factory=lambda: environment.of_the_mesh(os.environ))  # of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +262,7 @@ class PodWorker:
     def _sidecar_start(self) -> tuple[list[str], dict[str, str], Path]:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         argv = self._command(self._settings, self.identity, self.token_file, self._extra)
-        return argv, {**self._settings.environment, "PYTHONUNBUFFERED": "1"}, self.directory
+        return argv, dict(self._settings.own_environment), self.directory
 
     async def _ask(self, ask: Ask) -> None:
         target = self._target if ask.container is self.machine.app else probe_io.Target(self.ip)
