@@ -65,6 +65,7 @@ from meshproxy.wire.message import Field, Head, MalformedField
 PREFACE_BYTES: Final = 24
 FRAME_HEADER_BYTES: Final = 9
 GOAWAY_FRAME: Final = 7
+NOTHING_UNSENT: Final = -1  # no turn has this number
 LARGEST_STREAM_ID: Final = 0x7FFFFFFF
 
 # What bytes from a peer can make h2 and hpack raise.  H2Error covers what h2 means to raise; the others are what
@@ -85,6 +86,7 @@ class H2Stream(Stream):
         self.head_sent = False
         self.head_received = False
         self.method = b""
+        self.tunnel = False  # CONNECT that was accepted: the directions end on their own
         self.expected = -1  # DATA bytes still to come by content-length, -1 if not declared
         self.queue: list[tuple[bytes, bool]] = []
         self.trailers: list[Field] | None = None  # wait behind the queue
@@ -105,6 +107,7 @@ class H2Stream(Stream):
             status = head.status
             if status == 101:  # how HTTP/1.1 accepts what is extended CONNECT here (RFC 8441 5)
                 status = 200
+            self.tunnel = self.method == b"CONNECT" and status < 300
             pseudo = [(b":status", b"%d" % status)]
         else:
             self.method = b"CONNECT" if head.protocol else head.method
@@ -255,17 +258,20 @@ class H2Engine(Engine):
 
     def lost(self) -> None:
         self.closing = True
-        self.end_streams(CANCEL)
+        unsent = self.batch if self.out else NOTHING_UNSENT
+        self.out.clear()
+        self.end_streams(CANCEL, unsent)
 
     def fail(self, code: int) -> None:
         """The connection is beyond repair: h2 has written its GOAWAY already, where it could."""
         self.host.on_violation("h2_protocol_error")
         self.out.append(self.h2.data_to_send())
         self.closing = True
-        self.end_streams(code)
+        self.end_streams(code, NOTHING_UNSENT)
         self.host.wake()
 
-    def end_streams(self, code: int) -> None:
+    def end_streams(self, code: int, unsent: int) -> None:
+        """Every stream is reset; those written in the turn `unsent` were never handed to the socket."""
         streams = list(self.streams.values())
         self.streams = {}
         self.waiting = {}
@@ -274,7 +280,7 @@ class H2Engine(Engine):
             if self.server:
                 stream.sink.request_reset(code)
             else:
-                stream.sink.response_reset(code, bool(self.out) and stream.batch == self.batch)
+                stream.sink.response_reset(code, stream.batch == unsent)
 
     def flush(self) -> None:
         data = self.h2.data_to_send()
@@ -418,6 +424,7 @@ class H2Engine(Engine):
             return
         stream.head_received = True
         stream.expected = expected_body(head, stream.method)
+        stream.tunnel = stream.method == b"CONNECT" and head.status < 300
         sink = stream.sink
         if end:
             self.remote_ended(stream)
@@ -508,7 +515,7 @@ class H2Engine(Engine):
         sent = not stream.local_open and not stream.queue and stream.trailers is None
         if sent and not stream.remote_open:
             self.finish(stream)
-        elif stream.method != b"CONNECT" and (sent if self.server else not stream.remote_open):
+        elif not stream.tunnel and (sent if self.server else not stream.remote_open):
             self.write_reset(stream.stream_id, NO_ERROR if self.server else CANCEL)
             self.finish(stream)
 

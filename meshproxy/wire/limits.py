@@ -28,5 +28,6 @@ class Limits:
         self.continuation_frames = 8  # per header block; nghttp2's figure
         self.resets_burst = 200  # resets (by either side) whose work was still running ...
         self.resets_per_second = 100  # ... and the rate they are forgiven at (the host passes time in)
-        self.control_burst = 1000  # SETTINGS, PING, PRIORITY, empty DATA: frames without progress in a row
+        self.control_burst = 1000  # SETTINGS, PING, PRIORITY, empty DATA: frames without progress in a row ...
+        self.control_per_second = 100  # ... and the rate they are forgiven at: keepalive on a quiet connection is no attack
         self.control_out_bytes = 64 * 1024  # unsent acknowledgements; above it: ENHANCE_YOUR_CALM

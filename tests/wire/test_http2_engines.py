@@ -260,6 +260,18 @@ def test_connect_is_a_tunnel_with_half_close(wire: Wire) -> None:
     assert (wire.client.active(), wire.server.active()) == (0, 0)
 
 
+def test_a_refused_connect_is_over_with_its_answer(wire: Wire) -> None:
+    stream, log = wire.ask(request(b"CONNECT", b"", b"db:5432"), end=False)
+    wire.pump()
+    wire.seen().stream.send_head(response(403), [], True)
+    stream.send_data(b"eager", False)
+    wire.pump()
+    assert log.events == [("head", 403, True)]
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+    assert not wire.client.closing
+    assert not wire.server.closing
+
+
 def test_an_upgrade_travels_as_extended_connect(wire: Wire) -> None:
     stream, log = wire.ask(request(b"GET", b"/chat", protocol=b"websocket"), end=False)
     wire.pump()
@@ -424,6 +436,16 @@ def test_a_request_never_handed_to_the_socket_is_unprocessed(wire: Wire) -> None
     wire.client.lost()
     assert sent.reset == (CANCEL, False)
     assert kept.reset == (CANCEL, True)
+
+
+def test_a_request_that_will_be_flushed_before_the_close_is_not_called_unprocessed(make: Callable[..., Wire]) -> None:
+    wire = make()
+    _, log = wire.ask(request(b"POST"))
+    wire.client.receive(b"\0\0\x01\x06\0\0\0\0\0\0", 0.0)  # a PING of one byte: an error of the connection
+    assert wire.client.closing
+    assert log.reset is not None
+    assert log.reset[1] is False
+    assert take(wire.client)
 
 
 def test_a_stream_opened_before_the_end_is_reported_when_its_head_is_sent(wire: Wire) -> None:

@@ -30,7 +30,7 @@ from http2_harness import (
     take,
 )
 
-from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NULL_SINK, REFUSED_STREAM
+from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NULL_SINK, REFUSED_STREAM, STREAM_CLOSED
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
 
@@ -207,6 +207,34 @@ def test_control_the_same_frames_between_useful_ones_pass(name: str) -> None:
 
     repeat(raw, 50, step)
     assert not killed(raw, host, "h2_control_flood")
+
+
+def test_control_keepalive_on_a_quiet_connection_goes_on_for_ever() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+
+    def step(i: int) -> None:
+        raw.now = i * 10.0
+        raw.send(frame(PING, 0, 0, bytes(8)))
+
+    repeat(raw, 5000, step)
+    assert not killed(raw, host, "h2_control_flood")
+
+
+def test_control_an_upload_in_small_frames_that_crosses_an_early_answer_is_dropped_quietly() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.send_head(response(413), [], True)
+    repeat(raw, 6000, lambda i: raw.data(1, b"0123456789"))
+    assert not killed(raw, host, "h2_control_flood")
+
+
+def test_data_on_a_reset_stream_beyond_its_window_ends_the_connection() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.reset(CANCEL)
+    assert repeat(raw, 100, lambda i: raw.data(1, bytes(10_000))) == 6
+    assert raw.goaway() == STREAM_CLOSED
 
 
 def test_control_a_long_download_in_small_windows_is_progress() -> None:

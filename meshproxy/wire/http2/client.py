@@ -10,16 +10,16 @@ handed to the socket.
 from __future__ import annotations
 
 from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host, Stream
-from meshproxy.wire.http2.connection import Http2Connection
 from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import expected_body, response_head, trailer_fields
+from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import MalformedField
 
 
-class Http2Client(Http2Connection):
+class Http2Client(Inbound):
     """HTTP/2, client role, behind the interface of `wire/engine.py`."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
@@ -55,9 +55,8 @@ class Http2Client(Http2Connection):
     def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self.on_closed_stream(stream_id)
+            self.on_closed_stream(stream_id, 0)
             self.decode(block)
-            self.floods.control()
             return
         if stream.received == HEAD:
             self.on_response(stream, end, block)
@@ -106,8 +105,9 @@ class Http2Client(Http2Connection):
         if end and stream.expected > 0:
             self.malformed(stream)
             return
-        self.floods.without_progress = 0
+        self.floods.without_progress = 0.0
         stream.received = BODY
+        stream.tunnel = stream.method == b"CONNECT" and head.status < 300
         if end:
             self.remote_ended(stream)
         sink.response_head(head, end)
@@ -164,6 +164,6 @@ class Http2Client(Http2Connection):
     def drain_finish(self) -> None:
         """A client's drain needs no second step."""
 
-    def end_streams(self, code: int) -> None:
+    def end_streams(self, code: int, unsent: int) -> None:
         self.unnumbered = 0
-        super().end_streams(code)
+        super().end_streams(code, unsent)

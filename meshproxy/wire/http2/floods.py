@@ -2,8 +2,8 @@
 
     resets        a bucket: a reset while work was running costs 1, and 1 is forgiven every 1/rate seconds.  Who sent the
                   RST_STREAM is the same to us: a client that provokes ours (MadeYouReset) wastes the same work
-    no progress   a count in a row: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, refused streams; a request, a
-                  byte of body, or a byte that we could send, sets it back to 0
+    no progress   a bucket likewise: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, refused streams; a request, a
+                  byte of body, or a byte that we could send, empties it
     unread acks   bytes of acknowledgements queued while the socket takes nothing more
     tiny DATA     for frames to a stream that is paused: their overhead, counted as 256 bytes each less what they carried,
                   against half the connection window (as h2-rs does); forgiven when the stream is resumed
@@ -23,31 +23,38 @@ FRAME_OVERHEAD: Final = 256  # bytes of memory a small piece of data costs while
 
 
 class Floods:
-    """The counters of one connection."""
+    """The counters of one connection.  `now` is the time of the last receive(), in seconds."""
 
     def __init__(self, limits: Limits) -> None:
+        self.now = 0.0
         self.resets = 0.0
         self.resets_burst = limits.resets_burst
         self.resets_per_second = limits.resets_per_second
-        self.since = 0.0
-        self.without_progress = 0
+        self.resets_since = 0.0
+        self.without_progress = 0.0
         self.control_burst = limits.control_burst
+        self.control_per_second = limits.control_per_second
+        self.control_since = 0.0
         self.ack_bytes = 0
         self.ack_bytes_max = limits.control_out_bytes
         self.tiny_max = limits.connection_window // 2
         self.tiny = 0
 
-    def reset(self, now: float) -> None:
+    def reset(self) -> None:
         """A stream was reset, by either side, while it was worked on."""
-        forgiven = (now - self.since) * self.resets_per_second
-        self.since = now
+        forgiven = (self.now - self.resets_since) * self.resets_per_second
+        self.resets_since = self.now
         self.resets = max(0.0, self.resets - forgiven) + 1.0
         if self.resets > self.resets_burst:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_rapid_reset")
 
     def control(self) -> None:
         """A frame that brought nothing."""
-        self.without_progress += 1
+        if self.now > self.control_since:
+            forgiven = (self.now - self.control_since) * self.control_per_second
+            self.control_since = self.now
+            self.without_progress = max(0.0, self.without_progress - forgiven)
+        self.without_progress += 1.0
         if self.without_progress > self.control_burst:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_control_flood")
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
-from meshproxy.wire.http2.connection import Http2Connection
 from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
+from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
@@ -34,7 +34,7 @@ TOO_LARGE: Final = refusal(431, b"h2_head_too_large")
 NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
 
 
-class Http2Server(Http2Connection):
+class Http2Server(Inbound):
     """HTTP/2, server role, behind the interface of `wire/engine.py`."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
@@ -71,7 +71,7 @@ class Http2Server(Http2Connection):
         if end and expected > 0:
             self.malformed_request(stream_id)
             return
-        self.floods.without_progress = 0
+        self.floods.without_progress = 0.0
         limits = self.limits
         stream = Http2Stream(self, ReceiveWindow(self.stream_window, limits.stream_window, limits.stream_window_max))
         stream.stream_id = stream_id
@@ -86,11 +86,10 @@ class Http2Server(Http2Connection):
         """Trailers (8.1), or a mistake.  The block is decoded in any case: the table must stay right."""
         stream = self.streams.get(stream_id)
         if stream is None:
-            self.on_closed_stream(stream_id)
-        fields = self.decode(block)
-        if stream is None:
-            self.floods.control()
+            self.on_closed_stream(stream_id, 0)
+            self.decode(block)
             return
+        fields = self.decode(block)
         if stream.received == ENDED:
             self.stream_error(stream, STREAM_CLOSED)
             return
@@ -113,27 +112,27 @@ class Http2Server(Http2Connection):
         self.floods.control()
         if not self.refusing:
             self.host.on_violation("h2_stream_limit")
-        self.write_reset(stream_id, REFUSED_STREAM)
+        self.write_reset(stream_id, REFUSED_STREAM, self.stream_window)
 
     def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
         """Answer a request that the host never sees."""
         self.host.on_violation(label)
         self.write_block(stream_id, self.encoder.head(head, []), True)
         if not end:
-            self.write_reset(stream_id, NO_ERROR)
-        self.floods.reset(self.now)
+            self.write_reset(stream_id, NO_ERROR, self.stream_window)
+        self.floods.reset()
 
     def malformed_request(self, stream_id: int) -> None:
         self.host.on_violation("h2_malformed")
-        self.write_reset(stream_id, PROTOCOL_ERROR)
-        self.floods.reset(self.now)
+        self.write_reset(stream_id, PROTOCOL_ERROR, self.stream_window)
+        self.floods.reset()
 
     def on_reset(self, stream: Http2Stream, code: int) -> None:
         wasted = stream.sent != ENDED
         self.finish(stream)
         stream.sink.request_reset(code)
         if wasted:
-            self.floods.reset(self.now)
+            self.floods.reset()
 
     def tell_reset(self, stream: Http2Stream, code: int, unprocessed: bool) -> None:
         stream.sink.request_reset(code)

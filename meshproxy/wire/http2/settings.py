@@ -16,6 +16,9 @@ MAX_FRAME_SIZE: Final = 5
 MAX_HEADER_LIST_SIZE: Final = 6
 ENABLE_CONNECT_PROTOCOL: Final = 8
 
+# Larger frames would save nothing and let one stream hold the connection for long.
+FRAME_BYTES_SENT_MAX: Final = 65_536
+
 UNLIMITED: Final = 0xFFFFFFFF
 
 
@@ -55,7 +58,7 @@ class PeerSettings:
             elif key == MAX_FRAME_SIZE:
                 if not FRAME_BYTES_MIN <= value <= FRAME_BYTES_MAX:
                     raise ConnectionFault(PROTOCOL_ERROR)
-                self.max_frame_size = value
+                self.max_frame_size = min(value, FRAME_BYTES_SENT_MAX)
             elif key == ENABLE_CONNECT_PROTOCOL:
                 if value > 1 or (value == 0 and self.enable_connect_protocol):
                     raise ConnectionFault(PROTOCOL_ERROR)

@@ -41,6 +41,7 @@ class Http2Stream(Stream):
     sent: int = HEAD
     closed: bool = False
     method: bytes = b""  # of the request
+    tunnel: bool = False  # CONNECT that was accepted: the directions end on their own
     expected: int = -1  # DATA bytes still to come by content-length, -1 if not declared
     interims: int = 0  # 1xx responses received
     send_window: int = 0
@@ -73,6 +74,7 @@ class Http2Stream(Stream):
         if connection.server:
             if head.status == 101:  # how HTTP/1.1 accepts what is extended CONNECT here (RFC 8441 5)
                 head = switched(head)
+            self.tunnel = self.method == b"CONNECT" and head.status < 300
         else:
             self.method = b"CONNECT" if head.protocol else head.method
             gone = connection.closing or connection.leaving
@@ -107,7 +109,7 @@ class Http2Stream(Stream):
             connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
             if size:
                 connection.out.append(data)
-                connection.floods.without_progress = 0
+                connection.floods.without_progress = 0.0
             if end:
                 self.all_sent()
             return
@@ -179,7 +181,7 @@ class Http2Stream(Stream):
             connection.send_window -= size
             connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
             connection.out.append(data)
-            connection.floods.without_progress = 0
+            connection.floods.without_progress = 0.0
         if self.queue is not None:
             return
         if self.trailers is not None:
@@ -192,7 +194,7 @@ class Http2Stream(Stream):
     def all_sent(self) -> None:
         """END_STREAM is written."""
         self.sent = ENDED
-        if self.received == ENDED or (self.connection.server and self.method != b"CONNECT"):
+        if self.received == ENDED or (self.connection.server and not self.tunnel):
             self.connection.ended(self)
 
     def reset(self, code: int) -> None:
@@ -201,7 +203,7 @@ class Http2Stream(Stream):
         self.sink = NULL_SINK
         connection = self.connection
         if self.stream_id:
-            connection.write_reset(self.stream_id, code)
+            connection.write_reset(self.stream_id, code, self.window.available)
         connection.finish(self)
 
     # -- receiving
