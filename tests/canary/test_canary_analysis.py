@@ -8,7 +8,7 @@ from canary_plays import canary_spec
 from control.canary.analysis import Measurement, Outcome, analyse, go_duration, plain
 
 
-def check(metric: dict, value: float | None, requests: float = 50, minimum: int = 1) -> tuple[str, str]:
+def check(metric: dict, value: float | None, requests: float | None = 50, minimum: int = 1) -> tuple[str, str]:
     spec = canary_spec({"metrics": [metric]}, annotations={"meshproxy.dev/minimum-requests": str(minimum)})
     verdict = analyse(spec, {spec.metrics[0]: Measurement(value, requests)})
     return verdict.outcome.value, verdict.text
@@ -60,6 +60,10 @@ def test_fewer_requests_than_the_minimum_are_no_data():
     outcome, text = check({"name": "request-success-rate", "threshold": 90}, 100.0, requests=3, minimum=20)
     assert outcome == "failed"
     assert text.endswith("is not receiving traffic: 3 requests, fewer than the minimum of 20")
+
+
+def test_not_a_number_is_no_data_also_from_a_source_that_cannot_count_requests():
+    assert check({"name": "request-duration", "threshold": 500}, float("nan"), requests=None)[0] == "failed"
 
 
 def test_checks_are_made_in_order_and_stop_at_the_first_failure():

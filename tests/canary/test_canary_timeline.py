@@ -268,6 +268,28 @@ def test_a_promotion_whose_primary_never_becomes_ready_leaves_all_traffic_on_the
     assert play.line()[:2] == ("Finalising", 0)
 
 
+def test_a_copy_that_was_lost_is_made_again_before_traffic_goes_to_the_primary():
+    play = Play.initialised(canary_spec())
+    play.edit("v2")
+    play.until(Phase.PROMOTING)
+    play.primary = replace(play.primary, revision="v1")
+    assert play.line() == ("Promoting", 50, ["Copying podinfo.test template spec to podinfo-primary.test"])
+    assert play.line()[:2] == ("Finalising", 0)
+    assert play.primary.revision == "v2"
+
+
+def test_a_copy_that_was_lost_is_not_replaced_by_a_revision_nobody_analysed():
+    play = Play.initialised(canary_spec())
+    play.edit("v2")
+    play.until(Phase.PROMOTING)
+    play.primary = replace(play.primary, revision="v1")
+    play.edit("v3")
+    phase, weight, texts = play.line()
+    assert (phase, weight) == ("Failed", 0)
+    assert texts[0] == "Rolling back podinfo.test the revision to promote is gone: the target changed"
+    assert play.primary.revision == "v1"
+
+
 def test_skip_analysis_promotes_at_once_when_the_canary_is_ready():
     play = Play.initialised(canary_spec(skipAnalysis=True))
     play.edit("v2")
