@@ -188,6 +188,25 @@ class Mesh:
         deployments = self.store.list("apps", "Deployment", "shop")
         return bool(deployments) and all(map(_settled, deployments))
 
+    def explain(self, events: int = 10) -> list[str]:
+        """What is not as wanted right now, and what was said last: for whoever has to find out why nothing happens."""
+        self.refresh()
+        lines = []
+        for deployment in self.store.list("apps", "Deployment", "shop"):
+            if not _settled(deployment):
+                status = deployment.get("status") or {}
+                counts = {name: status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+                wanted = (deployment.get("spec") or {}).get("replicas", 1)
+                lines.append(f"deployment {deployment['metadata']['name']}: {wanted} wanted, {counts}")
+        for pod in self.store.list("", "Pod", "shop"):
+            for container in (pod.get("status") or {}).get("containerStatuses") or []:
+                if not container.get("ready"):
+                    lines.append(f"pod {pod['metadata']['name']}, {container['name']} is not ready: {container.get('state')}")
+        for event in self.store.events()[-events:]:
+            about = event.get("involvedObject") or event.get("regarding") or {}
+            lines.append(f"event {about.get('kind')} {about.get('name')}: {event.get('reason')}: {event.get('message')}")
+        return lines
+
     def _pids(self) -> dict[tuple[str, str], dict[str, int]]:
         """(namespace, pod) -> what runs, from the supervisor's records."""
         found: dict[tuple[str, str], dict[str, int]] = {}

@@ -103,7 +103,7 @@ class Relay:
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, towards_pod: bool) -> None:
         search = Search(self._marker)
-        with suppress(ConnectionError):
+        with suppress(OSError):  # ConnectionError while there is data; ENOTCONN from the last line if the other side is gone
             while data := await source.read(CHUNK):
                 before = search.found
                 search.feed(data)

@@ -78,6 +78,7 @@ async def _interruptible(play: Coroutine[Any, Any, int]) -> int:
 
 async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
     view = stage.view
+    ok = False
     try:
         view.open()
         pictures = asyncio.create_task(_pictures(stage), name="pictures")
@@ -105,6 +106,8 @@ async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
         view.close()
         view.say("Ending everything that was started ...")
         await stage.close()
+        if ok:
+            await stage.mesh.forget()
 
 
 async def _scenes(stage: Stage, step: bool, keys: Keys) -> bool:
@@ -118,6 +121,9 @@ async def _scenes(stage: Stage, step: bool, keys: Keys) -> bool:
             await scene.run(stage)
         except (MeshFailed, Stalled) as problem:
             stage.view.warn(str(problem))
+            if isinstance(problem, Stalled):
+                for line in stage.mesh.explain():
+                    stage.view.say(line)
             return False
     return True
 

@@ -42,7 +42,7 @@ V2 = version_edits("v1", "v2")
 V3 = [
     *version_edits("v2", "v3"),
     value_edit("- name: FAIL_RATE # share of requests answered with an error, 0 to 1", "0", "0.2"),
-    value_edit("- name: DELAY_MS # wait before each answer", "0", "900"),
+    value_edit("- name: DELAY_MS # wait before each answer", "0", "1500"),
 ]
 V3_HEALTHY = version_edits("v2", "v3")
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from meshproxy.demo.verdict import Finding
 
 if TYPE_CHECKING:
-    from meshproxy.demo.watch import Golden, Watch
+    from meshproxy.demo.watch import Figures, Watch
 
 FIGURES_S = 5.0  # between two lines of figures without a terminal
 MAX_PODS = 14  # rows of the table of processes; a terminal is not endless
@@ -122,7 +122,7 @@ def picture(watch: Watch, title: str) -> RenderableType:
     return Panel(Group(_metrics(watch.table), _release(watch), _processes(watch)), title=title, border_style="cyan")
 
 
-def _metrics(rows: Sequence[Golden]) -> Table:
+def _metrics(rows: Sequence[Figures]) -> Table:
     table = Table(box=None, expand=True, header_style="bold")
     table.add_column("SERVICE")
     table.add_column("VERSION")
@@ -170,6 +170,6 @@ def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms"
 
 
-def _brief(row: Golden) -> str:
+def _brief(row: Figures) -> str:
     success = "-" if row.success is None else f"{row.success:.0f} %"
     return f"{row.service} {row.version} {row.rps:.0f}/s {success} p99 {_ms(row.p99)}"

@@ -1,7 +1,7 @@
 """What is going on: the timeline of the release, and golden metrics by service and version.
 
     store, ten times a second       -> Moment (phase, weight, version), appended when it changed
-    each pod's /metrics, once a second -> Golden, one a service and version
+    each pod's /metrics, once a second -> Figures, one a service and version
 
 The verdict uses the timeline only; golden metrics are for the audience.
 """
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import aiohttp
-
-from control.canary.window import PodWindow, Totals
 from control.runtime.layout import ADMIN_PORT
 from meshproxy.demo.mesh import Mesh, Pod
 from meshproxy.demo.observed import Moment
+from meshproxy.telemetry import golden
+from meshproxy.telemetry.golden import Page
+from meshproxy.telemetry.scrape import scrape
 
 LOOK_S = 0.1
 SCRAPE_S = 1.0
@@ -27,7 +27,7 @@ WINDOW_S = 5.0  # golden metrics are those of the last five seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
+class Figures:
     """One service in one version.  Latencies in ms, None without requests."""
 
     service: str
@@ -50,30 +50,37 @@ class Release:
     failed_checks: int = 0
 
 
-def quantile(q: float, buckets: dict[float, float]) -> float | None:
-    """Prometheus' histogram_quantile over cumulative counts: linear within the bucket."""
-    bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0.0
-    if total <= 0:
-        return None
-    rank = q * total
-    low, below = 0.0, 0.0
-    for bound in bounds:
-        count = buckets[bound]
-        if count >= rank:
-            if bound == float("inf"):
-                return low
-            return low + (bound - low) * ((rank - below) / (count - below)) if count > below else bound
-        low, below = bound, count
-    return low
+class Recent:
+    """The last pages of one pod's metrics."""
+
+    def __init__(self) -> None:
+        self._pages: deque[tuple[float, Page]] = deque(maxlen=int(WINDOW_S / SCRAPE_S) + 1)
+
+    def add(self, at: float, page: Page) -> None:
+        self._pages.append((at, page))
+
+    def golden(self) -> golden.Golden | None:
+        """What the pod answered between the first and the last of them; None before there are two."""
+        if len(self._pages) < 2:
+            return None
+        (start, before), (end, after) = self._pages[0], self._pages[-1]
+        return golden.golden_by(before, after, end - start, (), _inbound).get(())
 
 
-def golden(service: str, version: str, pods: int, totals: Totals, seconds: float) -> Golden:
-    answered = totals.success + totals.failure
-    success = 100 * totals.success / answered if answered else None
-    return Golden(
-        service, version, pods, answered / seconds, success, *(quantile(q, totals.buckets) for q in (0.5, 0.95, 0.99))
-    )
+def _inbound(labels: Mapping[str, str]) -> bool:
+    return labels.get("direction") == "inbound"
+
+
+def figures(service: str, version: str, pods: int, seen: Sequence[golden.Golden]) -> Figures:
+    """Add up what the pods of a service and version answered."""
+    total = golden.Golden(WINDOW_S)
+    for one in seen:
+        total.add(one)
+    success = 100 * total.success_rate if total.requests else None
+    # Each pod has its own window, some seconds long: rates are added, not counts.
+    rps = sum(one.rps for one in seen)
+    p50, p95, p99 = (total.latency_ms(q) if total.requests else None for q in (0.5, 0.95, 0.99))
+    return Figures(service, version, pods, rps, success, p50, p95, p99)
 
 
 @dataclass(slots=True)
@@ -83,10 +90,9 @@ class Watch:
     mesh: Mesh
     timeline: list[Moment] = field(default_factory=list)
     release: Release = field(default_factory=Release)
-    table: list[Golden] = field(default_factory=list)
+    table: list[Figures] = field(default_factory=list)
     pods: list[Pod] = field(default_factory=list)
-    scrapes_failed: Counter[str] = field(default_factory=Counter)  # by pod; a pod that is starting or ending does not answer
-    _windows: dict[str, PodWindow] = field(default_factory=dict)
+    _recent: dict[str, Recent] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -131,37 +137,28 @@ class Watch:
             await asyncio.sleep(LOOK_S)
 
     async def _scrape_on(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=SCRAPE_S)
-        async with aiohttp.ClientSession(timeout=timeout) as client:
-            while True:
-                shop = [pod for pod in self.pods if pod.namespace == "shop" and pod.ip]
-                await asyncio.gather(*(self._scrape(client, pod) for pod in shop))
-                for name in self._windows.keys() - {pod.name for pod in shop}:
-                    del self._windows[name]
-                self.table = self._golden(shop)
-                await asyncio.sleep(SCRAPE_S)
+        while True:
+            shop = [pod for pod in self.pods if pod.namespace == "shop" and pod.ip]
+            # A pod that is starting or ending does not answer; it has no figures then, and that is all.
+            seen = await scrape({pod.name: f"{pod.ip}:{ADMIN_PORT}" for pod in shop}, timeout_s=SCRAPE_S)
+            for name, page in seen.pages.items():
+                self._recent.setdefault(name, Recent()).add(seen.at[name], page)
+            for name in self._recent.keys() - {pod.name for pod in shop}:
+                del self._recent[name]
+            self.table = self._figures(shop)
+            await asyncio.sleep(SCRAPE_S)
 
-    async def _scrape(self, client: aiohttp.ClientSession, pod: Pod) -> None:
-        try:
-            async with client.get(f"http://{pod.ip}:{ADMIN_PORT}/metrics") as response:
-                text = await response.text()
-        except (aiohttp.ClientError, TimeoutError):
-            self.scrapes_failed[pod.name] += 1
-            return
-        self._windows.setdefault(pod.name, PodWindow(newborn=False)).page(time.time(), text)
-
-    def _golden(self, pods: list[Pod]) -> list[Golden]:
-        now = time.time()
-        sums: dict[tuple[str, str], Totals] = {}
+    def _figures(self, pods: list[Pod]) -> list[Figures]:
+        seen: dict[tuple[str, str], list[golden.Golden]] = {}
         counts: Counter[tuple[str, str]] = Counter()
         for pod in pods:
             key = (pod.app, pod.version)
-            window = self._windows.get(pod.name)
-            seen = window.over(now, WINDOW_S) if window else None
             counts[key] += 1
-            sums.setdefault(key, Totals())
-            if seen:
-                sums[key].add(seen)
+            recent = self._recent.get(pod.name)
+            one = recent.golden() if recent else None
+            seen.setdefault(key, [])
+            if one is not None:
+                seen[key].append(one)
         order = {"web": 0, "catalogue": 1, "prices": 2}
-        keys = sorted(sums, key=lambda key: (order.get(key[0], 9), key))
-        return [golden(*key, counts[key], sums[key], WINDOW_S) for key in keys]
+        keys = sorted(seen, key=lambda key: (order.get(key[0], 9), key))
+        return [figures(*key, counts[key], seen[key]) for key in keys]

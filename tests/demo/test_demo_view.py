@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from control.canary.window import PodWindow, Totals
 from meshproxy.demo.mesh import Mesh, Pod, _pod, _settled
 from meshproxy.demo.verdict import Finding
 from meshproxy.demo.view import LiveView, PlainView, picture
-from meshproxy.demo.watch import Golden, Release, Watch, golden, quantile
+from meshproxy.demo.watch import Figures, Recent, Release, Watch, figures
+from meshproxy.telemetry.golden import Golden, parse
 from meshproxy.telemetry.registry import Registry
 from meshproxy.telemetry.render import render
 
@@ -24,9 +24,9 @@ def console():
 def watch(tmp_path):
     watch = Watch(Mesh("nobody", tmp_path, tmp_path))
     watch.table = [
-        Golden("web", "v1", 2, 40.0, 100.0, 3.0, 8.0, 12.4),
-        Golden("catalogue", "v3", 2, 4.0, 79.6, 900.0, 990.0, 998.0),
-        Golden("prices", "v1", 3, 0.0, None, None, None, None),
+        Figures("web", "v1", 2, 40.0, 100.0, 3.0, 8.0, 12.4),
+        Figures("catalogue", "v3", 2, 4.0, 79.6, 900.0, 990.0, 998.0),
+        Figures("prices", "v1", 3, 0.0, None, None, None, None),
     ]
     watch.release = Release("Progressing", 10, "v3", 1)
     watch.pods = [
@@ -36,19 +36,14 @@ def watch(tmp_path):
     return watch
 
 
-def test_quantiles_are_those_of_prometheus():
-    buckets = {10.0: 50.0, 20.0: 90.0, 50.0: 100.0, float("inf"): 100.0}
-    assert quantile(0.5, buckets) == 10.0
-    assert quantile(0.7, buckets) == pytest.approx(15.0)
-    assert quantile(0.99, buckets) == pytest.approx(47.0)
-    assert quantile(0.99, {10.0: 0.0, float("inf"): 4.0}) == 10.0
-    assert quantile(0.5, {}) is None
-    assert quantile(0.5, {10.0: 0.0, float("inf"): 0.0}) is None
-
-
 def test_nothing_counted_is_no_success_rate_and_not_a_perfect_one():
-    assert golden("web", "v1", 2, Totals(), 5.0) == Golden("web", "v1", 2, 0.0, None, None, None, None)
-    assert golden("web", "v1", 2, Totals(success=30, failure=10), 5.0).success == 75.0
+    assert figures("web", "v1", 2, []) == Figures("web", "v1", 2, 0.0, None, None, None, None)
+    assert figures("web", "v1", 2, [Golden(5.0)]) == Figures("web", "v1", 2, 0.0, None, None, None, None)
+
+
+def test_pods_of_one_version_are_added_up_each_over_its_own_time():
+    row = figures("web", "v1", 2, [Golden(5.0, success=50), Golden(2.0, success=10, failure=20)])
+    assert (row.rps, row.success) == (25.0, 75.0)
 
 
 def test_the_picture_shows_figures_release_and_processes(watch):
@@ -123,16 +118,20 @@ def test_a_deployment_scaled_to_nothing_is_settled_without_counts():
 def test_figures_come_from_what_a_sidecar_exposes():
     registry = Registry()
     series = registry.http("inbound", (("namespace", "shop"), ("deployment", "web"), ("pod", "web-1")))
-    window = PodWindow(newborn=False)
-    window.page(100.0, render(registry).decode())
+    onward = registry.http("outbound", (("namespace", "shop"), ("deployment", "web"), ("dst_service", "catalogue")))
+    recent = Recent()
+    recent.add(100.0, parse(render(registry).decode()))
+    assert recent.golden() is None
     for _ in range(40):
         series.request()
         series.response(200, -1, True, 7.0, 8.0)
+        onward.request()
+        onward.response(200, -1, True, 3.0, 4.0)
     for _ in range(10):
         series.request()
         series.response(500, -1, False, 250.0, 251.0)
-    window.page(105.0, render(registry).decode())
-    row = golden("web", "v1", 1, window.over(105.0, 5.0), 5.0)
+    recent.add(105.0, parse(render(registry).decode()))
+    row = figures("web", "v1", 1, [recent.golden()])
     assert (row.rps, row.success) == (10.0, 80.0)
     assert 5.0 < row.p50 <= 10.0
     assert 200.0 < row.p99 <= 300.0

@@ -1,0 +1,161 @@
+"""The demonstration itself, as a user runs it: what it says, its exit status, and that nothing is left of it.
+
+About a minute and a half each: real processes, real intervals.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from meshproxy.demo.breakage import VARIABLE
+
+DEADLINE_S = 280.0
+pytestmark = pytest.mark.timeout(DEADLINE_S + 20)
+
+
+class Demo:
+    """`meshproxy demo` as a child.  State and scratch files are below `home`, so what it started can be told by that."""
+
+    def __init__(self, home: Path, breakage: str = "") -> None:
+        self.home = home
+        self.lines: list[str] = []
+        temporary = home / "tmp"
+        temporary.mkdir()
+        env = os.environ | {"MESHPROXY_STATE_HOME": str(home / "state"), "TMPDIR": str(temporary), VARIABLE: breakage}
+        command = [sys.executable, "-m", "meshproxy", "demo", "--name", f"demo-{os.getpid()}"]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+
+    def said(self, words: str) -> None:
+        """Wait until it said this."""
+        give_up = time.monotonic() + DEADLINE_S
+        while not any(words in line for line in self.lines):
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < give_up, f"never said {words!r}:\n{self.text}"
+            time.sleep(0.1)
+
+    def wait(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        self._reader.join(10)
+        return code
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def claims(self) -> dict[str, bool]:
+        """Claim -> did it hold, of the final verdict."""
+        start = next(i for i, line in enumerate(self.lines) if line.startswith("What was observed"))
+        found = re.findall(r"^  (ok    |FAILED)  (.*)$", "\n".join(self.lines[start:]), re.MULTILINE)
+        return {text: mark == "ok    " for mark, text in found}
+
+    def failed(self) -> str:
+        return "\n".join(text for text, held in self.claims().items() if not held)
+
+    def processes(self) -> list[str]:
+        """Everything that runs with a path below `home` in its arguments or environment (state, ledger, TMPDIR)."""
+        mark = str(self.home).encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                argv, env = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:  # ended just now, or another user's
+                continue
+            if mark in argv or mark in env:
+                found.append(f"{entry.name}: {argv.replace(bytes(1), b' ').decode(errors='replace')}")
+        return found
+
+    def gone(self) -> None:
+        """Wait until nothing is left."""
+        give_up = time.monotonic() + 30
+        while left := self.processes():
+            assert time.monotonic() < give_up, "\n".join(left)
+            time.sleep(0.1)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+
+
+@pytest.fixture
+def demo(tmp_path):
+    started = []
+
+    def start(breakage=""):
+        started.append(Demo(tmp_path, breakage))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.end()
+
+
+def test_everything_that_is_claimed_is_observed_and_nothing_is_left(demo):
+    running = demo()
+    code = running.wait()
+    claims = running.claims()
+    assert code == 0, running.text
+    assert len(claims) == 11
+    assert all(claims.values())
+    running.gone()
+
+
+def test_a_v3_that_is_healthy_makes_it_fail(demo):
+    running = demo("v3-healthy")
+    assert running.wait() == 1, running.text
+    assert "catalogue v3 was rolled back" in running.failed()
+    running.gone()
+
+
+def test_without_mtls_it_fails(demo):
+    running = demo("mtls-off")
+    assert running.wait() == 1, running.text
+    failed = running.failed()
+    assert "a recorded hop shows nothing" in failed
+    assert "every app saw its caller's verified identity" in failed
+    assert "plaintext and a forged certificate were refused" in failed
+    running.gone()
+
+
+def test_with_the_split_ignored_it_fails(demo):
+    running = demo("split-ignored")
+    assert running.wait() == 1, running.text
+    assert "catalogue v2: its share of requests followed its weight" in running.failed()
+    running.gone()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_everything_it_started(demo, number):
+    running = demo()
+    running.said("Scene 2 of 7")
+    assert len(running.processes()) > 15
+    running.process.send_signal(number)
+    assert running.wait() == 130, running.text
+    running.gone()
+
+
+def test_killed_it_leaves_nothing_behind(demo):
+    running = demo()
+    running.said("Scene 2 of 7")
+    running.process.kill()
+    running.wait()
+    running.gone()
