@@ -87,7 +87,7 @@ def test_there_is_no_quantile_of_nothing(buckets: list[tuple[float, float]]) -> 
 
 
 def test_a_bucket_that_holds_less_than_the_one_before_does_not_turn_the_curve_round() -> None:
-    assert quantile(0.5, [(1.0, 10.0), (2.0, 9.0), (inf, 10.0)]) == pytest.approx(0.5)
+    assert quantile(11 / 12, [(1.0, 10.0), (2.0, 8.0), (4.0, 12.0), (inf, 12.0)]) == pytest.approx(3.0)
 
 
 @given(st.lists(st.floats(0, 49_999), min_size=1, max_size=60), st.floats(0, 1, exclude_min=True))
