@@ -285,7 +285,16 @@ class Controller:
                 self.workers[key].delete()
         for key, worker in list(self.workers.items()):
             if self._owner[key] == "" and key not in wanted and not self._is_gateway(key) and worker.machine.deleted_at is None:
+                await self._try(f"pod {'/'.join(key)}", self._keep_while_ending(worker))
                 worker.delete()
+
+    async def _keep_while_ending(self, worker: PodWorker) -> None:
+        """A Pod that vanished from the user's files still has to drain, and its sidecar needs to be told what it serves
+        until then: this controller holds the object for as long, as the API server would."""
+        metadata, fields = worker.pod["metadata"], {name: worker.pod[name] for name in ("apiVersion", "kind", "spec")}
+        kept = {name: metadata[name] for name in ("name", "namespace", "labels", "annotations") if name in metadata}
+        annotations = {**(kept.get("annotations") or {}), ANNOTATION_MADE_BY: "runtime"}
+        await self._apply({**fields, "metadata": {**kept, "annotations": annotations}})
 
     async def _reconcile_gateway(self) -> None:
         key = (SYSTEM_NAMESPACE, GATEWAY)
@@ -421,7 +430,7 @@ class Controller:
                 # A Service came or went.  The environment of a process cannot change, its sidecar's listeners can.
                 worker.listeners = listeners
                 mark = sidecar_annotations(listeners)
-        if mark and (fields := self._written.get(key)) is not None:
+        if mark and (fields := self._written.get(key)) is not None and self.store.get(key) is not None:
             annotations = {**(fields["metadata"].get("annotations") or {}), **mark}
             await self._apply({**fields, "metadata": {**fields["metadata"], "annotations": annotations}})
         await self._write_status(key, worker.status())
@@ -432,12 +441,11 @@ class Controller:
     async def _remove(self, worker: PodWorker) -> None:
         """A pod that is gone: its object, its address, its token."""
         key = Key("", "Pod", *worker.key)
-        own = not self._owner[worker.key] and not self._is_gateway(worker.key)
         if worker.machine.sidecar is not None:
             tokens.withdraw_token(self.settings.layout.tokens, worker.token_file)
-        if own:
-            self._written.pop(key, None)
-        else:
+        pod = self.store.get(key)
+        self._written.pop(key, None)
+        if pod is not None and (pod["metadata"].get("annotations") or {}).get(ANNOTATION_MADE_BY) == "runtime":
             await self._delete(key)
         del self.workers[worker.key]
         self._owner.pop(worker.key)
@@ -445,7 +453,6 @@ class Controller:
         self._announced.discard(worker.key)
         if not self._is_gateway(worker.key):
             self._addresses.release(worker.ip, self._clock())
-        self._written.pop(Key("status", *_parts(key)), None)
         self._prune_logs()
         self._wake.set()
 
@@ -465,14 +472,13 @@ class Controller:
         self._written[key] = obj
 
     async def _write_status(self, key: Key, status: Object) -> None:
-        memory = Key("status", *_parts(key))
-        if self._written.get(memory) == status:
-            return
-        try:
-            await self.store.status(key, status)
-        except NotFound:  # it was deleted meanwhile; the next look sees that
-            return
-        self._written[memory] = status
+        obj = self.store.get(key)
+        if obj is None:
+            return  # it was deleted meanwhile; the next look sees that
+        now = obj.get("status") or {}
+        if any(now.get(name) != value for name, value in status.items()):
+            with suppress(NotFound):
+                await self.store.status(key, status)
 
     async def _delete(self, key: Key) -> None:
         self._written.pop(key, None)
@@ -536,16 +542,14 @@ class Controller:
 
     def _trouble(self, what: str, why: str) -> None:
         if self._troubles.get(what) != why:
+            if len(self._troubles) >= 1000:
+                self._troubles.clear()
             self._troubles[what] = why
             self._say(f"{what}: {why}")
 
 
 def _names(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace") or "default", obj["metadata"]["name"]
-
-
-def _parts(key: Key) -> tuple[str, str, str]:
-    return f"{key.kind}.{key.group}", key.namespace, key.name
 
 
 def _skeleton(obj: Object) -> Object:

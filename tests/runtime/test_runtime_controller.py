@@ -261,7 +261,26 @@ async def test_a_pod_of_the_user_runs_too_and_is_removed_with_its_file(mesh: Loc
     assert found["metadata"]["annotations"]["meshproxy.dev/proxy"] == "true"
     assert found["status"]["phase"] == "Running"
     (mesh.directory / "single.yaml").unlink()
+    await until(lambda: worker.machine.deleted_at is not None, "the pod ending")
+    kept = mesh.get("Pod", "single")
+    assert kept is not None  # its sidecar is told what it serves until it is gone
+    assert kept["metadata"]["annotations"]["meshproxy.dev/proxy"] == "true"
     await until(lambda: worker.gone, "the pod gone")
+    await until(lambda: mesh.get("Pod", "single") is None, "the object gone")
+    mesh.write("single", pod, service("single"))
+    await until(lambda: mesh.workers("single") and mesh.workers("single")[0] is not worker, "a new pod")
+    await mesh.ready()
+
+
+async def test_a_deployment_made_again_under_its_name_gets_its_status_again(mesh: LocalMesh, app_file: Path) -> None:
+    mesh.write("web", deployment("web", container(app_file), replicas=0))
+    mesh.write("other", service("other"))
+    mesh.start()
+    await until(lambda: mesh.status("web").get("observedGeneration"), "a status")
+    (mesh.directory / "web.yaml").unlink()
+    await until(lambda: mesh.get("Deployment", "web", "apps") is None, "the Deployment gone")
+    mesh.write("web", deployment("web", container(app_file), replicas=0))
+    await until(lambda: mesh.status("web").get("conditions"), "a status again")
 
 
 async def test_a_pod_without_sidecar_gets_no_proxy_settings(mesh: LocalMesh, app_file: Path) -> None:

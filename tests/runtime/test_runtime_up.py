@@ -188,6 +188,27 @@ def test_interrupt_ends_everything_in_order(web: Verbs) -> None:
     assert log.read_text() == "app starts\napp ends\n"
 
 
+def test_a_second_interrupt_is_quick(web: Verbs, tmp_path: Path) -> None:
+    stubborn = {"name": "app", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 300; done"]}
+    web.write("stubborn", deployment("stubborn", stubborn, pod={"terminationGracePeriodSeconds": 3600}))
+    process = web.start()
+    read_until(process, 'mesh "default" is ready')
+    running = web.processes()
+    process.send_signal(signal.SIGINT)
+    read_until(process, "ending: apps")
+    logs = web.layout().root
+    (log,) = logs.glob("pods/shop/web-*/app.log")
+    until_sync(lambda: log.read_text() == "app starts\napp ends\n", "the other app ended in order")
+    (stubborn_pid,) = [pid for pid, name in running.items() if "stubborn" in name and name.endswith("/app")]
+    assert start_time(stubborn_pid)  # it has an hour
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert "ending everything at once" in process.stdout.read()
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert not any(start_time(pid) for pid in running)
+
+
 def test_a_killed_control_plane_comes_back_and_new_configuration_flows(web: Verbs, app_file: Path) -> None:
     up = web("up", str(web.manifests), "-d")
     assert up.returncode == 0, up.stdout + up.stderr
