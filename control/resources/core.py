@@ -92,6 +92,7 @@ class HttpHeader(Shape, frozen=True, kw_only=True):
 
 
 class HttpGetAction(Shape, frozen=True, kw_only=True):
+    unread = words("protocol")
     path: str = "/"
     port: IntOrString
     host: str = ""
@@ -105,6 +106,7 @@ class TcpSocketAction(Shape, frozen=True, kw_only=True):
 
 
 class GrpcAction(Shape, frozen=True, kw_only=True):
+    unread = words("mode")
     port: PortNumber
     service: str = ""
 
@@ -166,6 +168,7 @@ class Container(Shape, frozen=True, kw_only=True):
 class PodSpec(Shape, frozen=True, kw_only=True):
     unread = words(
         "activeDeadlineSeconds automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks ephemeralContainers"
+        " evictionResponders schedulingGroup"
         " hostAliases hostIPC hostPID hostUsers hostname hostnameOverride imagePullSecrets os overhead preemptionPolicy"
         " priority priorityClassName readinessGates resourceClaims runtimeClassName schedulerName schedulingGates"
         " securityContext serviceAccount setHostnameAsFQDN shareProcessNamespace subdomain workloadRef"

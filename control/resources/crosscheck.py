@@ -45,7 +45,7 @@ def crosscheck(objects: Sequence[Object], locate: Locate = lambda key, path: (""
         return Diagnostic("warning", file, line, field_name(path), message, hint, key)
 
     result = [warning(*one) for check in (_splits, _services, _workloads, _canaries) for one in check(found)]
-    return sorted(result, key=lambda one: (one.file, one.line, one.field))
+    return sorted(result, key=lambda one: (one.file, one.line))
 
 
 Finding = tuple[Key, Path, str, str]

@@ -153,7 +153,7 @@ def _syntax(failure: yaml.YAMLError) -> tuple[int, str, str]:
     context = getattr(failure, "context", None)
     line = mark.line + 1 if mark is not None else 0
     message = f"not valid YAML: {problem}" + (f" {context}" if context else "")
-    if "cannot start any token" in message:
+    if "cannot start any token" in message or "tab character" in message:
         return line, message, "is the line indented with a tab? YAML wants spaces"
     if "mapping values are not allowed" in message:
         return line, message, "check the indentation, and quote values that contain ': '"
@@ -242,7 +242,7 @@ class _Builder:
             return float(number)
         if tag == "binary":
             self.mistakes.append((line, path, "'!!binary' is not supported", "write the base64 text itself"))
-        elif tag == "str" and node.style is None and _EXPONENT.match(text):
+        elif tag == "str" and not node.style and _EXPONENT.match(text):
             return float(text)
         return text
 

@@ -47,7 +47,7 @@ class Report:
         self.key = key
         self.secret = secret
         self.diagnostics: list[Diagnostic] = []
-        self.paths: list[Path] = []  # of the errors
+        self.paths: list[Path] = []  # of the diagnostics, in their order
 
     def error(self, path: Path, message: str, hint: str = "") -> None:
         self._add("error", path, message, hint)
@@ -57,8 +57,7 @@ class Report:
 
     def _add(self, severity: str, path: Path, message: str, hint: str) -> None:
         line = self.document.line_of(path)
-        if severity == "error":
-            self.paths.append(path)
+        self.paths.append(path)
         self.diagnostics.append(Diagnostic(severity, self.document.file, line, field_name(path), message, hint, self.key))
 
     @property
@@ -140,7 +139,10 @@ def nearest(word: str, known: list[str]) -> str:
 def _check(value: Any, tree: types.Type, report: Report, path: Path) -> None:
     match tree:
         case types.Metadata():
-            _check(value, tree.type, report, path)
+            if (expected := (tree.extra or {}).get("expected")) is None:
+                _check(value, tree.type, report, path)
+            elif _mismatch(value, tree.type):
+                report.error(path, f"found {shown(value, report.secret)}, expected {expected}")
         case types.AnyType():
             pass
         case types.StructType():

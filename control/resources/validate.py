@@ -159,14 +159,22 @@ def _meaning_of_the_sound_part(obj: Object, report: Report) -> None:
     _meaning(obj, obj["kind"], second)
     check_embedded(obj, second)
     cut = report.paths[:]
-    errors = iter(second.paths)
-    for diagnostic in second.diagnostics:
-        if diagnostic.severity == "error":
-            path = next(errors)
-            if any(path == wrong[: len(path)] or wrong == path[: len(wrong)] for wrong in cut):
-                continue
+    for path, diagnostic in zip(second.paths, second.diagnostics, strict=True):
+        if not any(_follows(path, wrong, report.document.obj) for wrong in cut):
             report.paths.append(path)
-        report.diagnostics.append(diagnostic)
+            report.diagnostics.append(diagnostic)
+
+
+def _follows(path: Path, wrong: Path, obj: Any) -> bool:
+    """A complaint about `path` only follows from the mistake at `wrong`: one encloses the other, or a field is missing beside
+    one that is misspelt."""
+    if path == wrong[: len(path)] or wrong == path[: len(wrong)]:
+        return True
+    if path[:-1] != wrong[:-1]:
+        return False
+    for part in path[:-1]:
+        obj = obj[part]
+    return isinstance(obj, dict) and path[-1] not in obj
 
 
 def _meaning(obj: Object, kind: str, report: Report) -> None:
@@ -318,7 +326,7 @@ def _container(container: Object, path: Path, report: Report) -> None:
                 (*where, "valueFrom"), f"has {len(source)} sources, expected one of fieldRef, configMapKeyRef, secretKeyRef"
             )
     for probe_name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if probe := container.get(probe_name):
+        if (probe := container.get(probe_name)) is not None:
             _probe(probe, (*path, probe_name), names, report)
 
 
@@ -408,5 +416,5 @@ def _duplicates(key: Key, found: list[Checked]) -> Iterator[Diagnostic]:
     for checked in found:
         document = checked.document
         others = ", ".join(f"{other.document.file}:{other.document.line}" for other in found if other is not checked)
-        message = f"{key} is also in {others}; neither is taken"
+        message = f"{key} is also in {others}; none of them is taken"
         yield Diagnostic("error", document.file, document.line, "metadata.name", message, "keep one", key)

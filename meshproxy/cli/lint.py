@@ -27,9 +27,7 @@ def command(ctx: click.Context, directory: Path, output: str) -> None:
     found, documents, files = diagnose(directory)
     errors = sum(1 for diagnostic in found if diagnostic.severity == "error")
     if not files and not errors:
-        raise click.UsageError(
-            f"no manifests in {directory}: expected files ending in .yaml, .yml or .json (folders in it are not read)"
-        )
+        raise click.UsageError(f"no manifests in {directory}: expected .yaml, .yml or .json files (folders in it are not read)")
     if output == "json":
         click.echo(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=2))
     else:

@@ -157,9 +157,7 @@ class StoreContract:
         assert seen is not None
         assert seen["metadata"]["annotations"] == {"a": "1", "b": "2"}
 
-    async def test_the_second_manager_of_a_field_with_another_value_is_refused_and_told_who_owns_it(
-        self, cluster: Cluster
-    ) -> None:
+    async def test_a_second_manager_with_another_value_is_refused_and_told_who_owns_the_field(self, cluster: Cluster) -> None:
         await cluster.give(deployment("web", 3))
         await cluster.store("canary").apply(scale("web", 0))
         with pytest.raises(Conflict, match=r"spec\.replicas.*canary"):

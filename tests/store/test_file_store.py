@@ -156,7 +156,7 @@ def test_an_object_that_cannot_be_written_is_reported_and_the_last_good_one_stay
     cluster.write("a.yaml", blocked)
     cluster.write("b.yaml", config_map("b"))
     cluster.refresh()
-    assert [diagnostic.message for diagnostic in errors(cluster)][0].startswith("cannot write")
+    assert errors(cluster)[0].message.startswith("cannot write")
     assert cluster.accepting.get(key("b")) is not None
 
 

@@ -1,0 +1,143 @@
+"""What only shows between objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from control.resources.crosscheck import crosscheck
+from control.store.store import Object
+
+
+def obj(api_version: str, kind: str, name: str, spec: Any = None, **more: Any) -> Object:
+    out: Object = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "shop"}, **more}
+    if spec is not None:
+        out["spec"] = spec
+    return out
+
+
+def service(name: str, *ports: int, selector: dict[str, str] | None = None, target: Any = None) -> Object:
+    made: list[Any] = [
+        {"port": port, "name": f"p{port}", **({"targetPort": target} if target else {})} for port in ports or (80,)
+    ]
+    return obj("v1", "Service", name, {"ports": made, **({"selector": selector} if selector else {})})
+
+
+def split(name: str, apex: str, created: str = "", **weights: int) -> Object:
+    made = [{"service": backend, "weight": weight} for backend, weight in weights.items()]
+    out = obj("split.smi-spec.io/v1alpha2", "TrafficSplit", name, {"service": apex, "backends": made})
+    if created:
+        out["metadata"]["creationTimestamp"] = created
+    return out
+
+
+def deployment(name: str, container: dict[str, Any] | None = None, **spec: Any) -> Object:
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"containers": [{"name": "a", "command": ["a"], **(container or {})}], **spec},
+    }
+    return obj("apps/v1", "Deployment", name, {"selector": {"matchLabels": {"app": name}}, "template": template})
+
+
+def told(*objects: Object) -> list[str]:
+    found = crosscheck(objects)
+    assert all(diagnostic.severity == "warning" for diagnostic in found)
+    return [f"{diagnostic.key}: {diagnostic.field}: {diagnostic.message}" for diagnostic in found]
+
+
+def test_objects_that_fit_together_are_passed_without_a_word() -> None:
+    assert told(service("web"), service("a"), service("b"), split("s", "web", a=1, b=1)) == []
+
+
+def test_of_two_splits_for_one_service_the_older_is_in_force_and_the_other_is_told() -> None:
+    first, second = split("z", "web", "2026-01-01T00:00:00Z", a=1), split("a", "web", "2026-01-02T00:00:00Z", a=1)
+    (line,) = told(service("web"), service("a"), second, first)
+    assert line.startswith("TrafficSplit.split.smi-spec.io shop/a: spec.service: web is already split by z")
+
+
+def test_of_two_splits_of_one_age_the_first_by_name_is_in_force() -> None:
+    (line,) = told(service("web"), service("a"), split("y", "web", a=1), split("x", "web", a=1))
+    assert line.startswith("TrafficSplit.split.smi-spec.io shop/y:")
+
+
+def test_a_backend_that_does_not_exist_is_told() -> None:
+    (line,) = told(service("web"), split("s", "web", gone=1))
+    assert "spec.backends[0].service: Service gone does not exist" in line
+
+
+def test_a_split_that_names_its_own_service_is_fine() -> None:
+    assert told(service("web"), service("b"), split("s", "web", web=1, b=1)) == []
+
+
+def test_a_split_with_all_weights_zero_is_told() -> None:
+    (line,) = told(service("web"), service("a"), split("s", "web", a=0))
+    assert "all weights are 0: requests are answered with 503" in line
+
+
+def test_a_backend_without_the_services_port_is_told() -> None:
+    (line,) = told(service("web", 80, 81), service("a", 80), split("s", "web", a=1))
+    assert "Service a has no port 81" in line
+
+
+def test_a_split_for_a_service_that_does_not_exist_is_told() -> None:
+    (line,) = told(service("a"), split("s", "web", a=1))
+    assert "spec.service: Service web does not exist" in line
+
+
+def test_a_service_that_selects_nothing_is_told() -> None:
+    (line,) = told(service("web", selector={"app": "wob"}), deployment("web"))
+    assert "spec.selector: selects no pod of any Deployment" in line
+
+
+def test_a_target_port_that_no_selected_pod_names_is_told() -> None:
+    ports = {"ports": [{"containerPort": 80, "name": "web"}]}
+    (line,) = told(service("web", selector={"app": "web"}, target="http"), deployment("web", ports))
+    assert "spec.ports[0].targetPort: no selected pod has a container port named http (named ports: web)" in line
+
+
+def test_a_service_account_that_does_not_exist_is_told_and_default_needs_none() -> None:
+    assert told(deployment("web", serviceAccountName="default")) == []
+    (line,) = told(deployment("web", serviceAccountName="web"))
+    assert "ServiceAccount web does not exist" in line
+    assert told(deployment("web", serviceAccountName="web"), obj("v1", "ServiceAccount", "web")) == []
+
+
+def test_configuration_that_does_not_exist_is_told_unless_it_is_optional() -> None:
+    env = [
+        {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "k"}}},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "gone", "key": "k", "optional": True}}},
+    ]
+    lines = told(deployment("web", {"env": env, "envFrom": [{"secretRef": {"name": "away"}}]}))
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        "spec.template.spec.containers[0].env[0].valueFrom.configMapKeyRef: ConfigMap gone does not exist:"
+        " the pod cannot start until it does",
+        "spec.template.spec.containers[0].envFrom[0].secretRef: Secret away does not exist: the pod cannot start until it does",
+    ]
+
+
+def canary(name: str, target: str) -> Object:
+    spec = {
+        "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target},
+        "service": {"port": 80},
+        "skipAnalysis": True,
+    }
+    return obj("flagger.app/v1beta1", "Canary", name, spec)
+
+
+def test_a_canary_without_its_target_is_told() -> None:
+    (line,) = told(canary("web", "wob"), deployment("web"))
+    assert "spec.targetRef.name: Deployment wob does not exist" in line
+
+
+def test_two_canaries_with_one_target_are_told() -> None:
+    (line,) = told(canary("a", "web"), canary("b", "web"), deployment("web"))
+    assert line.startswith("Canary.flagger.app shop/b:")
+    assert "also the target of Canary a" in line
+
+
+def test_objects_of_another_shape_are_passed_over() -> None:
+    assert told(obj("v1", "Service", "a", {"ports": 7}), obj("split.smi-spec.io/v1alpha2", "TrafficSplit", "s", {})) == []
+
+
+def test_a_finding_has_the_line_of_the_field() -> None:
+    (found,) = crosscheck([service("web"), split("s", "web", gone=1)], lambda key, path: (f"{key.name}.yaml", len(path)))
+    assert (found.file, found.line) == ("s.yaml", 4)
