@@ -120,9 +120,12 @@ def test_huffman_input_of_any_kind_is_accepted_only_as_the_hpack_package_accepts
     assert got == expected
 
 
-@pytest.mark.parametrize("padding", [b"\x1f\xff", b"\x18", b"\xff\xff\xff\xff"], ids=["eight ones", "zeros", "eos"])
+@pytest.mark.parametrize(
+    "padding", [b"\xf8\xff", b"\x1f\xff", b"\x18", b"\xff\xff\xff\xff"], ids=["eight ones", "eleven ones", "zeros", "eos"]
+)
 def test_wrong_huffman_padding_is_an_error(padding: bytes) -> None:
     assert huffman_decode(b"\x1f") == b"a"
+    assert huffman_decode(b"\xf8\x1f") == b"&a"
     with pytest.raises(HpackError):
         huffman_decode(padding)
 

@@ -436,6 +436,7 @@ def test_a_request_never_handed_to_the_socket_is_unprocessed(wire: Wire) -> None
     wire.client.lost()
     assert sent.reset == (CANCEL, False)
     assert kept.reset == (CANCEL, True)
+    assert take(wire.client) == b"", "what was called unprocessed must never be sent"
 
 
 def test_a_request_that_will_be_flushed_before_the_close_is_not_called_unprocessed(make: Callable[..., Wire]) -> None:

@@ -183,6 +183,15 @@ def test_a_window_made_negative_by_settings_must_be_earned_back() -> None:
     assert sent(raw) == [(1, 5)]
 
 
+def test_one_byte_more_than_a_window_waits() -> None:
+    raw, host = serve(None, (4, 10))
+    answer(raw, host, 1).send_data(bytes(11), False)
+    assert sent(raw) == [(1, 10)]
+    raw, host = serve(None, (4, 1_000_000))
+    answer(raw, host, 1).send_data(bytes(65_536), False)
+    assert sum(size for _, size in sent(raw)) == 65_535
+
+
 def test_end_of_stream_needs_no_window() -> None:
     raw, host = serve(None, (4, 10))
     stream = answer(raw, host, 1)

@@ -57,6 +57,7 @@ from meshproxy.wire.engine import (
 from meshproxy.wire.h2_adapter import H2Client, H2Server
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
+from meshproxy.wire.message import CACHES
 
 SERVERS: dict[str, Any] = {"ours": Http2Server, "h2": H2Server}
 CLIENTS: dict[str, Any] = {"ours": Http2Client, "h2": H2Client}
@@ -533,6 +534,24 @@ def test_a_head_too_large_is_answered_with_431_and_the_next_request_is_served() 
     raw.send(frame(HEADERS, 5, 3, block(GET) + b"\xbe"))
     assert host.requests[0].head.field(b"x-kept") == b"yes"
     assert host.violations == ["h2_head_too_large"]
+
+
+@pytest.mark.parametrize("caches", [True, False])
+def test_the_same_bytes_mean_another_request_once_the_table_has_changed(caches: bool) -> None:
+    CACHES.enabled = caches
+    try:
+        raw, host = serve("ours")
+
+        def add(value: bytes) -> bytes:
+            return block(GET) + b"\x40" + literal(b"x-app", value)[1:]
+
+        newest = block(GET) + b"\xbe"
+        for sid, data in ((1, add(b"one")), (3, newest), (5, newest), (7, add(b"two")), (9, newest), (11, newest)):
+            raw.send(frame(HEADERS, 5, sid, data))
+        assert [seen.head.field(b"x-app") for seen in host.requests] == [b"one"] * 3 + [b"two"] * 3
+        assert (host.requests[1].head is host.requests[2].head) is caches
+    finally:
+        CACHES.enabled = True
 
 
 def test_ninety_cookie_crumbs_and_fifteen_fields_are_served() -> None:
