@@ -9,8 +9,7 @@ while we hold it (given back while it is being released), the apex Service's sel
 from __future__ import annotations
 
 from control.canary import history, objects
-from control.canary.facts import deployment_key, target_object, tracked_configs
-from control.canary.machine import (
+from control.canary.decision import (
     Action,
     CreatePrimary,
     Decision,
@@ -21,6 +20,7 @@ from control.canary.machine import (
     ScaleUp,
     SetWeights,
 )
+from control.canary.facts import deployment_key, target_object, tracked_configs
 from control.canary.spec import GROUP, KIND, CanarySpec
 from control.canary.status import Status
 from control.store.store import Key, Object, Store, StoreError

@@ -12,7 +12,7 @@ from typing import Any
 
 from control.canary.analysis import Check
 from control.canary.commands import to_rfc3339
-from control.canary.machine import Record
+from control.canary.decision import Record
 from control.canary.objects import owner
 from control.canary.spec import CanarySpec
 from control.store.store import Key, Object, Store

@@ -17,6 +17,7 @@ from control.canary import machine
 from control.canary.act import Actor
 from control.canary.analysis import Measurement
 from control.canary.commands import Commands, to_rfc3339
+from control.canary.decision import Decision
 from control.canary.facts import collect
 from control.canary.spec import DURATION, SUCCESS_RATE, parse
 from control.canary.status import Status
@@ -120,7 +121,7 @@ class Cluster:
     def replicas(self, key: Key) -> int:
         return self.store.get(key)["spec"]["replicas"]
 
-    def decide(self) -> machine.Decision:
+    def decide(self) -> Decision:
         obj = self.store.get(CANARY)
         spec = parse(obj)
         facts = collect(

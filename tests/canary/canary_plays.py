@@ -12,8 +12,18 @@ from typing import Any
 from control.canary import machine
 from control.canary.analysis import Measurement
 from control.canary.commands import Command, Commands
+from control.canary.decision import (
+    Action,
+    CreatePrimary,
+    Decision,
+    EnsureApex,
+    EnsureServices,
+    PromoteTemplate,
+    ScaleToZero,
+    ScaleUp,
+    SetWeights,
+)
 from control.canary.facts import READY, Facts, Readiness, Workload
-from control.canary.machine import Decision
 from control.canary.objects import stamp_for
 from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
 from control.canary.status import Phase, Status
@@ -102,20 +112,20 @@ class Play:
         self.now += INTERVAL
         return decision
 
-    def do(self, action: machine.Action) -> None:
+    def do(self, action: Action) -> None:
         match action:
-            case machine.EnsureServices():
+            case EnsureServices():
                 self.services_ok = True
-            case machine.EnsureApex():
+            case EnsureApex():
                 self.apex_ok = True
-            case machine.SetWeights():
+            case SetWeights():
                 self.weights = (action.canary, action.primary)
-            case machine.CreatePrimary() | machine.PromoteTemplate():
+            case CreatePrimary() | PromoteTemplate():
                 assert action.revision == self.target.revision
                 self.primary = Workload(stamp_for(action.revision, self.tracked), 2, READY)
-            case machine.ScaleToZero():
+            case ScaleToZero():
                 self.target = replace(self.target, replicas=0)
-            case machine.ScaleUp():
+            case ScaleUp():
                 self.target = replace(self.target, replicas=2)
 
     def edit(self, revision: str) -> None:

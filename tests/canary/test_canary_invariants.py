@@ -8,8 +8,8 @@ from canary_plays import Play, canary_spec, stuck, waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.canary import machine
 from control.canary.analysis import Measurement, Outcome, analyse
+from control.canary.decision import PromoteTemplate, ScaleToZero, SetWeights
 from control.canary.facts import READY
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import ANALYSED, TRANSITIONS, Phase
@@ -73,7 +73,7 @@ def test_weights_sum_to_100_phases_follow_the_table_and_nothing_is_promoted_on_a
         assert play.weights[0] == play.status.canary_weight
         assert play.status.phase is before.phase or play.status.phase in TRANSITIONS[before.phase]
         for action in decision.actions:
-            if isinstance(action, machine.PromoteTemplate):
+            if isinstance(action, PromoteTemplate):
                 assert before.phase in (*ANALYSED, Phase.PROMOTING)
                 assert action.revision == before.last_applied == facts.target.revision
                 if before.phase in ANALYSED:
@@ -81,12 +81,12 @@ def test_weights_sum_to_100_phases_follow_the_table_and_nothing_is_promoted_on_a
                     assert before.failed_checks < play.spec.threshold
                     assert analyse(play.spec, facts.measurements).outcome is Outcome.PASSED
                     assert facts.due
-            if isinstance(action, machine.SetWeights) and action.canary > before.canary_weight and before.phase in ANALYSED:
+            if isinstance(action, SetWeights) and action.canary > before.canary_weight and before.phase in ANALYSED:
                 assert before.canary_weight == 0 or analyse(play.spec, facts.measurements).outcome is Outcome.PASSED
-            if isinstance(action, machine.ScaleToZero):
+            if isinstance(action, ScaleToZero):
                 assert play.weights == (0, 100)  # nobody is sent to pods that go
         if play.primary.revision != primary_before:
-            assert any(isinstance(action, machine.PromoteTemplate) for action in decision.actions)
+            assert any(isinstance(action, PromoteTemplate) for action in decision.actions)
 
 
 @settings(max_examples=100, deadline=None)

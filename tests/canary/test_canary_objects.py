@@ -7,11 +7,20 @@ import yaml
 from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, condition, deployment, service
 from canary_plays import START, canary_object, canary_spec
 
-from control.canary import machine, objects
+from control.canary import objects
 from control.canary.act import Actor, TargetChanged
+from control.canary.decision import (
+    CreatePrimary,
+    EnsureApex,
+    EnsureServices,
+    PromoteTemplate,
+    Record,
+    ScaleToZero,
+    ScaleUp,
+    SetWeights,
+)
 from control.canary.facts import readiness
 from control.canary.history import LIMIT, append, decisions, policy_key
-from control.canary.machine import Record
 from control.canary.spec import parse
 from control.canary.status import Phase
 from control.store.store import Key
@@ -79,7 +88,7 @@ async def test_scaling_up_gives_the_replicas_back_to_the_users_manifest(cluster)
 async def test_where_giving_back_would_lose_the_number_the_primarys_is_written(cluster):
     await initialise(cluster)
     spec = parse(cluster.store.get(CANARY))
-    await Actor(cluster.store, gives_back=False).do(spec, machine.ScaleUp())
+    await Actor(cluster.store, gives_back=False).do(spec, ScaleUp())
     assert cluster.replicas(TARGET) == 2
 
 
@@ -88,13 +97,13 @@ async def test_every_action_may_be_repeated(cluster):
     spec = parse(cluster.store.get(CANARY))
     revision = objects.revision(cluster.store.get(TARGET))
     for action in (
-        machine.EnsureServices(),
-        machine.EnsureApex(),
-        machine.CreatePrimary(revision),
-        machine.PromoteTemplate(revision),
-        machine.SetWeights(40),
-        machine.ScaleUp(),
-        machine.ScaleToZero(),
+        EnsureServices(),
+        EnsureApex(),
+        CreatePrimary(revision),
+        PromoteTemplate(revision),
+        SetWeights(40),
+        ScaleUp(),
+        ScaleToZero(),
     ):
         await cluster.actor.do(spec, action)
         once = cluster.store.all()
@@ -108,7 +117,7 @@ async def test_a_target_that_changed_since_the_decision_is_not_copied(cluster):
     decided = objects.revision(cluster.store.get(TARGET))
     cluster.write(deployment("v2"))
     with pytest.raises(TargetChanged):
-        await cluster.actor.do(spec, machine.PromoteTemplate(decided))
+        await cluster.actor.do(spec, PromoteTemplate(decided))
     assert cluster.image(PRIMARY) == "podinfo:v1"
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from canary_plays import START, Play, canary_spec, waiting
 
-from control.canary import machine
 from control.canary.commands import Command, Commands
+from control.canary.decision import SetWeights
 from control.canary.status import Phase
 
 
@@ -156,4 +156,4 @@ def test_a_malformed_order_is_no_order():
 def test_a_decision_of_a_paused_release_moves_nothing():
     play = progressing()
     play.commands = Commands(pause=True)
-    assert not any(isinstance(action, machine.SetWeights) for action in play.tick().actions)
+    assert not any(isinstance(action, SetWeights) for action in play.tick().actions)

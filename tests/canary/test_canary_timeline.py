@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from canary_plays import Play, canary_spec, stuck, waiting
 
-from control.canary import machine
 from control.canary.analysis import Measurement
+from control.canary.decision import ScaleUp, SetWeights
 from control.canary.facts import READY
 from control.canary.spec import SUCCESS_RATE
 from control.canary.status import IllegalTransition, Phase, Status
@@ -239,7 +239,7 @@ def test_a_canary_without_replicas_is_not_taken_for_ready():
     play.tick()
     play.target = replace(play.target, replicas=0)
     decision = play.tick()
-    assert machine.ScaleUp() in decision.actions
+    assert ScaleUp() in decision.actions
     assert play.weights == (0, 100)
 
 
@@ -339,7 +339,7 @@ def test_a_split_that_somebody_edited_is_put_back_to_what_the_status_says():
     play.weights = (90, 10)
     play.primary = replace(play.primary, readiness=waiting())
     decision = play.tick()
-    assert decision.actions == (machine.SetWeights(20),)
+    assert decision.actions == (SetWeights(20),)
     assert "TrafficSplit podinfo.test says canary 90, primary 10" in decision.events[-1].text
 
 
