@@ -1,6 +1,6 @@
 """The admin listener: what the proxy says about itself, over its own engines.
 
-    GET /metrics   Prometheus text
+    GET /metrics   Prometheus text; ?name[]=FAMILY (repeatable) for some families only
     GET /ready     200 when requests can be served, else 503 with the reason
     GET /live      200 as long as the loop turns
     GET /config    the configuration in force, as JSON; no secrets
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs
 
 from meshproxy.proxy.answer import reply
 from meshproxy.proxy.context import Context
@@ -41,6 +42,13 @@ class Status:
         return ""
 
 
+def names(path: bytes) -> frozenset[str] | None:
+    """The families asked for by `?name[]=a&name[]=b` (as Prometheus' own servers take it), None for all."""
+    query = parse_qs(path.partition(b"?")[2].decode("latin-1"), max_num_fields=100)
+    wanted = query.get("name[]")
+    return frozenset(wanted) if wanted else None
+
+
 class AdminSide(Side):
     def __init__(self, ctx: Context, status: Status) -> None:
         super().__init__(ctx, "admin")
@@ -54,7 +62,7 @@ class AdminSide(Side):
         if head.method not in (b"GET", b"HEAD"):
             reply(stream, head, 405, TEXT, b"only GET is possible here\n")
         elif path == b"/metrics":
-            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render())
+            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(names(head.path)))
         elif path == b"/live":
             reply(stream, head, 200, TEXT, b"live\n")
         elif path == b"/ready":

@@ -152,8 +152,6 @@ def _check_workload(name: str, workload: mesh_pb2.Workload) -> None:
 def _check_service(name: str, service: mesh_pb2.Service) -> None:
     _check_name(name, f"{service.namespace}/{service.name}")
     _check_ports(p.port for p in service.ports)
-    if service.backends and not any(b.weight_milli for b in service.backends):
-        raise ValueError("no backend has a weight above 0")
     if service.HasField("retry") and service.retry.budget_ratio < 0:
         raise ValueError(f"retry budget of {service.retry.budget_ratio}")
 

@@ -200,7 +200,7 @@ class Exchange(Requester):
         route = self.route
         assert route is not None
         status = head.status
-        if head.grpc_status:
+        if head.grpc_status and self.head.grpc:
             self.grpc_status = parse_grpc_status(head.grpc_status)
         if route.retry_responses and not is_success(status, self.grpc_status):
             self.status = status
@@ -231,7 +231,7 @@ class Exchange(Requester):
 
     def response_trailers(self, fields: list[Field]) -> None:
         for field in fields:
-            if field.kind == GRPC_STATUS:
+            if field.kind == GRPC_STATUS and self.head.grpc:  # judged by what was asked for, as Linkerd does
                 self.grpc_status = parse_grpc_status(field.value)
         self.down.send_trailers(fields)
         self.response_over()

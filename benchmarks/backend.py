@@ -1,0 +1,42 @@
+"""The smallest honest HTTP/1.1 server: reads whole heads, answers 100 bytes.  `python -m benchmarks.backend HOST PORT`.
+
+It answers GETs only and knows nothing else, so that what is measured is the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+BODY = b"x" * 100
+ANSWER = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n" + BODY
+
+
+class Answering(asyncio.Protocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.buffer:
+            data = self.buffer + data
+        heads = data.count(b"\r\n\r\n")
+        self.buffer = data[data.rfind(b"\r\n\r\n") + 4 :] if heads else data
+        if heads:
+            self.transport.write(ANSWER * heads)
+
+
+async def main(host: str, port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Answering, host, port)
+    print(f"backend on {host}:{port}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+
+        uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    except KeyboardInterrupt:
+        pass
