@@ -3,10 +3,10 @@
     forward     load --HTTP/1.1--> [forward] --> backend
     two hops    load --HTTP/1.1--> [sidecar A] ==mTLS, HTTP/2==> [sidecar B] --> backend
 
-The proxies share one core, load generator and backend the other.  What is read is the proxy process's own CPU time
-(/proc/<pid>/task/*/schedstat), so the load generator's speed does not enter.  Rounds are interleaved: interpreted, compiled (if built),
-and again; the median is printed with the smallest and the largest.  Absolute figures depend on the machine and its mood;
-compare only within one table.
+The proxies share one core, load generator and backend the other.  What is read is the proxy process's own time on a core
+(/proc/<pid>/task/*/schedstat), so the load generator's speed does not enter.  Rounds are interleaved: interpreted, compiled
+(if built), and again; the median is printed with the smallest and the largest.  Absolute figures depend on the machine and
+its mood; compare only within one table.
 """
 
 from __future__ import annotations

@@ -67,11 +67,6 @@ def without_hash() -> mesh_pb2.Resource:
 
 
 BAD = {
-    "no backend has a weight": resource(
-        mesh_pb2.SERVICE,
-        "shop/a",
-        service=mesh_pb2.Service(namespace="shop", name="a", backends=[mesh_pb2.Backend(service="shop/b")]),
-    ),
     "named 'shop/other'": resource(mesh_pb2.SERVICE, "shop/other", service=mesh_pb2.Service(namespace="shop", name="a")),
     "port 70000": service("shop/a", 70000),
     "port 0": endpoints(target_port=0),
