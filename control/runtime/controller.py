@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from control.runtime import endpoints, plan
+from control.runtime import endpoints, informed, plan
 from control.runtime.addresses import AddressError, Addresses, ServicePorts
 from control.runtime.container import Note
 from control.runtime.endpoints import EndpointFact
@@ -44,6 +44,7 @@ _RETRY = 0.5  # seconds after a write that failed
 _TOKENS = 1.0  # seconds between looks at the token files
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SLICE_GROUP = "discovery.k8s.io"
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 
 Clock = Callable[[], float]
 
@@ -171,6 +172,16 @@ class Controller:
             if not worker.machine.ready and not worker.machine.finished and worker.machine.deleted_at is None
         ]
         return lines
+
+    def sidecars(self) -> list[str]:
+        """Addresses of the pods that have a sidecar which serves."""
+        workers = self.workers.values()
+        return [worker.ip for worker in workers if worker.machine.sidecar is not None and worker.machine.ready]
+
+    def ready_addresses(self) -> informed.Known:
+        """What every sidecar should know: see control.runtime.informed."""
+        slices = self.store.list(_SLICE_GROUP, "EndpointSlice")
+        return informed.wanted(item for item in slices if _labels(item).get(_MANAGED_BY) == endpoints.MANAGED_BY)
 
     @staticmethod
     def why_unready(worker: PodWorker) -> str:
@@ -496,7 +507,7 @@ class Controller:
             if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_MADE_BY) == "runtime":
                 await self._delete(Key.of(pod))
         for item in self.store.list(_SLICE_GROUP, "EndpointSlice"):
-            if (item["metadata"].get("labels") or {}).get("endpointslice.kubernetes.io/managed-by") == endpoints.MANAGED_BY:
+            if _labels(item).get(_MANAGED_BY) == endpoints.MANAGED_BY:
                 await self._delete(Key.of(item))
 
     # -- tokens
@@ -550,6 +561,10 @@ class Controller:
 
 def _names(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace") or "default", obj["metadata"]["name"]
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
 
 
 def _skeleton(obj: Object) -> Object:

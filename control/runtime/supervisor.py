@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from control.runtime import probe_io
+from control.runtime import informed, probe_io
 from control.runtime.addresses import Network, busy_ports, free_port
 from control.runtime.controller import Controller, steady_clock
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
@@ -39,6 +39,7 @@ TRUST_DOMAIN = "cluster.local"
 SHOWN = 50  # lines about manifests at a time; `meshproxy lint` has all
 _CONTROL_PATIENCE = 60.0  # seconds until a control plane that is not ready is a failure of `up`
 _CONTROL_GRACE = 10.0
+_SIDECARS_PATIENCE = 10.0
 _POLL = 0.1
 _REMIND = 30.0  # seconds between lines about what is still not ready
 
@@ -310,8 +311,17 @@ class Supervisor:
                 for line in lines[:20]:
                     self._say(f"not ready yet: {line}")
             await asyncio.sleep(_POLL)
+        await self._wait_for_sidecars(controller)
         assert self.info is not None
         on_ready(self.info)
+
+    async def _wait_for_sidecars(self, controller: Controller) -> None:
+        """Until every sidecar knows every ready endpoint; not for ever, since a user's own EndpointSlices may differ."""
+        deadline = time.monotonic() + _SIDECARS_PATIENCE
+        while time.monotonic() < deadline:
+            if not await informed.uninformed(controller.sidecars(), controller.ready_addresses()):
+                return
+            await asyncio.sleep(_POLL)
 
     async def _control_is_ready(self, control: ControlPlane) -> bool:
         deadline = time.monotonic() + _CONTROL_PATIENCE

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from control.runtime import informed
 from control.runtime.addresses import REST, AddressError, Addresses, Network, ServicePorts, busy_ports, candidates
 from control.runtime.endpoints import EndpointFact, endpoint_slices
 
@@ -131,3 +132,18 @@ def test_unready_pods_are_published_when_asked_for() -> None:
 def test_a_service_that_matches_nobody_has_an_empty_slice() -> None:
     (found,) = endpoint_slices(service(), [])
     assert found["endpoints"] == []
+
+
+def test_a_sidecar_is_informed_when_it_knows_every_ready_address() -> None:
+    pods = [pod("a", "127.8.9.10"), pod("b", "127.8.9.11"), pod("c", "127.8.9.12", ready=False, serving=False)]
+    want = informed.wanted(endpoint_slices(service(), pods))
+    assert want == {"shop/web": {"127.8.9.10", "127.8.9.11"}}
+
+    def config(*addresses: str) -> dict[str, Any]:
+        endpoints = {"endpoints": [{"address": address} for address in addresses]}
+        service = {"name": "shop/web", "content": {"service": {"name": "web"}}}
+        return {"resources": [service, {"name": "shop/web", "content": {"endpoints": endpoints}}]}
+
+    assert informed.missing(want, informed.known(config("127.8.9.10"))) == ["shop/web"]
+    assert informed.missing(want, informed.known({"resources": []})) == ["shop/web"]
+    assert informed.missing(want, informed.known(config("127.8.9.10", "127.8.9.11", "127.8.9.99"))) == []
