@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from control.resources import core, split
 from control.resources.crosscheck import Splits, splits_by_apex
-from control.resources.documents import without_nulls
 from control.store.store import Diagnostic, Key, Object
 
 SLICE_SERVICE = "kubernetes.io/service-name"
@@ -56,15 +53,15 @@ class Views:
 
 
 def _service(obj: Object) -> core.Service:
-    return msgspec.convert(obj, core.Service)
+    return core.parse(obj, core.Service)
 
 
 def _pod(obj: Object) -> core.Pod:
-    return msgspec.convert(obj, core.Pod)
+    return core.parse(obj, core.Pod)
 
 
 def _slice(obj: Object) -> core.EndpointSlice:
-    return msgspec.convert(obj, core.EndpointSlice)
+    return core.parse(obj, core.EndpointSlice)
 
 
 _READERS: dict[tuple[str, str], Callable[[Object], Any]] = {
@@ -113,7 +110,7 @@ def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
 
 def _view(key: Key, obj: Object, reader: Callable[[Object], Any]) -> View[Any] | Diagnostic:
     try:
-        return View(obj, reader(without_nulls(obj)))
+        return View(obj, reader(obj))
     except (KeyError, TypeError, ValueError, AttributeError) as failure:  # msgspec.ValidationError is a ValueError
         why = f"{failure} is missing" if isinstance(failure, KeyError) else str(failure)
         return Diagnostic("error", "", 0, "", f"cannot be compiled: {why}", "it is left out", key)

@@ -8,18 +8,30 @@ Lengths and bounds are Kubernetes'.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import msgspec
 from msgspec import Meta, field
 
+from control.resources.documents import without_nulls
 from control.resources.quantity import quantity
 from control.resources.shape import Shape, words
+from control.store.store import Object
 
 PortNumber = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 IntOrString = int | str
+
+
+S = TypeVar("S", bound=Shape)
+
+
+def parse(obj: Object, shape: type[S]) -> S:
+    """The typed view of an accepted object: `parse(obj, Service)`.  Raises msgspec.ValidationError (a ValueError) for the first
+    mistake of one that was never checked."""
+    return msgspec.convert(without_nulls(obj), shape)
 
 
 class OwnerReference(Shape, frozen=True, kw_only=True):

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from control.resources import canary, core, split
-from control.resources.documents import Path, field_name, without_nulls
+from control.resources.documents import Path, field_name
 from control.store.store import Diagnostic, Key, Object
 
 Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
@@ -72,12 +70,12 @@ class _Objects:
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
             case ("", "Service"):
-                self.services[key.namespace, key.name] = msgspec.convert(without_nulls(obj), core.Service)
+                self.services[key.namespace, key.name] = core.parse(obj, core.Service)
             case ("apps", "Deployment"):
-                template = msgspec.convert(without_nulls(obj["spec"]["template"]), core.PodTemplate)
+                template = core.parse(obj["spec"]["template"], core.PodTemplate)
                 self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
             case ("", "Pod"):
-                pod = msgspec.convert(without_nulls(obj), core.Pod)
+                pod = core.parse(obj, core.Pod)
                 self.templates.append((key, (), pod.metadata, pod.spec))
 
 

@@ -311,11 +311,11 @@ class FileStore(Store):
             kept = key in self._review.accepted or key in self._review.refused or source in self._review.holding
             if kept or empty or self._user.problems:
                 self._missing_since.pop(key, None)
-            elif now - self._missing_since.setdefault(key, now) >= GRACE:
-                yield key
+            elif not self._user.covers(source) or now - self._missing_since.setdefault(key, now) >= GRACE:
+                yield key  # without grace if it came from another directory: no file is on the move then
 
     def _unaccept(self, key: Key, problems: Diagnostics) -> bool:
-        del self._missing_since[key]
+        self._missing_since.pop(key, None)
         found = self._tree.records[key]
         record = found[ACCEPTED]
         others = any(other.created and other.uid == record.uid for manager, other in found.items() if manager != ACCEPTED)

@@ -78,7 +78,7 @@ class RecordTree:
             if mtime != folder.mtime or folder.racy:
                 now = time.time_ns()
                 self._list(path, full, depth, folder, touched)
-                folder.mtime, folder.racy = mtime, 0 <= now - mtime < RACY_NS
+                folder.mtime, folder.racy = mtime, now - mtime < RACY_NS
         except (FileNotFoundError, NotADirectoryError):
             return  # not there (yet, or any more): forgotten by the caller
         seen.add(path)

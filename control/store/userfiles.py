@@ -47,6 +47,11 @@ class UserFiles:
     def files(self) -> list[CheckedFile]:
         return [self._files[name].checked for name in sorted(self._files)]
 
+    def covers(self, file: str) -> bool:
+        """Whether a file of this name would be read from here."""
+        path = Path(file)
+        return path == self.directory or path.parent == self.directory
+
     def scan(self, settle: float = 0.0) -> bool:
         """Look again; True if something changed.  A file written less than `settle` seconds ago is left for the next scan:
         an editor may be in the middle of it."""
@@ -111,7 +116,7 @@ class UserFiles:
             new = known is None or known.checked.diagnostics != checked.diagnostics
             self._files[name] = _File((0, 0, 0), True, b"", checked)
             return new
-        racy = 0 <= age < RACY_NS
+        racy = age < RACY_NS  # also if it is from the future
         if known is not None and known.data == data and known.stamp != (0, 0, 0):
             known.stamp, known.racy = stamp, racy
             return False

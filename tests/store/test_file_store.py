@@ -93,6 +93,15 @@ def test_a_file_that_does_not_parse_keeps_its_objects_and_the_others_go_on(clust
     assert "not valid YAML" in found.message
 
 
+def test_nothing_of_a_file_that_breaks_off_is_taken(cluster: FileCluster) -> None:
+    cluster.write("a.yaml", config_map("a", {"x": "1"}), config_map("b", {"x": "1"}))
+    cluster.refresh()
+    cluster.write("a.yaml", config_map("a", {"x": "2"}), "kind: [")
+    cluster.pass_time(10 * GRACE)
+    assert data(cluster, "a") == {"x": "1"}
+    assert data(cluster, "b") == {"x": "1"}
+
+
 def test_the_last_good_object_survives_a_restart(cluster: FileCluster) -> None:
     cluster.write("a.yaml", config_map("a", {"x": "1"}))
     cluster.refresh()
@@ -193,6 +202,16 @@ def test_a_file_that_moves_keeps_its_objects_uid(cluster: FileCluster) -> None:
     (cluster.user / "parked.tmp").rename(cluster.user / "c.yaml")
     cluster.pass_time(10 * GRACE)
     assert cluster.accepting.get(key("a")) == before
+
+
+def test_what_came_from_another_directory_goes_at_once(cluster: FileCluster) -> None:
+    cluster.write("a.yaml", config_map("a"))
+    cluster.refresh()
+    cluster.user = cluster.user.with_name("elsewhere")
+    cluster.user.mkdir()
+    cluster.write("b.yaml", config_map("b"))
+    cluster.restart("canary")
+    assert [obj["metadata"]["name"] for obj in cluster.accepting.list("", "ConfigMap")] == ["b"]
 
 
 def test_an_empty_directory_holds_everything_and_says_so(cluster: FileCluster) -> None:
@@ -442,6 +461,24 @@ def test_processes_that_write_at_once_lose_nothing_and_are_never_read_half(tmp_p
     obj = reader.get(key("shared"))
     assert obj is not None
     assert obj["data"] == {"first": "x", "a": "59" * 500, "b": "59" * 500, "c": "59" * 500}
+
+
+def test_an_edit_that_leaves_size_and_time_stamp_is_not_missed(cluster: FileCluster) -> None:
+    stamp = time.time_ns() + 10**9
+    for value in ("1", "2"):
+        path = cluster.write("a.yaml", config_map("a", {"x": value}))
+        os.utime(path, ns=(stamp, stamp))
+        cluster.refresh()
+        assert data(cluster, "a") == {"x": value}
+
+
+async def test_a_write_that_leaves_the_folders_time_stamp_is_not_missed(cluster: FileCluster) -> None:
+    stamp = time.time_ns() + 10**9
+    for value in ("1", "2"):
+        await cluster.store("cli").apply(config_map("a", {"x": value}))
+        os.utime(cluster.state / "cli" / NAMESPACE / "ConfigMap", ns=(stamp, stamp))
+        cluster.refresh()
+        assert data(cluster, "a") == {"x": value}
 
 
 def test_changes_within_one_tick_of_the_file_clock_are_not_missed(cluster: FileCluster) -> None:
