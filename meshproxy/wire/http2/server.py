@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
+from meshproxy.wire.engine import NO_ERROR, NO_FIELDS, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
 from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
@@ -47,11 +47,11 @@ class Http2Server(Inbound):
             return
         self.last_id = stream_id
         head = self.blocks.get(block)
+        fields = self.decode(block) if head is None else NO_FIELDS
+        if self.refusing or len(self.streams) >= self.limits.streams:
+            self.refuse(stream_id)
+            return
         if head is None:
-            fields = self.decode(block)
-            if self.refusing or len(self.streams) >= self.limits.streams:
-                self.refuse(stream_id)
-                return
             if self.decoder.overflow:
                 self.answer(stream_id, end, TOO_LARGE, "h2_head_too_large")
                 return
@@ -64,9 +64,6 @@ class Http2Server(Inbound):
                 self.malformed_request(stream_id)
                 return
             self.remember_block(block, head)
-        elif self.refusing or len(self.streams) >= self.limits.streams:
-            self.refuse(stream_id)
-            return
         expected = expected_body(head, b"")
         if end and expected > 0:
             self.malformed_request(stream_id)
