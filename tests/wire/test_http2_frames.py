@@ -44,6 +44,10 @@ from http2_harness import (
 )
 
 from meshproxy.wire.engine import (
+    AWAITING_BODY,
+    AWAITING_HEAD,
+    AWAITING_NOTHING,
+    AWAITING_US,
     CANCEL,
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
@@ -492,6 +496,27 @@ def test_a_wrong_preface_closes_the_connection(data: bytes) -> None:
         assert engine.closing
         assert host.violations == ["h2_preface"]
         assert host.requests == []
+
+
+def test_the_host_is_told_what_the_peer_owes() -> None:
+    host = Recorder()
+    engine = Http2Server(host, Limits())
+    assert engine.awaiting() == AWAITING_HEAD, "the preface"
+    raw = Raw(engine)
+    assert engine.awaiting() == AWAITING_NOTHING
+    raw.send(frame(HEADERS, 0, 1, block(POST)))
+    assert engine.awaiting() == AWAITING_HEAD, "the rest of the block"
+    raw.send(frame(CONTINUATION, END_HEADERS, 1))
+    assert engine.awaiting() == AWAITING_BODY
+    host.requests[0].stream.pause()
+    assert engine.awaiting() == AWAITING_US, "we are the ones who stopped it"
+    host.requests[0].stream.resume()
+    raw.data(1, b"x", end=True)
+    assert engine.awaiting() == AWAITING_US
+    host.requests[0].stream.send_head(response(), [], True)
+    assert engine.awaiting() == AWAITING_NOTHING
+    raw.headers(3, [(b":method", b"CONNECT"), GET[3]], end=False)
+    assert engine.awaiting() == AWAITING_US, "a tunnel may be silent for as long as it likes"
 
 
 def test_a_stream_over_the_limit_is_refused_and_the_others_go_on() -> None:
