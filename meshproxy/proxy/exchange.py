@@ -212,7 +212,7 @@ class Exchange(Requester):
         self.status = status
         self.body = None
         self.replayable = False
-        if status == 101 or (self.head.method == b"CONNECT" and 200 <= status < 300):
+        if status == 101 or (200 <= status < 300 and (self.head.method == b"CONNECT" or self.head.protocol)):
             self.tunnel = True
         extra = NO_FIELDS
         endpoint = self.endpoint
