@@ -20,23 +20,19 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
-from control.runtime import endpoints, informed, plan
+from control.runtime import endpoints, informed, plan, podobjects
 from control.runtime.addresses import AddressError, Addresses, ServicePorts
 from control.runtime.container import Note
 from control.runtime.endpoints import EndpointFact
 from control.runtime.environment import ServiceListener
-from control.runtime.layout import LABEL_DEPLOYMENT, SYSTEM_NAMESPACE
+from control.runtime.layout import SYSTEM_NAMESPACE
+from control.runtime.podobjects import ANNOTATION_TERMINATING, GATEWAY, made_by_runtime
 from control.runtime.podstatus import timestamp
 from control.runtime.worker import PodWorker, Settings, SidecarCommand, sidecar_annotations, sidecar_command, wants_sidecar
 from control.serve import tokens
 from control.store.store import Change, Key, NotFound, Object, Store, StoreError
 
-GATEWAY = "gateway"
-ANNOTATION_MADE_BY = "meshproxy.dev/made-by"  # "runtime" on pods this controller created
-ANNOTATION_TERMINATING = "meshproxy.dev/terminating-since"  # stands for metadata.deletionTimestamp, which is the store's
-LABEL_HASH = "pod-template-hash"
 KEPT_LOGS = 30  # pods that are gone: half a GiB at the very worst
 _SETTLE = 0.02  # seconds: changes come in bursts, one reconcile is enough for a burst
 _IDLE = 5.0  # seconds without any event until everything is looked at again
@@ -260,32 +256,19 @@ class Controller:
 
     async def _create_pod(self, deployment: Object, template_hash: str) -> None:
         namespace, name = _names(deployment)
-        template = deployment["spec"]["template"]
-        metadata = template.get("metadata") or {}
         while True:  # a name is free sooner or later: 27**5 of them, 245 pods
             suffix = "".join(self._random.choice(_NAME_LETTERS) for _ in range(5))
             pod_name = f"{name[:200]}-{template_hash}-{suffix}"
             if (namespace, pod_name) not in self.workers:
                 break
-        labels = {**(metadata.get("labels") or {}), LABEL_HASH: template_hash, LABEL_DEPLOYMENT: name}
-        pod: Object = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": pod_name,
-                "namespace": namespace,
-                "labels": labels,
-                "annotations": {**(metadata.get("annotations") or {}), ANNOTATION_MADE_BY: "runtime"},
-            },
-            "spec": {"serviceAccountName": "default", "nodeName": "localhost", **template["spec"]},
-        }
+        pod = podobjects.of_deployment(deployment, pod_name, template_hash)
         await self._launch(pod, owner=name, template_hash=template_hash)
 
     async def _reconcile_own_pods(self) -> None:
         """Pods among the user's manifests."""
         wanted: dict[tuple[str, str], Object] = {}
         for pod in self.store.list("", "Pod"):
-            if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_MADE_BY) != "runtime":
+            if not made_by_runtime(pod):
                 wanted[_names(pod)] = pod
         for key, pod in wanted.items():
             if key not in self.workers:
@@ -302,33 +285,14 @@ class Controller:
     async def _keep_while_ending(self, worker: PodWorker) -> None:
         """A Pod that vanished from the user's files still has to drain, and its sidecar needs to be told what it serves
         until then: this controller holds the object for as long, as the API server would."""
-        metadata, fields = worker.pod["metadata"], {name: worker.pod[name] for name in ("apiVersion", "kind", "spec")}
-        kept = {name: metadata[name] for name in ("name", "namespace", "labels", "annotations") if name in metadata}
-        annotations = {**(kept.get("annotations") or {}), ANNOTATION_MADE_BY: "runtime"}
-        await self._apply({**fields, "metadata": {**kept, "annotations": annotations}})
+        await self._apply(podobjects.taken_over(worker.pod))
 
     async def _reconcile_gateway(self) -> None:
         key = (SYSTEM_NAMESPACE, GATEWAY)
         if self._gateway is None or key in self.workers:
             return
-        pod: Object = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": GATEWAY,
-                "namespace": SYSTEM_NAMESPACE,
-                "labels": {"app": GATEWAY, LABEL_DEPLOYMENT: GATEWAY},
-                "annotations": {ANNOTATION_MADE_BY: "runtime"},
-            },
-            "spec": {
-                "serviceAccountName": GATEWAY,
-                "nodeName": "localhost",
-                "containers": [{"name": GATEWAY, "image": "meshproxy", "command": ["meshproxy", "proxy"]}],
-            },
-        }
-        metadata = {"name": GATEWAY, "namespace": SYSTEM_NAMESPACE}
-        await self._apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-        await self._launch(pod, owner="", template_hash="", gateway=self._gateway)
+        await self._apply(podobjects.gateway_account())
+        await self._launch(podobjects.gateway(), owner="", template_hash="", gateway=self._gateway)
 
     def _is_gateway(self, key: tuple[str, str]) -> bool:
         return key == (SYSTEM_NAMESPACE, GATEWAY)
@@ -337,7 +301,7 @@ class Controller:
         namespace, name = _names(pod)
         ip = self._gateway_ip if gateway else self._addresses.take(self._clock())
         listeners = self._listeners(namespace, ip) if wants_sidecar(pod) and not gateway else []
-        fields = pod if owner or gateway else _skeleton(pod)
+        fields = pod if owner or gateway else podobjects.skeleton(pod)
         if wants_sidecar(pod):
             annotations = {**(fields["metadata"].get("annotations") or {}), **sidecar_annotations(listeners)}
             fields = {**fields, "metadata": {**fields["metadata"], "annotations": annotations}}
@@ -456,7 +420,7 @@ class Controller:
             tokens.withdraw_token(self.settings.layout.tokens, worker.token_file)
         pod = self.store.get(key)
         self._written.pop(key, None)
-        if pod is not None and (pod["metadata"].get("annotations") or {}).get(ANNOTATION_MADE_BY) == "runtime":
+        if pod is not None and made_by_runtime(pod):
             await self._delete(key)
         del self.workers[worker.key]
         self._owner.pop(worker.key)
@@ -504,7 +468,7 @@ class Controller:
     async def _forget_earlier_life(self) -> None:
         """What the store shows of pods that an earlier supervisor ran."""
         for pod in self.store.list("", "Pod"):
-            if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_MADE_BY) == "runtime":
+            if made_by_runtime(pod):
                 await self._delete(Key.of(pod))
         for item in self.store.list(_SLICE_GROUP, "EndpointSlice"):
             if _labels(item).get(_MANAGED_BY) == endpoints.MANAGED_BY:
@@ -565,13 +529,6 @@ def _names(obj: Object) -> tuple[str, str]:
 
 def _labels(obj: Object) -> dict[str, str]:
     return obj["metadata"].get("labels") or {}
-
-
-def _skeleton(obj: Object) -> Object:
-    """Only what names an object: of a user's Pod this manager owns annotations, nothing else."""
-    namespace, name = _names(obj)
-    metadata: dict[str, Any] = {"name": name, "namespace": namespace}
-    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
 
 
 def _is_own(change: Change) -> bool:

@@ -9,10 +9,33 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 from control.runtime.process import reap
+
+
+def start_guard(records: Path) -> subprocess.Popen[bytes]:
+    """It holds the read end of a pipe, this process the only write end."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "control.runtime.guard", str(records)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end_guard(guard: subprocess.Popen[bytes]) -> None:
+    """The orderly end: it reaps what is still recorded, which is nothing."""
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(10)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
 
 
 def main() -> None:

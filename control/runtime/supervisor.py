@@ -13,23 +13,21 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from control.runtime import informed, probe_io
+from control.runtime import informed
 from control.runtime.addresses import Network, busy_ports, free_port
+from control.runtime.control_plane import ControlPlane
 from control.runtime.controller import Controller, steady_clock
+from control.runtime.guard import end_guard, start_guard
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
-from control.runtime.meshes import MeshError, alive, read_info, start_time, write_info
-from control.runtime.probes import Backoff, HttpGet
-from control.runtime.process import Exit, LogFile, Process, reap, reap_abandoned, records_of, spawn
+from control.runtime.meshes import MeshError, read_info, start_time, write_info
+from control.runtime.process import reap, reap_abandoned, records_of
 from control.runtime.worker import Settings, SidecarCommand, sidecar_command
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 TRUST_DOMAIN = "cluster.local"
 SHOWN = 50  # lines about manifests at a time; `meshproxy lint` has all
 _CONTROL_PATIENCE = 60.0  # seconds until a control plane that is not ready is a failure of `up`
-_CONTROL_GRACE = 10.0
 _SIDECARS_PATIENCE = 10.0
 _POLL = 0.1
 _REMIND = 30.0  # seconds between lines about what is still not ready
@@ -48,86 +45,6 @@ Say = Callable[[str], None]
 
 class UpError(MeshError):
     """The mesh cannot be started; `str()` says why and what to do."""
-
-
-def control_command(settings: Settings, admin: str) -> list[str]:
-    """The command line of the control plane."""
-    return [
-        *(sys.executable, "-m", "meshproxy", "control"),
-        *("--state", str(settings.layout.root), "--manifests", str(settings.directory)),
-        *("--listen", settings.control, "--admin", admin, "--trust-domain", settings.trust_domain),
-    ]
-
-
-class ControlPlane:
-    """The control plane's process, started again with back-off whenever it ends."""
-
-    def __init__(self, settings: Settings, admin: str, say: Say) -> None:
-        self._settings = settings
-        self._admin = admin
-        self._say = say
-        self._log = LogFile(settings.layout.control_log)
-        self._backoff = Backoff(base=0.5, limit=15.0, reset=60.0)
-        self._process: Process | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._started = 0.0
-        self._stopping = False
-        self._ended = asyncio.Event()
-        self.restarts = 0
-        self.last: Exit | None = None
-
-    @property
-    def pid(self) -> int:
-        """0 while it waits to be started again."""
-        return self._process.pid if self._process is not None and self._process.running else 0
-
-    def start(self) -> None:
-        self._timer = None
-        self._started = time.monotonic()
-        self._process = spawn(
-            control_command(self._settings, self._admin),
-            name="control plane",
-            environment=self._settings.own_environment,
-            directory=None,
-            log=self._log,
-            on_exit=self._on_exit,
-            records=self._settings.records,
-        )
-
-    async def ready(self) -> bool:
-        host, _, port = self._admin.rpartition(":")
-        ok, _ = await probe_io.ask(HttpGet(int(port), "/ready"), probe_io.Target(host), 2.0)
-        return ok
-
-    async def stop(self) -> None:
-        """SIGTERM, after a grace SIGKILL."""
-        self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._process is None or not self._process.running:
-            return
-        for number, patience in ((signal.SIGTERM, _CONTROL_GRACE), (signal.SIGKILL, 5.0)):
-            self._process.signal(number)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await self._ended.wait()
-                return
-
-    def kill(self) -> None:
-        self._stopping = True
-        if self._process is not None:
-            self._process.signal(signal.SIGKILL)
-
-    def _on_exit(self, exit_: Exit) -> None:
-        self.last = exit_
-        if self._stopping:
-            self._ended.set()
-            return
-        delay = self._backoff.next_delay(time.monotonic() - self._started)
-        self.restarts += 1
-        when = f"in {delay:g} s" if delay else "now"
-        self._say(f"control plane ended ({exit_}); it starts again {when}; proxies keep what they know")
-        self._timer = asyncio.get_running_loop().call_later(delay, self.start)
 
 
 class Supervisor:
@@ -183,11 +100,11 @@ class Supervisor:
             try:
                 gateway = self._gateway_address()
                 records.mkdir(parents=True)
-                guard = _start_guard(records)
+                guard = start_guard(records)
                 await self._run(network, records, start, gateway, on_ready)
             finally:
                 if guard is not None:
-                    _end_guard(guard)
+                    end_guard(guard)
                 reap(records)
                 network.close()
 
@@ -431,76 +348,8 @@ def find_manifests(directory: Path) -> list[Path]:
     return found
 
 
-def _start_guard(records: Path) -> subprocess.Popen[bytes]:
-    """See control.runtime.guard.  It holds the read end of a pipe, this process the only write end."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "control.runtime.guard", str(records)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _end_guard(guard: subprocess.Popen[bytes]) -> None:
-    assert guard.stdin is not None
-    guard.stdin.close()
-    try:
-        guard.wait(10)
-    except subprocess.TimeoutExpired:
-        guard.kill()
-        guard.wait()
-
-
 def _tail(path: Path, lines: int = 15) -> str:
     try:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
-
-
-# ---------------------------------------------------------------- the way down, from another process
-
-
-def end_mesh(layout: Layout, *, patience: float = 90.0) -> list[str]:
-    """End a running mesh and what killed ones left.  Returns lines about what was done; none: there was nothing.
-
-    Args:
-        patience: seconds for an orderly end; then the supervisor is killed, and with it everything.
-
-    Raises:
-        MeshError: it is still there after that.
-    """
-    lines = []
-    info = read_info(layout)
-    if info is not None and alive(info.supervisor_pid, info.supervisor_start):
-        descriptor = os.pidfd_open(info.supervisor_pid)
-        try:
-            # The descriptor names the process from here on; was it this one already?
-            if alive(info.supervisor_pid, info.supervisor_start):
-                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-                if _gone(info, patience):
-                    lines.append(f'mesh "{info.name}" ended')
-                else:
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    lines.append(f'mesh "{info.name}" did not end within {patience:g} s and was killed')
-                    if not _gone(info, 10.0):
-                        raise MeshError(f"the supervisor (pid {info.supervisor_pid}) cannot be killed")
-        finally:
-            os.close(descriptor)
-    lines += [f"ended a leftover: {name}" for name in reap_abandoned(layout.processes)]
-    return lines
-
-
-def _gone(info: MeshInfo, patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while alive(info.supervisor_pid, info.supervisor_start):
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def purge(layout: Layout) -> None:
-    """Forget a mesh that is down: objects, the root of its identities, logs."""
-    shutil.rmtree(layout.root, ignore_errors=True)

@@ -19,8 +19,8 @@ def command(name: str | None, everything: bool, purge: bool) -> None:
     with a release where it was; --purge forgets it.
     """
     from control.runtime import meshes
-    from control.runtime.supervisor import end_mesh
-    from control.runtime.supervisor import purge as forget
+    from control.runtime.ending import end_mesh
+    from control.runtime.ending import purge as forget
 
     known = meshes.known()
     if everything:

@@ -97,11 +97,11 @@ PARENT = """
 import asyncio, os, sys
 from pathlib import Path
 from control.runtime.process import LogFile, spawn
-from control.runtime.supervisor import _start_guard
+from control.runtime.guard import start_guard
 records = Path(sys.argv[1])
 records.mkdir(parents=True)
 async def main():
-    guard = _start_guard(records)
+    guard = start_guard(records)
     log = LogFile(records.parent / "child.log")
     child = spawn(["sh", "-c", "sleep 300 & echo $!; wait"], name="child", environment=dict(os.environ), directory=None,
                   log=log, on_exit=lambda _: None, records=records)
