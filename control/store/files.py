@@ -18,21 +18,21 @@ the old one no longer counts.  Such leftovers are swept by their own manager, an
 One field has one owner: the user's value is overridden by a manager's; a second manager with another value is refused
 (`Conflict`).  A list is one field.  If two processes write in the same instant the check can miss it: then the manager
 whose name sorts last is in force, in every process alike.
+
+(A long file: reading, following and writing share one small state, and each is short.)
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -40,11 +40,11 @@ from control.resources.crosscheck import crosscheck
 from control.resources.documents import Path as FieldPath
 from control.resources.documents import without_nulls
 from control.resources.kinds import CLUSTER_SCOPED
-from control.resources.validate import Review, review
-from control.store import records
+from control.store.accept import GRACE, Acceptance, AcceptingLock
 from control.store.eventlog import MAX_MESSAGE, EventLog
-from control.store.overlay import STORE_METADATA, base_of, conflict, garbage, overlay, substance
-from control.store.records import ACCEPTED, EVENTS, Record, check_key, check_manager
+from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, overlay
+from control.store.records import ACCEPTED, EVENTS, Record, check_key, check_manager, identity, timestamp
+from control.store.report import AcceptReport
 from control.store.store import (
     Change,
     Conflict,
@@ -61,7 +61,6 @@ from control.store.store import (
 from control.store.tree import RecordTree
 from control.store.userfiles import UserFiles
 
-GRACE = 1.0  # seconds an object may be missing from the user's files before it is deleted (editors move files about)
 SETTLE = 0.05  # seconds a user's file must rest before `run` reads it
 MAX_OBJECTS = 20_000  # in the whole store; a laptop runs a few hundred
 
@@ -98,42 +97,19 @@ class FileStore(Store):
         self._leftover_since: dict[tuple[Key, str], float] = {}
         self._events = EventLog(state_dir / EVENTS)
         self._delivering = False
-        # accepting only
-        self._user: UserFiles | None = UserFiles(user_dir) if accepting and user_dir is not None else None
-        self._review = Review()
-        self._missing_since: dict[Key, float] = {}
-        self._write_problems: list[Diagnostic] = []
-        self._reported: list[Diagnostic] | None = None
-        self._lock = -1
-        # others
-        self._report_stamp: tuple[int, int] = (0, 0)
-        self._accepted_at: float | None = None
-        self._report: list[Diagnostic] = []
+        self._report = AcceptReport(state_dir / ACCEPTED)
         self._crosschecked: list[Diagnostic] | None = None
-        if self._user is not None:
-            self._acquire()
+        self._acceptance: Acceptance | None = None
+        if accepting and user_dir is not None:
+            self._acceptance = Acceptance(UserFiles(user_dir), self._tree, AcceptingLock(state_dir / ACCEPTED))
 
     # ---------------------------------------------------------------- opening and closing
 
-    def _acquire(self) -> None:
-        directory = self.state_dir / ACCEPTED
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = -1
-            raise StoreError(f"another process accepts the manifests of {self.state_dir}; end it first") from None
-        except OSError as failure:
-            raise StoreError(f"cannot use {directory}: {failure.strerror or failure}") from failure
-
     def close(self) -> None:
         """Give up the accepting lock, so that another process may accept.  Reading goes on working."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-        self._user = None
+        if self._acceptance is not None:
+            self._acceptance.close()
+            self._acceptance = None
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +143,7 @@ class FileStore(Store):
         """The manifests' (of the accepting process, through its report), then what only shows between objects."""
         if self._crosschecked is None:
             self._crosschecked = crosscheck(self.all(), self._locate)
-        own = self._own_diagnostics() if self._user is not None else self._report
+        own = self._acceptance.diagnostics() if self._acceptance is not None else self._report.diagnostics
         return [*own, *self._tree.problems(), *self._crosschecked]
 
     def events(self, about: Key | None = None) -> Objects:
@@ -177,7 +153,7 @@ class FileStore(Store):
     def accepted_at(self) -> float | None:
         """When (Unix time) the user's directory was last reviewed with a result that differs; None: never.  A supervisor waits
         for it to pass the time it started the control plane."""
-        return self._accepted_at
+        return self._report.at
 
     def owned(self, key: Key) -> Object | None:
         """The fields this manager owns of an object that exists, as last applied; None if it owns none."""
@@ -195,10 +171,10 @@ class FileStore(Store):
         touched = self._tree.scan()
         if touched:
             self._settle(touched)
-        if self._user is not None:
-            self._accept(settle)
+        if self._acceptance is not None:
+            self._accept(self._acceptance, settle)
         else:
-            self._read_report()
+            self._report.read()
         self._sweep()
         self._events.refresh()
         self._deliver()
@@ -258,132 +234,21 @@ class FileStore(Store):
         finally:
             self._delivering = False
 
-    # ---------------------------------------------------------------- accepting the user's files
-
-    def _accept(self, settle: float) -> None:
-        assert self._user is not None
+    def _accept(self, acceptance: Acceptance, settle: float) -> None:
         now = self._clock()
-        if self._user.scan(settle):
-            self._review = review(self._user.files)
+        if acceptance.look(settle):
             self._crosschecked = None
-        wanted = self._review.accepted
-        touched: set[Key] = set()
-        problems: Diagnostics = []
-        for key, checked in wanted.items():
-            self._missing_since.pop(key, None)
-            assert checked.obj is not None
-            record = self._accepted_record(key, checked.obj, checked.document.file, checked.document.line, now)
-            if record is not None and self._write(key, ACCEPTED, record, problems):
-                touched.add(key)
-        for key in [*self._missing(now)]:
-            if self._unaccept(key, problems):
-                touched.add(key)
-        self._write_problems = problems
-        if touched:
+        if touched := acceptance.accept(self._objects, now):
             self._settle(touched)
-        own = self._own_diagnostics()
-        if own != self._reported and not self._user.unsettled:
-            self._write_report(own, now)
-
-    def _accepted_record(self, key: Key, obj: Object, file: str, line: int, now: float) -> Record | None:
-        """The record to write, or None if what is on disk says it already."""
-        found = self._tree.records.get(key, {})
-        known = found.get(ACCEPTED)
-        base = base_of(found) if key in self._objects else None
-        if known is not None and known.created and known.object == obj:
-            if (known.file, known.line) == (file, line):
-                return None
-            return Record(known.uid, True, known.created_at, known.generation, obj, {}, file, line)
-        if base is None:
-            return Record(str(uuid.uuid4()), True, _timestamp(now), 1, obj, {}, file, line)
-        uid, created_at = base[1].uid, base[1].created_at
-        generation = known.generation if known is not None and known.uid == uid else 0
-        record = Record(uid, True, created_at, generation, obj, {}, file, line)
-        return self._counted(found, ACCEPTED, record)
-
-    def _missing(self, now: float) -> Iterator[Key]:
-        """Accepted objects that the user's files no longer hold, and have not for the grace period."""
-        assert self._user is not None
-        accepted = [key for key, found in self._tree.records.items() if ACCEPTED in found and found[ACCEPTED].created]
-        empty = self._review.documents == 0 and not self._review.holding
-        for key in accepted:
-            source = self._tree.records[key][ACCEPTED].file
-            kept = key in self._review.accepted or key in self._review.refused or source in self._review.holding
-            if kept or empty or self._user.problems:
-                self._missing_since.pop(key, None)
-            elif not self._user.covers(source) or now - self._missing_since.setdefault(key, now) >= GRACE:
-                yield key  # without grace if it came from another directory: no file is on the move then
-
-    def _unaccept(self, key: Key, problems: Diagnostics) -> bool:
-        self._missing_since.pop(key, None)
-        found = self._tree.records[key]
-        record = found[ACCEPTED]
-        others = any(other.created and other.uid == record.uid for manager, other in found.items() if manager != ACCEPTED)
-        if others:  # somebody else made it too: only the user's fields go, and the count of changes stays
-            bare = Record(record.uid, False, record.created_at, record.generation + 1, _identity(record.object))
-            return self._write(key, ACCEPTED, bare, problems)
-        self._tree.remove(key, ACCEPTED)
-        return True
-
-    def _write(self, key: Key, manager: str, record: Record, problems: Diagnostics) -> bool:
-        try:
-            self._tree.write(key, manager, record)
-        except StoreError as failure:
-            problems.append(
-                Diagnostic("error", record.file, record.line, "", str(failure), "the last good one stays in force", key)
-            )
-            return False
-        return True
-
-    def _own_diagnostics(self) -> Diagnostics:
-        assert self._user is not None
-        holding: Diagnostics = []
-        if self._review.documents == 0 and not self._review.holding and not self._user.problems:
-            held = sum(1 for found in self._tree.records.values() if ACCEPTED in found and found[ACCEPTED].created)
-            if held:
-                message = f"no manifests here; the {held} accepted before stay in force"
-                holding.append(
-                    Diagnostic("warning", str(self._user.directory), 0, "", message, "`meshproxy down` ends the mesh")
-                )
-        return [*self._user.problems, *holding, *self._review.diagnostics, *self._write_problems]
+        if not acceptance.unsettled:
+            self._report.write(acceptance.diagnostics(), now)
 
     def _locate(self, key: Key, path: FieldPath) -> tuple[str, int]:
         """File and line of a field, as well as this process knows."""
-        checked = self._review.accepted.get(key)
-        if checked is not None:
-            return checked.document.file, checked.document.line_of(path)
+        if self._acceptance is not None and (place := self._acceptance.locate(key, path)) is not None:
+            return place
         record = self._tree.records.get(key, {}).get(ACCEPTED)
         return (record.file, record.line) if record is not None and record.created else ("", 0)
-
-    # The report: the accepting process's diagnostics, for the others.
-
-    def _write_report(self, diagnostics: Sequence[Diagnostic], now: float) -> None:
-        content = {"at": now, "diagnostics": [_portable(diagnostic) for diagnostic in diagnostics]}
-        try:
-            records.write(self.state_dir / ACCEPTED / ".report.json", msgspec.json.encode(content), private=False)
-        except StoreError as failure:
-            if self.refresh_errors == 0:
-                log.warning("%s", failure)
-            self.refresh_errors += 1
-            return
-        self._reported = [*diagnostics]
-        self._accepted_at = now
-
-    def _read_report(self) -> None:
-        path = self.state_dir / ACCEPTED / ".report.json"
-        try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp == self._report_stamp:
-                return
-            content = msgspec.json.decode(path.read_bytes())
-            self._report = [_restored(item) for item in content["diagnostics"]]
-            self._accepted_at = float(content["at"])
-            self._report_stamp = stamp
-        except FileNotFoundError:
-            return
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as failure:
-            log.warning("%s is damaged: %s", path, failure)
 
     # ---------------------------------------------------------------- leftovers
 
@@ -396,7 +261,7 @@ class FileStore(Store):
             for manager, record in self._tree.records[key].items():
                 obj = self._objects.get(key)
                 alive = obj is not None and obj["metadata"]["uid"] == record.uid
-                if not alive and (manager == self.manager or self._user is not None):
+                if not alive and (manager == self.manager or self._acceptance is not None):
                     leftovers.add((key, manager))
         touched: set[Key] = set()
         for key, manager in leftovers:
@@ -425,7 +290,7 @@ class FileStore(Store):
         if base is None:
             if len(self._objects) >= MAX_OBJECTS:
                 raise StoreError(f"{key}: the store holds {MAX_OBJECTS:,} objects already; delete some")
-            record = Record(str(uuid.uuid4()), True, _timestamp(now), 1, wanted)
+            record = Record(str(uuid.uuid4()), True, timestamp(now), 1, wanted)
         else:
             if mine is not None and mine.uid != base[1].uid:
                 mine = None
@@ -435,7 +300,7 @@ class FileStore(Store):
                 record.generation, record.status = mine.generation, mine.status
                 if mine.object == wanted:
                     return self._objects[key]
-            record = self._counted(found, self.manager, record)
+            record = counted(found, self.manager, record)
         self._tree.write(key, self.manager, record)
         self._changed(key)
         shown = self._objects.get(key) or self._hidden.get(key)
@@ -457,7 +322,7 @@ class FileStore(Store):
                     raise Conflict(f"{key}: {self.manager} cannot set status.{name}: {manager} owns it with another value")
         mine = found.get(self.manager)
         if mine is None or mine.uid != uid:
-            mine = Record(uid, False, obj["metadata"]["creationTimestamp"], 0, _identity(obj))
+            mine = Record(uid, False, obj["metadata"]["creationTimestamp"], 0, identity(obj))
         merged = {name: value for name, value in mine.status.items() if name not in status} | clean
         if merged == mine.status:
             return
@@ -477,7 +342,7 @@ class FileStore(Store):
         others = any(other.created and other.uid == mine.uid for manager, other in found.items() if manager != self.manager)
         if others:
             self._tree.write(
-                key, self.manager, Record(mine.uid, False, mine.created_at, mine.generation + 1, _identity(mine.object))
+                key, self.manager, Record(mine.uid, False, mine.created_at, mine.generation + 1, identity(mine.object))
             )
         else:
             self._tree.remove(key, self.manager)
@@ -519,15 +384,15 @@ class FileStore(Store):
             else {
                 "name": f"{about.name[:200]}.{uuid.uuid4().hex[:16]}",
                 "namespace": about.namespace,
-                "creationTimestamp": _timestamp(now),
+                "creationTimestamp": timestamp(now),
             },
             "involvedObject": involved,
             "type": kind,
             "reason": reason,
             "message": message,
             "count": known["count"] + 1 if known else 1,
-            "firstTimestamp": known["firstTimestamp"] if known else _timestamp(now),
-            "lastTimestamp": _timestamp(now),
+            "firstTimestamp": known["firstTimestamp"] if known else timestamp(now),
+            "lastTimestamp": timestamp(now),
             "eventTime": moment,
             "source": {"component": self.manager},
         }
@@ -559,12 +424,6 @@ class FileStore(Store):
             self._later()
         return self._tree.records.get(key, {})
 
-    def _counted(self, found: dict[str, Record], manager: str, record: Record) -> Record:
-        """`generation` goes up if the object as everybody sees it changes beyond metadata and status."""
-        if substance(overlay(found)) != substance(overlay({**found, manager: record})):
-            record.generation += 1
-        return record
-
     def _changed(self, key: Key) -> None:
         self._settle({key})
         self._later()
@@ -573,35 +432,8 @@ class FileStore(Store):
         asyncio.get_running_loop().call_soon(self._deliver)
 
 
-def _identity(obj: Object) -> Object:
-    metadata = {name: obj["metadata"][name] for name in ("name", "namespace") if name in obj["metadata"]}
-    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
-
-
-def _timestamp(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _is_about(event: Object, key: Key) -> bool:
     involved = event["involvedObject"]
     api_version = str(involved.get("apiVersion", ""))
     group = api_version.rpartition("/")[0] if "/" in api_version or api_version == "v1" else api_version
     return (group, involved["kind"], involved["namespace"], involved["name"]) == (key.group, key.kind, key.namespace, key.name)
-
-
-def _portable(diagnostic: Diagnostic) -> dict[str, Any]:
-    key = diagnostic.key
-    return {
-        "severity": diagnostic.severity,
-        "file": diagnostic.file,
-        "line": diagnostic.line,
-        "field": diagnostic.field,
-        "message": diagnostic.message,
-        "hint": diagnostic.hint,
-        "key": [key.group, key.kind, key.namespace, key.name] if key else None,
-    }
-
-
-def _restored(item: dict[str, Any]) -> Diagnostic:
-    key = Key(*item["key"]) if item["key"] else None
-    return Diagnostic(item["severity"], item["file"], item["line"], item["field"], item["message"], item["hint"], key)

@@ -125,6 +125,13 @@ def substance(obj: Object | None) -> Object:
     return {name: value for name, value in (obj or {}).items() if name not in ("metadata", "status")}
 
 
+def counted(found: Mapping[str, Record], manager: str, record: Record) -> Record:
+    """`record` as `manager` is to write it: its generation goes up if the object as everybody sees it changes in substance."""
+    if substance(overlay(found)) != substance(overlay({**found, manager: record})):
+        record.generation += 1
+    return record
+
+
 def garbage(objects: Mapping[Key, Object], held: frozenset[Key] | set[Key]) -> set[Key]:
     """Objects whose owners are all gone, and what they in turn own.  `held` (the user's documents) never is."""
     gone: set[Key] = set()
