@@ -190,6 +190,8 @@ class Mesh:
 
     def explain(self, events: int = 10) -> list[str]:
         """What is not as wanted right now, and what was said last: for whoever has to find out why nothing happens."""
+        if self._store is None:  # it never came up; its own output says why
+            return self.tail().splitlines()
         self.refresh()
         lines = []
         for deployment in self.store.list("apps", "Deployment", "shop"):
@@ -199,9 +201,9 @@ class Mesh:
                 wanted = (deployment.get("spec") or {}).get("replicas", 1)
                 lines.append(f"deployment {deployment['metadata']['name']}: {wanted} wanted, {counts}")
         for pod in self.store.list("", "Pod", "shop"):
-            for container in (pod.get("status") or {}).get("containerStatuses") or []:
-                if not container.get("ready"):
-                    lines.append(f"pod {pod['metadata']['name']}, {container['name']} is not ready: {container.get('state')}")
+            containers = (pod.get("status") or {}).get("containerStatuses") or []
+            unready = [container for container in containers if not container.get("ready")]
+            lines += [f"pod {pod['metadata']['name']}, {one['name']} is not ready: {one.get('state')}" for one in unready]
         for event in self.store.events()[-events:]:
             about = event.get("involvedObject") or event.get("regarding") or {}
             lines.append(f"event {about.get('kind')} {about.get('name')}: {event.get('reason')}: {event.get('message')}")

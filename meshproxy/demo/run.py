@@ -17,7 +17,7 @@ import tempfile
 import termios
 import tty
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,35 +79,38 @@ async def _interruptible(play: Coroutine[Any, Any, int]) -> int:
 async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
     view = stage.view
     ok = False
+    view.open()
+    pictures = asyncio.create_task(_pictures(stage), name="pictures")
     try:
-        view.open()
-        pictures = asyncio.create_task(_pictures(stage), name="pictures")
-        try:
-            complete = await _scenes(stage, step, keys)
-            await stage.last_visitors()
-            stage.check()
-            findings = verdict.judge(stage.observed()) if complete or stage.load else []
-        finally:
-            pictures.cancel()
-            with suppress(asyncio.CancelledError):
-                await pictures
-        view.verdict(findings)
+        complete = await _scenes(stage, step, keys)
+        await stage.last_visitors()
+        stage.check()
+        findings = verdict.judge(stage.observed()) if stage.load else []
         ok = complete and bool(findings) and all(finding.ok for finding in findings)
+        if findings:
+            view.verdict(findings)
         view.say("")
-        if ok:
+        if not findings:
+            view.warn("Nothing was observed.")
+        elif ok:
             view.say(f"All {len(findings)} claims hold.")
         else:
             view.warn(f"{sum(not finding.ok for finding in findings)} of {len(findings)} claims do not hold.")
-        if keep:
-            view.say(f"The mesh stays up: try `meshproxy get pods -n shop --name {stage.mesh.name}`. Any key ends it.")
+        if keep and stage.load:
+            stage.visitors("guest")  # something to look at; not counted
+            view.say(f"The mesh stays up: try `meshproxy get pods -n shop --name {stage.mesh.name}`. {keys.what} ends it.")
             await keys.wait()
-        return 0 if ok else 1
     finally:
+        pictures.cancel()
+        (shown,) = await asyncio.gather(pictures, return_exceptions=True)
         view.close()
+        if isinstance(shown, Exception):  # the picture is not the play: said, not raised
+            view.warn(f"the picture ended early: {shown!r}")
         view.say("Ending everything that was started ...")
         await stage.close()
-        if ok:
-            await stage.mesh.forget()
+    if ok:
+        await stage.mesh.forget()
+    return 0 if ok else 1
 
 
 async def _scenes(stage: Stage, step: bool, keys: Keys) -> bool:
@@ -138,10 +141,11 @@ async def _pictures(stage: Stage) -> None:
 
 
 class Keys:
-    """Waits for a key; without a terminal, for a line or the end of stdin that never comes: for Ctrl-C."""
+    """Waits for a key; without a terminal there are none, and only Ctrl-C ends the wait."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+        self.what = "Ctrl-C" if descriptor is None else "Any key"
 
     async def wait(self) -> None:
         if self._descriptor is None:

@@ -103,14 +103,14 @@ async def the_intruders(stage: Stage) -> None:
 
 async def the_killed_replica(stage: Stage) -> None:
     victim = _quick(stage)[-1]
-    pid = victim.pids.get("app")
-    if pid is None:
-        raise Stalled(f"waited for nothing: it is not known which process {victim.name} is")
-    stage.view.say(f"kill -9 {pid}   ({victim.name})")
-    started = start_time(pid)
+    processes = {pid: start_time(pid) for pid in victim.pids.values()}
+    if not processes:
+        raise Stalled(f"waited for nothing: it is not known which processes {victim.name} is")
+    stage.view.say(f"kill -9 {' '.join(map(str, processes))}   ({victim.name}: {' and '.join(victim.pids)})")
     at = time.time()
-    os.kill(pid, signal.SIGKILL)
-    await stage.until(lambda: not alive(pid, started), 5, f"process {pid} to end")
+    for pid in processes:
+        os.kill(pid, signal.SIGKILL)
+    await stage.until(lambda: not any(alive(*process) for process in processes.items()), 5, f"the end of {list(processes)}")
     await stage.counted(verdict.MIN_KILL, 30)
     await stage.until(lambda: time.time() >= at + KILL_S, KILL_S + 1, "the dust to settle")
     stage.noted.kill = Kill(victim.name, at, time.time(), ended=True)
@@ -185,8 +185,8 @@ SCENES: tuple[Scene, ...] = (
     ),
     Scene(
         "A killed replica",
-        "One prices process is killed with SIGKILL while it serves. Calls under way are put to another replica, within the "
-        "retry budget; the runtime starts a new process.",
+        "One prices replica, app and sidecar, is killed with SIGKILL while it serves. Calls under way are put to another "
+        "replica, within the retry budget; the runtime starts it again.",
         the_killed_replica,
     ),
     Scene(

@@ -70,9 +70,9 @@ class Stage:
         await self.mesh.start()
         self._spawn(self.watch.run(), "watch")
 
-    def visitors(self) -> Load:
-        """Let visitors in."""
-        self.load = Load(self.mesh.gateway, SHOP, self.rate, self.marker, self.home / "client.jsonl")
+    def visitors(self, prefix: str = "r") -> Load:
+        """Let visitors in; `prefix` is that of their request ids."""
+        self.load = Load(self.mesh.gateway, SHOP, self.rate, self.marker, self.home / "client.jsonl", prefix)
         self._spawn(self.load.run(), "visitors")
         return self.load
 

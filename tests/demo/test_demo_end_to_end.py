@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -25,21 +26,31 @@ pytestmark = pytest.mark.timeout(DEADLINE_S + 20)
 class Demo:
     """`meshproxy demo` as a child.  State and scratch files are below `home`, so what it started can be told by that."""
 
-    def __init__(self, home: Path, breakage: str = "") -> None:
+    def __init__(self, home: Path, breakage: str = "", *options: str, terminal: bool = False) -> None:
         self.home = home
         self.lines: list[str] = []
         temporary = home / "tmp"
         temporary.mkdir()
         env = os.environ | {"MESHPROXY_STATE_HOME": str(home / "state"), "TMPDIR": str(temporary), VARIABLE: breakage}
-        command = [sys.executable, "-m", "meshproxy", "demo", "--name", f"demo-{os.getpid()}"]
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self._reader = threading.Thread(target=self._read)
+        command = [sys.executable, "-m", "meshproxy", "demo", "--name", f"demo-{os.getpid()}", *options]
+        if terminal:
+            self.master, self.slave = os.openpty()
+            env |= {"TERM": "xterm", "COLUMNS": "140", "LINES": "50"}
+            self.process = subprocess.Popen(command, env=env, stdin=self.slave, stdout=self.slave, stderr=self.slave)
+            output = self.master
+        else:
+            self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            assert self.process.stdout is not None
+            output = self.process.stdout.fileno()
+        self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
+    def _read(self, output: int) -> None:
+        rest = ""
+        while data := os.read(output, 65536):
+            text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", rest + data.decode(errors="replace"))
+            *whole, rest = text.split("\n")
+            self.lines += [line.rstrip() for line in whole]
 
     def said(self, words: str) -> None:
         """Wait until it said this."""
@@ -100,8 +111,8 @@ class Demo:
 def demo(tmp_path):
     started = []
 
-    def start(breakage=""):
-        started.append(Demo(tmp_path, breakage))
+    def start(breakage="", *options, terminal=False):
+        started.append(Demo(tmp_path, breakage, *options, terminal=terminal))
         return started[-1]
 
     yield start
@@ -158,4 +169,37 @@ def test_killed_it_leaves_nothing_behind(demo):
     running.said("Scene 2 of 7")
     running.process.kill()
     running.wait()
+    running.gone()
+
+
+def test_on_a_terminal_each_scene_waits_for_a_key_and_the_terminal_is_left_as_it_was(demo):
+    running = demo("", "--step", terminal=True)
+    before = termios.tcgetattr(running.slave)
+    running.said("(any key)")
+    assert "the sidecars get short-lived certificates" in running.text
+    assert "meshproxy up" not in running.text
+    os.write(running.master, b" ")
+    running.said("Scene 2 of 7")
+    assert "SIDECAR" in running.text
+    assert termios.tcgetattr(running.slave) != before
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(DEADLINE_S) == 130, running.text
+    assert termios.tcgetattr(running.slave) == before
+    running.gone()
+
+
+def test_a_mesh_of_that_name_that_is_up_already_is_left_alone(demo, tmp_path):
+    running = demo()
+    running.said("Scene 2 of 7")
+    other = tmp_path / "other"
+    other.mkdir()
+    env = os.environ | {"MESHPROXY_STATE_HOME": str(tmp_path / "state"), "TMPDIR": str(other)}
+    command = [sys.executable, "-m", "meshproxy", "demo", "--name", f"demo-{os.getpid()}"]
+    second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert "is up already" in second.stdout
+    assert "--name" in second.stdout
+    assert len(running.processes()) > 15
+    running.process.send_signal(signal.SIGINT)
+    assert running.wait() == 130
     running.gone()
