@@ -1,6 +1,6 @@
 """A downstream connection: server role.  It finds out what the client speaks, then lets an engine speak it.
 
-    SNIFFING --TLS hello--> HANDSHAKE --peer checked--> SNIFFING (inside TLS)
+    SNIFFING --TLS hello--> HANDSHAKE --peer checked--> SNIFFING (inside TLS; SERVING if ALPN says HTTP/2)
         |  \\
         |   +--HTTP/1.1, HTTP/2 or opaque--> SERVING --drain--> DRAINING --> ENDED
         +--refused, too late--------------------------------------------------^
@@ -30,6 +30,8 @@ ENDED: Final = 4
 TERMINATE: Final = 1
 PASS_THROUGH: Final = 2  # opaque bytes
 REFUSE: Final = 3
+
+HTTP2_ALPN: Final = ("h2", "meshproxy/1")
 
 
 class Side:
@@ -142,6 +144,8 @@ class Accepted(Carrier):
         assert self.tls is not None
         self.side.on_secured(self, self.tls.peer_leaf())
         self.phase = SNIFFING
+        if self.tls.alpn() in HTTP2_ALPN:  # agreed on: whatever else comes is an error, not another protocol (RFC 9113 3.3)
+            self.serve(KIND_HTTP2, b"")
 
     def tls_failed(self, failure: TlsFailure) -> None:
         self.ctx.tls_failed(failure.reason, self.side.direction, str(failure), self.peer)

@@ -160,6 +160,11 @@ CASES: dict[str, tuple[Callable[[Raw], None], bytes, Outcome]] = {
         frame(HEADERS, 5 | PADDED, 1, b"\xff" + block(GET)),
         ("goaway", PROTOCOL_ERROR),
     ),
+    "HEADERS that depend on themselves": (
+        nothing,
+        frame(HEADERS, 5 | PRIORITY_FLAG, 1, u32(0x80000001) + b"\0" + block(GET)),
+        ("goaway", PROTOCOL_ERROR),
+    ),
     "HEADERS too short for priority": (nothing, frame(HEADERS, 5 | PRIORITY_FLAG, 1, b"\0\0\0"), ("goaway", FRAME_SIZE_ERROR)),
     "HEADERS after END_STREAM": (half_closed, frame(HEADERS, 5, 1, block([(b"x", b"y")])), ("reset", STREAM_CLOSED)),
     "HEADERS on a closed stream": (answered, frame(HEADERS, 5, 1, block(GET)), ("goaway", STREAM_CLOSED)),
@@ -194,6 +199,7 @@ CASES: dict[str, tuple[Callable[[Raw], None], bytes, Outcome]] = {
     ),
     # -- PRIORITY, RST_STREAM, WINDOW_UPDATE
     "PRIORITY on an idle stream": (nothing, frame(PRIORITY, 0, 7, bytes(5)), FINE),
+    "PRIORITY on itself, idle": (nothing, frame(PRIORITY, 0, 7, u32(7) + b"\0"), ("goaway", PROTOCOL_ERROR)),
     "PRIORITY on stream 0": (nothing, frame(PRIORITY, 0, 0, bytes(5)), ("goaway", PROTOCOL_ERROR)),
     "PRIORITY of 4 bytes": (half_closed, frame(PRIORITY, 0, 1, bytes(4)), ("reset", FRAME_SIZE_ERROR)),
     "PRIORITY on itself": (half_closed, frame(PRIORITY, 0, 1, u32(1) + b"\0"), ("reset", PROTOCOL_ERROR)),

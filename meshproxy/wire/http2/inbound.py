@@ -165,6 +165,8 @@ class Inbound(Http2Connection):
         if flags & WITH_PRIORITY:
             if len(payload) < start + 5:
                 raise ConnectionFault(FRAME_SIZE_ERROR)
+            if int.from_bytes(payload[start : start + 4], "big") & STREAM_ID_MAX == stream_id:
+                raise ConnectionFault(PROTOCOL_ERROR)  # depends on itself (RFC 7540 5.3.1)
             start += 5
         if start + padding > len(payload):
             raise ConnectionFault(PROTOCOL_ERROR)
@@ -322,5 +324,5 @@ class Inbound(Http2Connection):
             stream = self.streams.get(stream_id)
             if stream is not None:
                 self.stream_error(stream, code)
-            elif stream_id not in self.reset_ids and bad_size:
-                raise ConnectionFault(code)
+            elif stream_id not in self.reset_ids:
+                raise ConnectionFault(code)  # an idle stream cannot be reset (5.1)
