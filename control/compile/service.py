@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from control.api import mesh_pb2
 from control.compile.protocol import protocol
-from control.compile.views import View
 from control.resources import core, split
 from control.resources.annotations import traffic
 from control.store.store import Diagnostic, Key
 
-# What a retry may follow without being declared: nothing can have acted on the request.
-DEFAULT_CONDITIONS = ("connect-failure", "refused-stream")
+# What a retry may follow without being declared (meshproxy/policy/retry.py says why).
+DEFAULT_CONDITIONS = ("connect-failure", "refused-stream", "reset")
 BUDGET_RATIO = 0.2  # retries per original request
 BUDGET_FLOOR_PER_SECOND = 10.0
 BUDGET_TTL_MS = 10_000
@@ -22,9 +19,8 @@ def compile_service(
     service: core.Service,
     namespace: str,
     one: split.TrafficSplit | None,
-    backends: Mapping[str, View[core.Service]],
 ) -> tuple[mesh_pb2.Service, list[Diagnostic]]:
-    """`one`: the split in force for this Service; `backends`: the Services it names that exist, by name."""
+    """`one`: the split in force for this Service."""
     key = Key("", "Service", namespace, service.metadata.name)
     diagnostics: list[Diagnostic] = []
     ports: list[mesh_pb2.ServicePort] = []
@@ -55,28 +51,15 @@ def compile_service(
             namespace=namespace,
             name=service.metadata.name,
             ports=ports,
-            backends=_backends(service, namespace, one, backends) if one is not None else [],
+            # All of them, also those that do not exist (yet): their share is answered with 503, never moved silently.
+            # SMI's port rule (a backend without the port takes no part for it) is the proxies', who know every Service's ports.
+            backends=[
+                mesh_pb2.Backend(service=f"{namespace}/{backend.service}", weight_milli=backend.weight_milli)
+                for backend in (one.backends if one is not None else ())
+            ],
             retry=retry,
             timeout_ms=declared.timeout_ms,
             cluster_ip="" if cluster_ip == "None" else cluster_ip,
         ),
         diagnostics,
     )
-
-
-def _backends(
-    apex: core.Service, namespace: str, one: split.TrafficSplit, existing: Mapping[str, View[core.Service]]
-) -> list[mesh_pb2.Backend]:
-    """SMI: a backend takes part for a port only if it has that port.  One with no port in common (or that does not exist
-    yet) is left out here and the others share its part; per port the proxies do the same, since they know every Service's
-    ports.  If none is left, all are kept with weight 0: the split is still in force, requests are answered with 503."""
-    wanted = {port.port for port in apex.spec.ports if port.protocol == "TCP"}
-
-    def takes_part(name: str) -> bool:
-        view = existing.get(name)
-        return view is not None and any(port.port in wanted for port in view.typed.spec.ports if port.protocol == "TCP")
-
-    kept = [backend for backend in one.backends if takes_part(backend.service)]
-    if not kept:
-        return [mesh_pb2.Backend(service=f"{namespace}/{backend.service}", weight_milli=0) for backend in one.backends]
-    return [mesh_pb2.Backend(service=f"{namespace}/{backend.service}", weight_milli=backend.weight_milli) for backend in kept]

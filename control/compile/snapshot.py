@@ -138,16 +138,11 @@ def _service(build: _Build, views: Views, name: tuple[str, str], settings: Setti
     if view.typed.spec.type == "ExternalName":
         return  # a DNS alias: its name is outside the mesh
     split = views.splits.get(name)
-    backends: dict[str, View[core.Service]] = {}
-    named = split.typed.backends if split is not None else ()
-    for backend in named:
-        if (existing := views.services.get((namespace, backend.service))) is not None:
-            backends[backend.service] = existing
     build.make(
         mesh_pb2.SERVICE,
         f"{namespace}/{short}",
-        (view.obj, split and split.obj, *(_obj(backends.get(one.service)) for one in named)),
-        lambda: compile_service(view.typed, namespace, split.typed if split is not None else None, backends),
+        (view.obj, split and split.obj),
+        lambda: compile_service(view.typed, namespace, split.typed if split is not None else None),
     )
     slices = sorted(views.slices.get(name, ()), key=lambda one: one.typed.metadata.name)
     pods: dict[str, View[core.Pod]] = {}

@@ -89,7 +89,7 @@ class BackendEntry:
 class ServiceEntry:
     """One port of a Service, as this proxy treats it.
 
-    backends    at least one; without a split, the service itself with weight 1
+    backends    without a split, the service itself with weight 1; none where no backend of a split has the port
     weights     of the backends, in their order: what a Split is made of
     timeout_s   for the whole request, seconds; 0.0: none
     authority   the canonical name for metrics, "prices.shop.svc.cluster.local:8080"
@@ -259,8 +259,10 @@ def build_tables(
 ) -> Tables:
     """Tables from plain facts.  `endpoints` is keyed by "<namespace>/<name>" of the Service they belong to.
 
-    A backend serves a port with its endpoints of the same Service port.  One that is missing, or has none, keeps its weight.
+    A backend serves a port with its endpoints of the same Service port.  One that does not exist, or has no endpoint there,
+    keeps its weight: its share is answered 503.  One that exists without that port takes no part for it (SMI's port rule).
     """
+    ports_of = {f"{spec.namespace}/{spec.name}": {port for port, _ in spec.ports} for spec in services}
     by_key: dict[str, ServiceEntry] = {}
     by_address: dict[str, ServiceEntry] = {}
     domain = cluster_domains[0] if cluster_domains else "svc"
@@ -269,6 +271,8 @@ def build_tables(
         for port, protocol in spec.ports:
             backends: list[BackendEntry] = []
             for backend, weight in spec.backends or [(own, 1)]:
+                if backend in ports_of and port not in ports_of[backend]:
+                    continue
                 namespace, _, name = backend.partition("/")
                 serving = [endpoint for endpoint in endpoints.get(backend, []) if endpoint.service_port == port]
                 backends.append(BackendEntry(namespace, name, port, weight, serving))

@@ -170,7 +170,15 @@ def test_retries_are_declared_by_annotation(prefix: str) -> None:
     found = the_service(
         service("web", **{f"{prefix}http": "5xx, 429,500-504", f"{prefix}grpc": "unavailable", f"{prefix}limit": "3"})
     )
-    assert list(found.retry.conditions) == ["connect-failure", "refused-stream", "5xx", "429", "500-504", "unavailable"]
+    assert list(found.retry.conditions) == [
+        "connect-failure",
+        "refused-stream",
+        "reset",
+        "5xx",
+        "429",
+        "500-504",
+        "unavailable",
+    ]
     assert (found.retry.attempts, found.retry.budget_ratio, found.retry.budget_floor_per_second) == (3, 0.2, 10)
 
 
@@ -226,22 +234,12 @@ def test_of_two_splits_the_older_is_in_force() -> None:
     assert shares(service("web"), service("a"), service("b"), second, first) == [("shop/a", 1000)]
 
 
-def test_a_backend_without_a_common_port_is_left_out() -> None:
-    objects = [service("web", {"port": 80}), service("a", {"port": 80}), service("b", {"port": 81}), split("web", a=1, b=1)]
-    assert shares(*objects) == [("shop/a", 1000)]
+def test_a_backend_that_does_not_exist_yet_keeps_its_share() -> None:
+    assert shares(service("web"), service("a"), split("web", a=3, b=1)) == [("shop/a", 3000), ("shop/b", 1000)]
 
 
-def test_a_backend_that_does_not_exist_is_left_out_until_it_does() -> None:
-    memo = Memo()
-    objects = [service("web"), service("a"), split("web", a=1, b=1)]
-    before = compiled(*objects, memo=memo).resources[mesh_pb2.SERVICE, "shop/web"]
-    after = compiled(*objects, service("b"), memo=memo).resources[mesh_pb2.SERVICE, "shop/web"]
-    assert [backend.service for backend in before.service.backends] == ["shop/a"]
-    assert [backend.service for backend in after.service.backends] == ["shop/a", "shop/b"]
-
-
-def test_a_split_of_which_no_backend_is_left_sends_nothing_to_the_service_itself() -> None:
-    assert shares(service("web"), split("web", gone=1)) == [("shop/gone", 0)]
+def test_a_split_of_which_no_backend_exists_sends_nothing_to_the_service_itself() -> None:
+    assert shares(service("web"), split("web", gone=1)) == [("shop/gone", 1000)]
 
 
 def test_a_split_with_all_weights_zero_stays_in_force() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.policy.retry import parse_policy
-from meshproxy.policy.route import HTTP2, MAX_MEMO, EndpointEntry, ServiceSpec, Tables, build_tables, parse_authority
+from meshproxy.policy.route import DETECT, HTTP2, MAX_MEMO, EndpointEntry, ServiceSpec, Tables, build_tables, parse_authority
 from meshproxy.wire.message import CACHES
 
 
@@ -120,7 +120,18 @@ def test_without_a_split_a_service_is_its_own_single_backend() -> None:
     assert endpoint.key == ("127.1.0.10", 8000, "spiffe://mesh/ns/shop/sa/prices")
 
 
-def test_a_backend_that_is_missing_or_lacks_the_port_keeps_its_weight_and_has_no_endpoints() -> None:
+def test_a_backend_takes_no_part_for_a_port_it_does_not_have() -> None:
+    services = [
+        ServiceSpec("shop", "web", [(80, DETECT), (81, DETECT)], [("shop/a", 1), ("shop/b", 1)]),
+        ServiceSpec("shop", "a", [(80, DETECT), (81, DETECT)]),
+        ServiceSpec("shop", "b", [(80, DETECT)]),
+    ]
+    routing = build_tables(1, services, {})
+    assert [backend.key for backend in routing.services["shop/web:80"].backends] == ["shop/a:80", "shop/b:80"]
+    assert [backend.key for backend in routing.services["shop/web:81"].backends] == ["shop/a:81"]
+
+
+def test_a_backend_that_is_missing_or_has_no_endpoints_keeps_its_weight() -> None:
     entry = tables().lookup(b"catalogue", "shop")
     assert entry is not None
     assert entry.weights == [90, 10, 1]
