@@ -28,7 +28,7 @@ from control.runtime.guard import end_guard, start_guard
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
 from control.runtime.meshes import MeshError, read_info, start_time, write_info
 from control.runtime.process import reap, reap_abandoned, records_of
-from control.runtime.worker import Settings, SidecarCommand, sidecar_command
+from control.runtime.worker import LEAF_LIFETIME, Settings, SidecarCommand, sidecar_command
 
 if TYPE_CHECKING:
     from control.store.files import FileStore
@@ -56,6 +56,7 @@ class Supervisor:
         name: str,
         *,
         gateway_port: int | None = None,
+        leaf_lifetime: float = LEAF_LIFETIME,
         say: Say = print,
         command: SidecarCommand = sidecar_command,
     ) -> None:
@@ -64,6 +65,7 @@ class Supervisor:
             directory: the user's manifests.
             name: of the mesh.
             gateway_port: on 127.0.0.1; a free one if None.
+            leaf_lifetime: of proxies' certificates, seconds.
             say: takes one line after the other.
             command: makes a sidecar's command line.
         """
@@ -74,6 +76,7 @@ class Supervisor:
         self.controller: Controller | None = None
         self.control: ControlPlane | None = None
         self._gateway_port = gateway_port
+        self._leaf_lifetime = leaf_lifetime
         self._say = say
         self._command = command
         self._stop = asyncio.Event()
@@ -134,6 +137,7 @@ class Supervisor:
             TRUST_DOMAIN,
             control=f"{address}:{CONTROL_PORT}",
             identity=f"{address}:{CONTROL_PORT + 1}",
+            leaf_lifetime=self._leaf_lifetime,
         )
         self.info = MeshInfo(
             self.name,

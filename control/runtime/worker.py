@@ -44,6 +44,7 @@ SIDECAR = "meshproxy-proxy"  # the sidecar's name among the containers
 _RETRY = 2.0  # seconds until a container that is blocked is looked at again
 _MAX_TURNS = 1000  # actions that lead to actions; more would be a loop of ours
 _NEVER = 1 << 30
+LEAF_LIFETIME = 86400.0  # seconds; Linkerd's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Settings:
     trust_domain: str = "cluster.local"
     control: str = ""  # host:port
     identity: str = ""  # host:port
+    leaf_lifetime: float = LEAF_LIFETIME  # seconds, of proxies' certificates
     backoff_base: float = 1.0  # the kubelet's is 10 s; on a laptop somebody waits
     drain: float = 1.0  # seconds between "terminating" and SIGTERM: endpoints reach every sidecar well within
     sidecar_grace: float = 10.0

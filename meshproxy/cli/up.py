@@ -44,8 +44,24 @@ def _mesh_name(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option(
     "--wait", "patience", default=120.0, show_default=True, help="With -d: seconds to wait until everything is ready."
 )
+@click.option(
+    "--leaf-lifetime",
+    type=click.FloatRange(min=5),
+    default=86400,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a proxy's certificate lives; it is renewed at about 70 % of that.",
+)
 @click.option("--ready-fd", type=int, hidden=True)
-def command(directory: Path, name: str, detach: bool, gateway_port: int | None, patience: float, ready_fd: int | None) -> None:
+def command(
+    directory: Path,
+    name: str,
+    detach: bool,
+    gateway_port: int | None,
+    patience: float,
+    leaf_lifetime: float,
+    ready_fd: int | None,
+) -> None:
     """Run the manifests of DIRECTORY as local processes with sidecars.
 
     The same files `kubectl apply -f DIRECTORY` takes: each replica becomes a process of its own (the container's command;
@@ -68,11 +84,11 @@ def command(directory: Path, name: str, detach: bool, gateway_port: int | None, 
     from control.store.store import StoreError
 
     if detach:
-        _detach(directory, name, gateway_port, patience, Layout.of(name))
+        _detach(directory, name, gateway_port, patience, leaf_lifetime, Layout.of(name))
         return
     try:
         find_manifests(directory)
-        supervisor = Supervisor(directory, name, gateway_port=gateway_port, say=_say)
+        supervisor = Supervisor(directory, name, gateway_port=gateway_port, leaf_lifetime=leaf_lifetime, say=_say)
         asyncio.run(supervisor.run(lambda info: _ready(info, ready_fd)))
     except (MeshError, AddressError, StoreError) as error:
         raise fail(str(error)) from None
@@ -102,10 +118,12 @@ def _summary(info: MeshInfo) -> str:
     )
 
 
-def _detach(directory: Path, name: str, gateway_port: int | None, patience: float, layout: Layout) -> None:
+def _detach(
+    directory: Path, name: str, gateway_port: int | None, patience: float, leaf_lifetime: float, layout: Layout
+) -> None:
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     reader, writer = os.pipe()
-    options = ["--name", name, "--ready-fd", str(writer)]
+    options = ["--name", name, "--leaf-lifetime", str(leaf_lifetime), "--ready-fd", str(writer)]
     if gateway_port is not None:
         options += ["--gateway-port", str(gateway_port)]
     # A second `up -d` of a running mesh is refused by its lock: it must not cut the log of the first.
