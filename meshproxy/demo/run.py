@@ -60,7 +60,7 @@ def main(options: Options) -> int:
         code = 130
     finally:
         view.close()
-    if code == 0:
+    if code != 1:  # nothing to find out
         shutil.rmtree(home, ignore_errors=True)
     else:
         console.print(f"\nKept for a look: {home} (manifests, ledgers, recording, up.log) and {stage.mesh.layout.root} (logs)")
