@@ -178,7 +178,7 @@ class Http2Script(ScriptedBackend):
 class Http2Connection:
     """The server's end of an HTTP/2 connection, frame by frame."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: bytes = b"") -> None:
         self.connection = connection
         self.decoder = hpack.Decoder()
         self.data = b""
@@ -187,7 +187,7 @@ class Http2Connection:
         self.resets: dict[int, int] = {}
         self.peer_settings: dict[int, int] = {}
         self.uploaded: dict[int, int] = {}
-        connection.send(frame(SETTINGS, 0, 0))
+        connection.send(frame(SETTINGS, 0, 0, settings))
         while len(self.data) < len(PREFACE):
             self.data += connection.read()
         assert self.data.startswith(PREFACE)
