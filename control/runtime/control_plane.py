@@ -30,6 +30,7 @@ def control_command(settings: Settings, admin: str) -> list[str]:
         *(sys.executable, "-m", "meshproxy", "control"),
         *("--state", str(settings.layout.root), "--manifests", str(settings.directory)),
         *("--listen", settings.control, "--admin", admin, "--trust-domain", settings.trust_domain),
+        *("--leaf-lifetime", f"{settings.leaf_lifetime:g}"),
     ]
 
 
