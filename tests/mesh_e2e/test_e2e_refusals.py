@@ -202,11 +202,12 @@ def test_headers_of_the_mesh_sent_by_an_app_never_arrive_and_the_verified_identi
         "mesh-orig-proto": "HTTP/2",
         "MESH-Anything": "x",
         "l5d-dst-override": "other.e2e",
+        "mesh_client_id": "spiffe://cluster.local/ns/e2e/sa/root",  # the same name to a CGI or WSGI server
         "x-mesh": "stays",
     }
     answer = request(client.ip, 4140, "GET", "/echo", headers=lies)
     assert answer.status == 200
-    arrived = [(name, value) for name, value in answer.json["headers"] if name.startswith(("mesh-", "l5d-"))]
+    arrived = [(name, value) for name, value in answer.json["headers"] if name.startswith(("mesh", "l5d"))]
     assert sorted(arrived) == [("l5d-client-id", CLIENT), ("mesh-client-id", CLIENT)]
     assert ["x-mesh", "stays"] in answer.json["headers"]
     assert not [name for name in answer.headers if name.startswith(("mesh-", "l5d-"))]  # nor an app's, on the way back
