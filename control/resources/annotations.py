@@ -17,7 +17,7 @@ from control.resources.shape import nearest
 INBOUND_POLICY = "meshproxy.dev/default-inbound-policy"
 INBOUND_POLICIES = ("all-authenticated", "all-unauthenticated", "deny")
 
-_HTTP_WORDS = ("5xx", "gateway-error", "retriable-4xx")
+_HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")
 _GRPC_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
 _STATUS = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?\Z")
 MAX_CONDITIONS = 32
@@ -38,7 +38,7 @@ class Traffic:
     """How requests to a Service are to be treated.  `mistakes`: annotation, what is wrong, hint; a wrong one is left out."""
 
     declared_retry: bool
-    conditions: tuple[str, ...]  # beyond connect-failure and refused-stream, which always hold
+    conditions: tuple[str, ...]  # beyond connect-failure, refused-stream and reset, which always hold
     attempts: int
     timeout_ms: int  # 0: none
     mistakes: tuple[tuple[str, str, str], ...]

@@ -102,7 +102,7 @@ async def the_intruders(stage: Stage) -> None:
 
 
 async def the_killed_replica(stage: Stage) -> None:
-    victim = _quick(stage)[-1]
+    victim = stage.replicas("web")[-1]
     processes = {pid: start_time(pid) for pid in victim.pids.values()}
     if not processes:
         raise Stalled(f"waited for nothing: it is not known which processes {victim.name} is")
@@ -115,7 +115,7 @@ async def the_killed_replica(stage: Stage) -> None:
     await stage.until(lambda: time.time() >= at + KILL_S, KILL_S + 1, "the dust to settle")
     stage.noted.kill = Kill(victim.name, at, time.time(), ended=True)
     stage.view.conclude(verdict.kill_goes_unnoticed(stage.observed()))
-    await stage.until(lambda: len(stage.replicas("prices")) == 3, 60, "the killed replica to be back")
+    await stage.until(lambda: len(stage.replicas("web")) == 2, 60, "the killed replica to be back")
     stage.view.say(f"{victim.name} was started again")
 
 
@@ -185,8 +185,8 @@ SCENES: tuple[Scene, ...] = (
     ),
     Scene(
         "A killed replica",
-        "One prices replica, app and sidecar, is killed with SIGKILL while it serves. Calls under way are put to another "
-        "replica, within the retry budget; the runtime starts it again.",
+        "One web replica, app and sidecar, is killed with SIGKILL while it serves. GETs under way are put to the other "
+        "replica, within the retry budget, because a GET may be repeated; the runtime starts it again.",
         the_killed_replica,
     ),
     Scene(

@@ -227,7 +227,7 @@ def slow_replica_is_avoided(observed: Observed) -> Finding:
 
 def kill_goes_unnoticed(observed: Observed) -> Finding:
     """The replica was serving when it was killed, and no request under way then or sent in the seconds after failed."""
-    claim = "a prices replica was killed and no client noticed"
+    claim = "a web replica was killed and no client noticed"
     kill = observed.kill
     if kill is None:
         return Finding(claim, False, "no replica was killed")

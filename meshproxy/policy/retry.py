@@ -44,7 +44,7 @@ CONDITIONS: Final[dict[str, int]] = {
     "gateway-error": GATEWAY_ERROR,
     "retriable-4xx": RETRIABLE_4XX,
 }
-# RESET is in it for idempotent requests alone (NOT_IDEMPOTENT stops the others): RFC 9110 9.2.2 allows exactly that, and
+# A broken connection is in it for idempotent requests alone: RFC 9110 9.2.2 allows exactly that, and
 # without it every killed endpoint and every pooled connection closed at the moment of reuse is a client's 502.
 DEFAULT_CONDITIONS: Final = CONNECT_FAILURE | REFUSED_STREAM | RESET
 
@@ -128,7 +128,7 @@ class RetryPolicy:
         if unprocessed and conditions & REFUSED_STREAM:
             return True
         if kind == BROKEN:
-            return conditions & (RESET | STATUS_5XX) != 0
+            return conditions & (RESET | STATUS_5XX) != 0 or self.declares(failure)
         if kind == TIMED_OUT:
             return conditions & (GATEWAY_ERROR | STATUS_5XX) != 0
         status = failure.status
@@ -139,7 +139,8 @@ class RetryPolicy:
         return status == 409 and conditions & RETRIABLE_4XX != 0
 
     def declares(self, failure: Failure) -> bool:
-        """Is this a gRPC status the service listed, and thereby declared harmless to repeat?"""
+        """Did the service declare this failure harmless to repeat, whatever the method?  A gRPC status it listed (a broken
+        connection is UNAVAILABLE to a gRPC caller)."""
         code = failure.grpc_status
         return code >= 0 and (self.grpc_codes >> code) & 1 != 0
 

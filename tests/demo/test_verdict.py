@@ -193,7 +193,7 @@ def test_a_request_that_was_under_way_when_the_replica_died_counts():
     observed = good_run()
     index = next(i for i, r in enumerate(observed.requests) if r.sent < KILLED_AT < r.done)
     observed.requests[index] = replace(observed.requests[index], status=502, error="reset")
-    assert "1 of " in refuted(observed)["a prices replica was killed and no client noticed"]
+    assert "1 of " in refuted(observed)["a web replica was killed and no client noticed"]
 
 
 # ---------------------------------------------------------------- the releases

@@ -122,6 +122,9 @@ def test_listing_grpc_codes_declares_those_calls_repeatable() -> None:
     policy = parse_policy(["unavailable"])
     assert ask(policy, answered(200, 14), method=b"POST") == "retry"
     assert ask(parse_policy(["unavailable", "5xx"]), answered(503), method=b"POST") == "not_idempotent"
+    broken = Failure(BROKEN, 0, 14)  # a gRPC caller sees a broken connection as UNAVAILABLE
+    assert ask(parse_policy(["unavailable"]), broken, method=b"POST") == "retry"
+    assert ask(parse_policy(["internal"]), broken, method=b"POST") == "not_retryable"
 
 
 def test_nothing_is_retried_once_the_client_has_seen_bytes() -> None:

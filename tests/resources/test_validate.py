@@ -190,7 +190,7 @@ def test_a_kind_that_would_run_differently_is_refused_with_the_way_out(kind: str
         (
             "metadata: {name: web}",
             "metadata: {name: web, annotations: {retry.linkerd.io/http: 5xy}}",
-            "metadata.annotations[\"retry.linkerd.io/http\"]: found '5xy', expected 5xx, gateway-error",
+            "metadata.annotations[\"retry.linkerd.io/http\"]: found '5xy', expected reset, 5xx, gateway-error",
         ),
         (
             "metadata: {name: web}",
