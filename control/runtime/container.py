@@ -145,6 +145,18 @@ class Container:
         """There is a process."""
         return self.phase in (Phase.RUNNING, Phase.STOPPING)
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that its part of the pod's status is made of."""
+        return (self.phase, self.started, self.ready, self.reason, self.message, self.restarts, self.started_at, self.run)
+
+    @property
+    def unready_probe(self) -> tuple[ProbeKind, Prober] | None:
+        """The probe that keeps a running container from being ready, if there is one."""
+        kind: ProbeKind = "readiness" if self.started else "startup"
+        prober = self._probers.get(kind)
+        return (kind, prober) if prober is not None and prober.verdict is not True else None
+
     # -- what happened
 
     def start(self, now: float) -> list[Action]:

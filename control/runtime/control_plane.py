@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from control.runtime import probe_io
+from control.runtime.logfile import LogFile
 from control.runtime.probes import Backoff, HttpGet
-from control.runtime.process import Exit, LogFile, Process, spawn
+from control.runtime.process import Exit, Process, spawn
 from control.runtime.worker import Settings
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL

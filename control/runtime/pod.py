@@ -87,6 +87,11 @@ class PodMachine:
         """The app ended and will not be started again (restartPolicy)."""
         return self.app is not None and self.app.phase is Phase.ENDED and self.deleted_at is None
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that its status is made of: equal states, equal status."""
+        return (self.stage, self.deleted_at, *(container.state for container in self.containers))
+
     def delete(self, now: float, *, drain: float | None = None, grace: float | None = None) -> list[Action]:
         """End it; again with less patience shortens what is left."""
         if drain is not None:

@@ -2,7 +2,7 @@
 
     supervisor (main thread) --fork--> prctl(PDEATHSIG, KILL), parent still there? --exec--> program
         | pidfd readable: it ended -> the rest of its group is killed -> on_exit(Exit)
-        | pipe readable: what it said -> LogFile (bounded)
+        | pipe readable: what it said -> its log (control.runtime.logfile)
         ` records/<pid>: pid, start time, name -> who comes after a crash knows what to end
 
 Three nets, each for what falls through the one before: an orderly end; the kernel's parent-death signal, when the
@@ -25,11 +25,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from control.runtime.meshes import alive, start_time
 
-LOG_LIMIT = 8 << 20  # bytes in one log file; the one before is kept beside it as <name>.1
 _READ = 64 << 10
 _DRAIN_LIMIT = 1 << 20  # bytes still read after a process ended: more than a pipe holds
 _PR_SET_PDEATHSIG = 1
@@ -63,32 +62,6 @@ class Sink(Protocol):
     """Takes what a process says."""
 
     def write(self, data: bytes, /) -> object: ...
-
-
-class LogFile:
-    """What a process said, in at most two files of `limit` bytes: `path` and, older, `path`.1."""
-
-    def __init__(self, path: Path, limit: int = LOG_LIMIT) -> None:
-        self.path = path
-        self.limit = limit
-        self.lost = 0  # bytes that could not be written
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file: BinaryIO = path.open("ab", buffering=0)
-        self._size = self._file.tell()
-
-    def write(self, data: bytes) -> None:
-        if self._size + len(data) > self.limit and self._size:
-            self._file.close()
-            self.path.rename(self.path.with_name(self.path.name + ".1"))
-            self._file = self.path.open("ab", buffering=0)
-            self._size = 0
-        try:
-            self._size += self._file.write(data)
-        except OSError:  # the disk is full: losing what an app says is better than losing the app
-            self.lost += len(data)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Process:

@@ -33,10 +33,11 @@ from control.runtime.layout import (
     OUTBOUND_PORT,
     Layout,
 )
+from control.runtime.logfile import LogFile
 from control.runtime.pod import PodMachine, Stage
 from control.runtime.podstatus import pod_status
 from control.runtime.probes import Backoff, HttpGet, Probe
-from control.runtime.process import Exit, LogFile, Process, SpawnError, spawn
+from control.runtime.process import Exit, Process, SpawnError, spawn
 
 Object = dict[str, Any]
 
@@ -137,6 +138,7 @@ class PodWorker:
         self._timer: asyncio.TimerHandle | None = None
         app = None if sidecar_only else self._app_container(spec)
         sidecar = self._sidecar_container() if sidecar_only or wants_sidecar(pod) else None
+        self._state: object = None
         self.machine = PodMachine(app, sidecar, created=clock(), drain=settings.drain, sidecar_grace=settings.sidecar_grace)
 
     # -- for the controller
@@ -144,6 +146,16 @@ class PodWorker:
     @property
     def key(self) -> tuple[str, str]:
         return (self.identity.namespace, self.identity.name)
+
+    @property
+    def what(self) -> str:
+        """As a person is told of it."""
+        return "gateway" if self.machine.app is None else f"pod {self.identity}"
+
+    @property
+    def reached_at(self) -> str:
+        """Where people find it: its address, or where the gateway takes requests."""
+        return self._extra[-1] if self.machine.app is None else self.ip
 
     @property
     def gone(self) -> bool:
@@ -157,6 +169,16 @@ class PodWorker:
     def status(self) -> Object:
         images = {self._spec["name"]: str(self._spec.get("image") or ""), SIDECAR: "meshproxy"}
         return pod_status(self.machine, self._clock(), pod_ip=self.ip, images=images)
+
+    def why_unready(self) -> str:
+        """The containers that are not ready, each with what is known of why."""
+        reasons = []
+        for status in self.status()["containerStatuses"]:
+            if not status["ready"]:
+                waiting = status["state"].get("waiting") or {}
+                detail = waiting.get("message") or waiting.get("reason") or "not ready"
+                reasons.append(f"{status['name']}: {detail}")
+        return "; ".join(reasons) or "not ready"
 
     def pids(self) -> dict[str, int]:
         """Container name -> pid of those that run."""
@@ -195,7 +217,10 @@ class PodWorker:
             self._close()
         elif (due := self.machine.due_at()) is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._turn, [])
-        self._changed(self)
+        state = self.machine.state
+        if state != self._state:  # most turns are a probe that got the same answer again
+            self._state = state
+            self._changed(self)
 
     def _perform(self, action: Action) -> list[Action]:
         if isinstance(action, Note):
@@ -233,6 +258,7 @@ class PodWorker:
         def ended(exit_: Exit) -> None:
             self._turn(container.exited(exit_, self._clock()))
 
+        self._log(log).mark_start()
         try:
             self._processes[container.name] = spawn(
                 argv,

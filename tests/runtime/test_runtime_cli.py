@@ -188,7 +188,7 @@ def test_watching_prints_only_lines_that_are_new(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_log_is_followed_across_its_rotation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from control.runtime.process import LogFile
+    from control.runtime.logfile import LogFile
 
     log = LogFile(tmp_path / "app.log", limit=40)
     for number in range(3):

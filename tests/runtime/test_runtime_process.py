@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from runtime_support import until, until_sync
 
+from control.runtime.logfile import LogFile
 from control.runtime.meshes import alive, start_time
-from control.runtime.process import Exit, LogFile, SpawnError, reap, reap_abandoned, records_of, spawn
+from control.runtime.process import Exit, SpawnError, reap, reap_abandoned, records_of, spawn
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -96,7 +97,8 @@ def test_a_log_keeps_two_files_of_its_limit_at_most(tmp_path: Path) -> None:
 PARENT = """
 import asyncio, os, sys
 from pathlib import Path
-from control.runtime.process import LogFile, spawn
+from control.runtime.logfile import LogFile
+from control.runtime.process import spawn
 from control.runtime.guard import start_guard
 records = Path(sys.argv[1])
 records.mkdir(parents=True)
