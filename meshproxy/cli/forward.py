@@ -143,8 +143,6 @@ def command(
         side = ForwardSide(ctx, list(targets), upstream, timeout, serve_with, mtls is not None, connect_with, upstream_identity)
         lifecycle = Lifecycle(ctx)
         lifecycle.sides.append(side)
-        for index, endpoint in enumerate(side.endpoints):
-            lifecycle.endpoints[index] = endpoint
         listener = Listener(ctx, side, listen.host, listen.port)
         lifecycle.listeners.append(listener)
         status = ForwardStatus(
@@ -161,7 +159,9 @@ def command(
         )
         admin_listener = None
         if admin is not None:
-            admin_listener = Listener(ctx, AdminSide(ctx, status), admin.host, admin.port)
+            pages = AdminSide(ctx, status)
+            lifecycle.pages.append(pages)
+            admin_listener = Listener(ctx, pages, admin.host, admin.port)
         try:
             await lifecycle.start()
             if admin_listener is not None:

@@ -82,7 +82,9 @@ def command(
         who = IdentitySettings(identity, namespace, service_account, pod, trust_domain, trust_bundle, token_file)
         try:
             sidecar = Sidecar(ctx, who, control, pod_ip, (out.host, out.port), (into.host, into.port), (pages.host, pages.port))
-            admin_listener = Listener(ctx, AdminSide(ctx, sidecar), pages.host, pages.port)
+            side = AdminSide(ctx, sidecar)
+            sidecar.lifecycle.pages.append(side)
+            admin_listener = Listener(ctx, side, pages.host, pages.port)
             await admin_listener.start()
             try:
                 return await sidecar.run(stop)

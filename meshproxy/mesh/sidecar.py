@@ -126,7 +126,6 @@ class Sidecar(Status):
         )
         self.outbound.apply(tables)
         self.inbound.apply(ports, workload.inbound_mode)
-        self.lifecycle.endpoints = {**self.outbound.endpoints, **self.inbound.endpoints}
         wanted = {listener.address: f"{service_host(listener.service)}:{listener.port}" for listener in workload.listeners}
         self.ctx.spawn(self.listen(wanted), "service listeners")
 

@@ -69,6 +69,7 @@ class Carrier(Flushable):
     # -- transport callbacks
 
     def connection_made(self, transport: Any) -> None:
+        self.ctx.now = self.active_at = monotonic()
         self.transport = transport
         self.tcp.opened()
         transport.set_write_buffer_limits(SOCKET_HIGH_BYTES, SOCKET_LOW_BYTES)
@@ -100,6 +101,8 @@ class Carrier(Flushable):
             self.broken("data_received")
 
     def ciphertext(self, tls: TlsLayer, data: bytes) -> None:
+        if tls.eof:
+            return  # after close_notify there is nothing to read
         try:
             plain = tls.receive(data)
             if not self.secured and tls.state == TLS_OPEN:
@@ -123,7 +126,13 @@ class Carrier(Flushable):
     def eof_received(self) -> bool:
         self.ctx.now = monotonic()
         try:
-            self.end_of_input()
+            tls = self.tls
+            if tls is None:
+                self.end_of_input()
+            elif not tls.eof:
+                # FIN without close_notify: anyone on the path can send that, so it ends nothing but the connection
+                # (RFC 8446 6.1; RFC 9112 9.8: what only the close would complete is not complete).
+                self.abort()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
             self.broken("eof_received")
         # True: the transport stays open for our half (half-close); the engine says when it is finished.
@@ -146,9 +155,12 @@ class Carrier(Flushable):
             engine = self.engine
             if engine is not None:
                 engine.lost()
-            self.gone()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the connection is gone already
             self.ctx.escaped("connection_lost")
+        try:
+            self.gone()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the connection is gone already
+            self.ctx.escaped("gone")
 
     def pause_writing(self) -> None:
         if self.engine is not None:

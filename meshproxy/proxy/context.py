@@ -30,6 +30,8 @@ class Context:
 
     now     monotonic seconds, set when bytes are read or a timer fires: the data path asks the system once a read and
             not once a use
+    endpoints   every proxy.endpoint.Endpoint that has, or may get, a connection; also those the configuration no longer
+                lists, until their last connection is gone
     """
 
     def __init__(self, loop: Any, settings: Settings, registry: Registry, seed: int, request_id_prefix: bytes) -> None:
@@ -37,10 +39,11 @@ class Context:
         self.settings = settings
         self.registry = registry
         self.rng = Rng(seed)
-        self.deadlines = Deadlines(loop)
+        self.deadlines = Deadlines(self)
         self.now = monotonic()
         self.draining = False
         self.tasks: set[Any] = set()
+        self.endpoints: dict[Any, None] = {}
         self.dirty: list[Flushable] = []
         self.flush_callback: Any = self.flush
         self.request_id_prefix = request_id_prefix
@@ -74,11 +77,18 @@ class Context:
         self.request_ids += 1
         return self.request_id_prefix + b"%012x" % self.request_ids
 
-    def spawn(self, coroutine: Any, name: str) -> None:
-        """Run a coroutine that belongs to the proxy (connecting; never a request)."""
+    def spawn(self, coroutine: Any, name: str) -> Any:
+        """Run a coroutine that belongs to the proxy (connecting; never a request).  Returns its task."""
         task = self.loop.create_task(coroutine, name=name)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self.task_done)
+        return task
+
+    def task_done(self, task: Any) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.internal_errors.value += 1
+            log.error("internal error in task %s", task.get_name(), exc_info=task.exception())
 
     def violation(self, reason: str) -> None:
         counter = self.violations.get(reason)

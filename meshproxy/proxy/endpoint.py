@@ -2,6 +2,10 @@
 
 It outlives configuration updates: tables are swapped, endpoints are kept by address and identity.
 
+    LISTED --retire()--> RETIRED --last connection gone, no one waits--> forgotten by the sweep
+
+A retired endpoint gets no new requests as long as there is another; those that wait for it already are served.
+
                  acquire(requester)
                         |
         http1 pool <----+----> http2 pool          which one: what the endpoint speaks, or the request's own version
@@ -11,7 +15,7 @@ It outlives configuration updates: tables are swapped, endpoints are kept by add
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from meshproxy.policy.balancer import Load
 from meshproxy.proxy.context import Context
@@ -62,6 +66,7 @@ class Endpoint(Reachable):
         self.identity = identity
         self.target_port = target_port
         self.failures = 0  # connects that failed in a row
+        self.back_off: Any = None  # the timer that ends it
         self.retired = False
         tcp = ctx.registry.tcp("outbound", (("peer", "dst"), ("target_addr", f"{address}:{port}")))
         self.tcp = tcp
@@ -75,6 +80,7 @@ class Endpoint(Reachable):
         self.extra_http1: list[Field] = [port_field, _ORIG_HTTP1] if speaks == SPEAKS_MESH else []
         self.extra_http10: list[Field] = [port_field, _ORIG_HTTP10] if speaks == SPEAKS_MESH else []
         self.extra_http2: list[Field] = [port_field, _ORIG_HTTP2] if speaks == SPEAKS_MESH else []
+        ctx.endpoints[self] = None
 
     def __repr__(self) -> str:
         return f"Endpoint({self.address}:{self.port})"
@@ -101,28 +107,38 @@ class Endpoint(Reachable):
 
     def connected(self) -> None:
         self.failures = 0
-        self.available = True
+        self.available = not self.retired
+        if self.back_off is not None:
+            self.back_off.cancel()
+            self.back_off = None
 
     def connect_failed(self) -> None:
         """Leave the endpoint alone for a while: 100 ms, doubling to 10 s (settings.reconnect_*).  `pick` passes over
         unavailable endpoints as long as there is another; with none left it tries them anyway, so a lone endpoint that
-        comes back is found at once."""
+        comes back is found at once.  Dials that fail during the back-off say nothing new: a burst of requests would otherwise
+        double it to the maximum in one moment."""
+        self.load.unreachable(self.ctx.now)
+        if self.back_off is not None:
+            return
         settings = self.ctx.settings
         delay = min(settings.reconnect_min_s * (1 << min(self.failures, 10)), settings.reconnect_max_s)
         self.failures += 1
         self.available = False
-        self.load.unreachable(self.ctx.now)
         if not self.retired:
-            self.ctx.loop.call_later(delay, self.reconsider)
+            self.back_off = self.ctx.loop.call_later(delay, self.reconsider)
 
     def reconsider(self) -> None:
-        self.available = True
+        self.back_off = None
+        self.available = not self.retired
 
     def connections(self) -> int:
-        return len(self.http1.connections) + len(self.http2.connections)
+        """Open ones, also those that only finish what they have."""
+        return self.http1.size() + self.http2.size()
 
     def retire(self) -> None:
         """The configuration no longer lists it: no new requests; those in flight finish, then its connections close."""
+        if self.retired:
+            return
         self.retired = True
         self.available = False
         self.http1.retire()
@@ -134,3 +150,10 @@ class Endpoint(Reachable):
     def sweep(self, now: float) -> None:
         self.http1.sweep(now)
         self.http2.sweep(now)
+        if self.retired and self.http1.over() and self.http2.over():
+            self.ctx.endpoints.pop(self, None)
+
+    def close(self) -> None:
+        self.retire()
+        if self.back_off is not None:
+            self.back_off.cancel()

@@ -13,6 +13,9 @@ series counts exchanges, each endpoint's series counts attempts, and both end in
 
 Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
 stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
+
+Sending can call back: a stream may refuse its head, or be answered, before `send_head` returns.  Whoever sends therefore
+looks at the state again afterwards.  A fault of ours in a callback ends this exchange and no other (`broken`).
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, R
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.refusals import (
+    INTERNAL,
     NO_BACKEND,
     NO_ENDPOINTS,
     REQUEST_TIMEOUT,
+    UPGRADE_DECLINED,
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
     Refusal,
@@ -53,11 +58,12 @@ DONE: Final = 4
 
 _UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
+_BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
 
 
 class Exchange(Requester):
     def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, meshed: bool) -> None:
-        """`meshed`: the client is a mesh peer, so `mesh-*` fields of the answer may go to it."""
+        """`meshed`: the client is a mesh peer, so what fails here is told by a reset and not by an answer (see `refuse`)."""
         self.ctx = ctx
         self.down: Stream = down
         self.head = head
@@ -74,7 +80,7 @@ class Exchange(Requester):
         self.trailers: list[Field] | None = None
         self.request_ended = False
         self.replayable = True
-        self.held = False  # downstream is paused because the request waits for a stream
+        self.held = False  # downstream is paused: the request waits for a stream, or upstream takes no more of it
         # the current attempt
         self.up: Stream | None = None
         self.endpoint: Endpoint | None = None
@@ -125,6 +131,8 @@ class Exchange(Requester):
             endpoint = endpoints[ctx.rng.below(len(endpoints))]
         self.endpoint = endpoint
         self.attempts += 1
+        if failed is not None and self.route is not None:
+            self.route.series.retried()
         self.attempt_started = now
         endpoint.load.start(now)
         self.pending = True
@@ -133,10 +141,20 @@ class Exchange(Requester):
         endpoint.acquire(self, self.head)
 
     def attached(self, stream: Stream) -> None:
+        try:
+            self.send(stream)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("attached")
+
+    def send(self, stream: Stream) -> None:
+        """Send the request, or what there is of it, on a stream that was just opened for it."""
         endpoint = self.endpoint
         assert endpoint is not None
         self.up = stream
         self.state = SENT
+        if self.held:  # before anything is sent: what is sent may be too much for upstream, and pause downstream again
+            self.held = False
+            self.down.resume()
         extra = self.extra
         added = endpoint.extra(self.head)
         if added:
@@ -151,20 +169,17 @@ class Exchange(Requester):
             last = len(body) - 1
             for i, data in enumerate(body):
                 stream.send_data(data, ended and trailers is None and i == last)
+            if self.up is not stream:
+                return  # the stream refused the head, and the request waits for another one already
             if self.body_bytes > self.ctx.settings.replay_bytes:
                 self.not_replayable()
         if trailers is not None:
             stream.send_trailers(trailers)
-        if self.held:
-            self.held = False
-            self.down.resume()
 
     def request_data(self, data: bytes, end: bool) -> None:
         if end:
             self.request_ended = True
         up = self.up
-        if up is not None:
-            up.send_data(data, end)
         if self.replayable:
             if self.body is None:
                 self.body = []
@@ -176,14 +191,18 @@ class Exchange(Requester):
                 elif not self.held and not end:  # no stream yet: keep it, and stop the client from sending more
                     self.held = True
                     self.down.pause()
+        if up is not None:
+            up.send_data(data, end)
         if end and self.tunnel and self.response_ended:
             self.complete()
 
     def request_trailers(self, fields: list[Field]) -> None:
         self.request_ended = True
+        self.trailers = fields
         if self.up is not None:
             self.up.send_trailers(fields)
-        self.trailers = fields
+        if self.tunnel and self.response_ended:
+            self.complete()
 
     def not_replayable(self) -> None:
         self.replayable = False
@@ -195,8 +214,14 @@ class Exchange(Requester):
         self.down.send_interim(head)
 
     def response_head(self, head: Head, end: bool) -> None:
-        if self.state != SENT:
-            return
+        try:
+            if self.state == SENT:
+                self.answer(head, end)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("response_head")
+
+    def answer(self, head: Head, end: bool) -> None:
+        """The endpoint's answer begins: pass it on, unless the route says to try again."""
         route = self.route
         assert route is not None
         status = head.status
@@ -208,12 +233,12 @@ class Exchange(Requester):
                 self.abandon()
                 self.retry(UPSTREAM_RESET)
                 return
-        self.state = RESPONDING
         self.status = status
+        if (status < 300 and (self.head.method == b"CONNECT" or self.head.protocol)) and not self.tunnel_granted(head):
+            return
+        self.state = RESPONDING
         self.body = None
         self.replayable = False
-        if status == 101 or (200 <= status < 300 and (self.head.method == b"CONNECT" or self.head.protocol)):
-            self.tunnel = True
         extra = NO_FIELDS
         endpoint = self.endpoint
         if head.mesh and endpoint is not None and endpoint.speaks == SPEAKS_MESH:
@@ -222,19 +247,42 @@ class Exchange(Requester):
         if end:
             self.response_over()
 
+    def tunnel_granted(self, head: Head) -> bool:
+        """A 101 or 2xx to a request for a tunnel.  False if that cannot go to the client: it was refused instead."""
+        request = self.head
+        if request.protocol and head.status != 101 and head.version != 20:
+            # A 2xx from HTTP/1.1 declines an Upgrade.  An HTTP/1.1 client reads it so; to an HTTP/2 client, which asked by
+            # extended CONNECT, the same 2xx would grant the tunnel (RFC 8441 5), so it may not get there.
+            if request.method != b"CONNECT":
+                return True
+            self.abandon()
+            self.refuse(UPGRADE_DECLINED)
+            return False
+        self.tunnel = True
+        route = self.route
+        if route is not None and route.deadlines is not None:
+            route.deadlines.remove(self)  # the answer is here; how long a tunnel lives is the matter of its ends
+        return True
+
     def response_data(self, data: bytes, end: bool) -> None:
-        if self.first_byte_s < 0.0:
-            self.first_byte()
-        self.down.send_data(data, end)
-        if end:
-            self.response_over()
+        try:
+            if self.first_byte_s < 0.0:
+                self.first_byte()
+            self.down.send_data(data, end)
+            if end:
+                self.response_over()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("response_data")
 
     def response_trailers(self, fields: list[Field]) -> None:
-        for field in fields:
-            if field.kind == GRPC_STATUS and self.head.grpc:  # judged by what was asked for, as Linkerd does
-                self.grpc_status = parse_grpc_status(field.value)
-        self.down.send_trailers(fields)
-        self.response_over()
+        try:
+            for field in fields:
+                if field.kind == GRPC_STATUS and self.head.grpc:  # judged by what was asked for, as Linkerd does
+                    self.grpc_status = parse_grpc_status(field.value)
+            self.down.send_trailers(fields)
+            self.response_over()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("response_trailers")
 
     def first_byte(self) -> None:
         """The EWMA's sample: dispatch to first response data (or to the end where there is none), as Linkerd."""
@@ -266,18 +314,28 @@ class Exchange(Requester):
     def unreachable(self, refusal: Refusal) -> None:
         if self.state != WAITING:
             return
-        self.attempt_failed(refusal.reason)
-        if self.may_retry(_UNREACHED, True):
-            self.retry(refusal)
-        else:
-            self.refuse(refusal)
+        try:
+            self.attempt_failed(refusal.reason)
+            if self.may_retry(_UNREACHED, True):
+                self.retry(refusal)
+            else:
+                self.refuse(refusal)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("unreachable")
 
     def response_reset(self, code: int, unprocessed: bool) -> None:
+        try:
+            self.lost(code, unprocessed)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("response_reset")
+
+    def lost(self, code: int, unprocessed: bool) -> None:
+        """The upstream stream ended before the answer was complete."""
         self.up = None
         if self.state == SENT:
             self.attempt_failed("reset")
             refusal = UPSTREAM_MALFORMED if code == PROTOCOL_ERROR else UPSTREAM_RESET
-            if self.may_retry(_BROKEN, unprocessed):
+            if self.may_retry(_BROKEN_GRPC if self.head.grpc else _BROKEN, unprocessed):
                 self.retry(refusal)
             else:
                 self.refuse(refusal)
@@ -303,7 +361,6 @@ class Exchange(Requester):
             self.state == RESPONDING,
         )
         if verdict == RETRY:
-            route.series.retried()
             return True
         route.series.retry_skipped(REASONS[verdict])
         return False
@@ -311,6 +368,9 @@ class Exchange(Requester):
     def retry(self, otherwise: Refusal) -> None:
         failed = self.endpoint
         self.up = None
+        if self.held:  # the stream that was full is gone, and what may be sent again fits into the replay buffer
+            self.held = False
+            self.down.resume()
         self.attempt(failed, otherwise)
 
     def abandon(self) -> None:
@@ -335,15 +395,34 @@ class Exchange(Requester):
             route.series.cancelled()
 
     def timed_out(self) -> None:
+        try:
+            self.give_up("timeout", REQUEST_TIMEOUT, CANCEL)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("timed_out")
+
+    def give_up(self, error: str, refusal: Refusal, code: int) -> None:
+        """End the attempt as `error`, and the exchange: refused if nothing of an answer is out yet, else reset with `code`."""
         if self.state == DONE:
             return
-        self.leave_endpoint("timeout")
+        self.leave_endpoint(error)
         if self.state == RESPONDING:
             down = self.down
-            self.record_exchange_failed("request_timeout")
-            down.reset(CANCEL)
+            self.record_exchange_failed(refusal.reason)
+            down.reset(code)
         else:
-            self.refuse(REQUEST_TIMEOUT)
+            self.refuse(refusal)
+
+    def broken(self, where: str) -> None:
+        """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the
+        connections that carry it, and all other exchanges, go on."""
+        self.ctx.escaped(where)
+        down = self.down
+        try:
+            self.give_up("internal_error", INTERNAL, INTERNAL_ERROR)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; `reset` below ends what is left
+            self.ctx.escaped(where)
+            self.record_exchange_failed(INTERNAL.reason)
+        down.reset(INTERNAL_ERROR)  # does nothing if an answer is complete
 
     def leave_endpoint(self, error: str) -> None:
         """End the current attempt from our side."""
@@ -387,9 +466,11 @@ class Exchange(Requester):
 
     def request_blocked(self) -> None:
         if not self.request_ended:
+            self.held = True
             self.down.pause()
 
     def request_unblocked(self) -> None:
+        self.held = False
         self.down.resume()
 
     def response_blocked(self) -> None:
@@ -467,8 +548,3 @@ class Exchange(Requester):
             self.up.sink = NULL_SINK
         self.body = None
         return route
-
-
-def refuse(ctx: Context, down: Stream, head: Head, direction: str, refusal: Refusal) -> None:
-    """Refuse a request that never got a route."""
-    Exchange(ctx, down, head, direction, False).refuse(refusal)

@@ -116,14 +116,14 @@ class ForwardSide(Side):
         return self.credentials is None
 
     def opaque_authority(self, connection: Accepted) -> bytes:
-        return b"forward-opaque:0"
+        return b"forward"  # not a name: there is one place to go
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         ctx = self.ctx
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
         extra = connection.client_extra
-        if head.authority == b"forward-opaque:0":
+        if connection.opaque:
             exchange.begin(self.opaque, extra, end)
             return
         if not head.request_id:

@@ -12,7 +12,7 @@ from typing import Final
 
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import OPAQUE, parse_authority
+from meshproxy.policy.route import parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
@@ -53,6 +53,7 @@ class Inbound(Side):
         self.endpoints: dict[tuple[int, int], Endpoint] = {}  # by (port, what it speaks)
         self.routes: dict[tuple[str, int, int], Route] = {}  # by (client, port, speaks)
         self.budgets: dict[int, Budget] = {}
+        self.golden: dict[int, HttpSeries] = {}  # of each port: there, at zero, before the first request
 
     def apply(self, ports: list[InboundPort], mode: int) -> None:
         """Swap what the pod's configuration says.  Connections stay: each request is judged by what is in force."""
@@ -62,9 +63,16 @@ class Inbound(Side):
             if key[0] not in self.ports:
                 endpoint.retire()
                 del self.endpoints[key]
-                self.routes = {k: route for k, route in self.routes.items() if k[1] != key[0]}
-        for port in ports:  # golden series exist at zero before the first request
-            self.series_for("", port.port)
+        for name, route in list(self.routes.items()):
+            if name[1] not in self.ports:
+                del self.routes[name]
+                self.ctx.registry.release(route.series, self.ctx.now)
+        for number in list(self.golden):
+            if number not in self.ports:
+                self.ctx.registry.release(self.golden.pop(number), self.ctx.now)
+        for number in self.ports:
+            if number not in self.golden:
+                self.golden[number] = self.series_for("", number)
         self.ready = True
 
     # -- connections
@@ -114,7 +122,7 @@ class Inbound(Side):
             refuse(ctx, stream, head, "inbound", NOT_AUTHENTICATED)
             return
         opaque = head.method == b"CONNECT" and not head.protocol
-        if opaque or port.protocol == OPAQUE:
+        if opaque:
             speaks = SPEAKS_OPAQUE
         elif proto == b"HTTP/2" or head.grpc or (not proto and head.version == 20):
             speaks = SPEAKS_HTTP2

@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Any
 
 from meshproxy.proxy.context import Context, log
-from meshproxy.proxy.endpoint import Endpoint
 from meshproxy.proxy.server import Accepted, Side
 
 
@@ -57,13 +56,17 @@ class Listener:
 
 
 class Lifecycle:
-    """All listeners and sides of one proxy, from start to stop."""
+    """All listeners and sides of one proxy, from start to stop.
+
+    sides   those that carry traffic: swept, and drained at the stop
+    pages   the admin side: swept, but it answers until the end, and nobody waits for its clients
+    """
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.listeners: list[Listener] = []
         self.sides: list[Side] = []
-        self.endpoints: dict[Any, Endpoint] = {}
+        self.pages: list[Side] = []
         self.sweeper: Any = None
 
     async def start(self) -> None:
@@ -74,15 +77,14 @@ class Lifecycle:
     def sweep(self) -> None:
         ctx = self.ctx
         ctx.now = now = monotonic()
-        try:
-            for side in self.sides:
-                for connection in list(side.connections):
-                    connection.sweep(now)
-            for endpoint in list(self.endpoints.values()):
-                endpoint.sweep(now)
-            ctx.registry.sweep(now)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the next sweep comes all the same
-            ctx.escaped("sweep")
+        swept: list[Any] = [connection for side in [*self.sides, *self.pages] for connection in side.connections]
+        swept += ctx.endpoints
+        swept.append(ctx.registry)
+        for item in swept:
+            try:
+                item.sweep(now)
+            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the others are swept all the same
+                ctx.escaped("sweep")
         self.sweeper = ctx.loop.call_later(ctx.settings.sweep_s, self.sweep)
 
     def connections(self) -> list[Accepted]:
@@ -93,6 +95,7 @@ class Lifecycle:
         ctx = self.ctx
         settings = ctx.settings
         ctx.draining = True  # readiness is false from here on
+        deadline = monotonic() + settings.drain_s
         if self.connections():
             await asyncio.sleep(settings.drain_accept_s)
         for listener in self.listeners:
@@ -100,7 +103,6 @@ class Lifecycle:
         for connection in self.connections():
             connection.drain()
         await asyncio.sleep(0)
-        deadline = monotonic() + settings.drain_s
         second = monotonic() + 0.1  # HTTP/2's second GOAWAY, about a round-trip later (RFC 9113 6.8)
         while self.connections() and monotonic() < deadline:
             await asyncio.sleep(0.02)
@@ -115,8 +117,8 @@ class Lifecycle:
             )
         for connection in left:
             connection.abort()
-        for endpoint in list(self.endpoints.values()):
-            endpoint.retire()
+        for endpoint in list(ctx.endpoints):
+            endpoint.close()
         if self.sweeper is not None:
             self.sweeper.cancel()
         await asyncio.sleep(0)

@@ -30,7 +30,6 @@ from meshproxy.wire.message import Field, Head
 
 EXTERNAL_ROUTES: Final = 256  # hosts outside the mesh remembered at once; the oldest goes
 DST_LABELS: Final = frozenset(("deployment", "pod", "serviceaccount", "version"))  # of a pod, as dst_* of its callers
-OPAQUE_MARK: Final = b"opaque."  # authority of opaque connections inside the proxy: "opaque.<destination>"
 
 
 class Outbound(Side):
@@ -51,7 +50,6 @@ class Outbound(Side):
         self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
         self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
         self.external: dict[tuple[bytes, bool], Route] = {}
-        self.external_series = ctx.registry.http("outbound", (("authority", "external"), ("tls", "no_identity")))
         self.external_route_series = ctx.registry.route("outbound", (("authority", "external"),))
         self.external_connects = ctx.registry.counter(
             "meshproxy_external_total", "Requests and tunnels passed through to hosts outside the mesh."
@@ -86,6 +84,9 @@ class Outbound(Side):
         for key, endpoint in self.endpoints.items():
             if endpoints.get(key) is not endpoint:
                 endpoint.retire()
+        for name, route in self.routes.items():
+            if name not in routes:
+                self.ctx.registry.release(route.series, self.ctx.now)
         self.endpoints = endpoints
         self.entries = entries
         self.pods = pods
@@ -123,9 +124,9 @@ class Outbound(Side):
                 target_port=item.target_port,
             )
         speaks = SPEAKS_AUTO
-        if opaque or item.protocol == OPAQUE:
+        if opaque:
             speaks = SPEAKS_OPAQUE
-        elif item.protocol == HTTP1:
+        elif item.protocol == HTTP1 or item.protocol == OPAQUE:  # a request that was read as HTTP can only be sent as HTTP
             speaks = SPEAKS_HTTP1
         elif item.protocol == HTTP2:
             speaks = SPEAKS_HTTP2
@@ -168,8 +169,14 @@ class Outbound(Side):
     def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
         return PASS_THROUGH  # the app's own TLS: its bytes are carried, not read
 
+    def declared_opaque(self, connection: Accepted) -> bool:
+        if not connection.destination:
+            return False
+        entry = self.tables.lookup(connection.destination.encode(), self.namespace)
+        return entry is not None and entry.protocol == OPAQUE
+
     def opaque_authority(self, connection: Accepted) -> bytes:
-        return OPAQUE_MARK + connection.destination.encode() if connection.destination else b""
+        return connection.destination.encode()
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         ctx = self.ctx
@@ -177,11 +184,11 @@ class Outbound(Side):
             refuse(ctx, stream, head, "outbound", NOT_READY)
             return
         authority = head.authority
+        if connection.opaque:
+            self.begin(connection, stream, head, end, self.find(authority, True, head))
+            return
         if head.method == b"CONNECT" and not head.protocol:
-            if authority.startswith(OPAQUE_MARK):
-                self.begin(connection, stream, head, end, self.find(authority[len(OPAQUE_MARK) :], True, head))
-            else:
-                self.tunnel(connection, stream, authority)
+            self.tunnel(connection, stream, authority)
             return
         if connection.destination:
             authority = connection.destination.encode()
@@ -237,7 +244,9 @@ class Outbound(Side):
             retry = RetryPolicy()
             budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
             speaks = SPEAKS_OPAQUE if opaque else SPEAKS_AUTO
-            endpoint = Endpoint(self.ctx, host, port, speaks, self.external_series)
+            # One series for all of them, with an owner for each: `retire` gives it back.
+            series = self.ctx.registry.http("outbound", (("authority", "external"), ("tls", "no_identity")))
+            endpoint = Endpoint(self.ctx, host, port, speaks, series)
             backend = Backend("external", [endpoint])
             route = Route("external", [backend], None, retry, budget, None, self.external_route_series)
             self.external[key] = route

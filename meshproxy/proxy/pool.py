@@ -9,6 +9,13 @@
 
 A requester waits in an insertion-ordered dict (first come, first served; leaving is O(1)).  Waiting is bounded
 (settings.waiting): above it the answer is 503 queue_full at once.
+
+A connection is in one of three places:
+
+    opening (a number) --ready--> connections --GOAWAY, drain--> leaving --> lost
+                       --failed-> (nowhere)   ------------------------------^
+
+A retired pool keeps nothing: a connection that no waiting request needs is drained.
 """
 
 from __future__ import annotations
@@ -66,6 +73,7 @@ class Pool(Owner):
         self.kind = kind
         self.limit = limit  # connections
         self.connections: dict[Upstream, None] = {}  # ready ones
+        self.departing: dict[Upstream, None] = {}  # those that finish what they have and take nothing new
         self.opening = 0
         self.waiting: dict[Requester, None] = {}
         self.retired = False
@@ -87,7 +95,7 @@ class Pool(Owner):
         self.opening += 1
         dialer = self.dialer
         upstream = Upstream(self.ctx, self, self.kind, dialer.tcp, dialer.credentials, dialer.identity, dialer.server_name)
-        self.ctx.spawn(upstream.connect(dialer.address, dialer.port), "connect")
+        upstream.dial(dialer.address, dialer.port)
 
     def next_requester(self) -> Requester | None:
         for requester in self.waiting:
@@ -108,9 +116,6 @@ class Pool(Owner):
         self.connections[upstream] = None
         endpoint = self.dialer.endpoint
         endpoint.connected()
-        if self.retired:
-            upstream.drain()
-            return
         self.free(upstream)
 
     def failed(self, upstream: Upstream, refusal: Refusal) -> None:
@@ -120,17 +125,35 @@ class Pool(Owner):
 
     def lost(self, upstream: Upstream) -> None:
         self.connections.pop(upstream, None)
+        self.departing.pop(upstream, None)
+
+    def leaving(self, upstream: Upstream) -> None:
+        self.connections.pop(upstream, None)
+        self.departing[upstream] = None
+
+    def size(self) -> int:
+        return len(self.connections) + len(self.departing)
+
+    def over(self) -> bool:
+        """Nothing is left: no connection, no dial, no one who waits."""
+        return not self.connections and not self.departing and not self.opening and not self.waiting
 
     def retire(self) -> None:
+        """Close what is idle, let the rest finish.  Who waits already is served: the address may be on its way out, but it
+        was the choice when the request came, and a request that is not sent at all helps nobody."""
         self.retired = True
-        for upstream in list(self.connections):
-            upstream.drain()
+        if not self.waiting:
+            for upstream in list(self.connections):
+                upstream.drain()
 
     def sweep(self, now: float) -> None:
         raise NotImplementedError
 
 
 class Http1Pool(Pool):
+    """One dial stands for one waiting request.  A request takes whatever is free first: its own dial, or a connection that
+    another request is done with."""
+
     def __init__(self, ctx: Context, dialer: Dialer, opaque: bool) -> None:
         super().__init__(ctx, dialer, KIND_OPAQUE if opaque else KIND_HTTP1, ctx.settings.http1_connections)
         self.idle: list[Upstream] = []
@@ -143,34 +166,35 @@ class Http1Pool(Pool):
                 upstream.take(requester)
                 return
         self.wait(requester)
-        if len(self.waiting) > self.opening and len(self.connections) + self.opening < self.limit:
+        self.dial_more()
+
+    def dial_more(self) -> None:
+        if len(self.waiting) > self.opening and self.size() + self.opening < self.limit:
             self.dial()
 
     def free(self, upstream: Upstream) -> None:
-        if self.retired:
-            upstream.drain()
-            return
         requester = self.next_requester()
         if requester is not None:
             upstream.take(requester)
+        elif self.retired:
+            upstream.drain()
         else:
             self.idle.append(upstream)
 
     def failed(self, upstream: Upstream, refusal: Refusal) -> None:
-        """One dial stood for one waiting request: that one learns of it, the others have dials of their own."""
+        """The request that has waited longest learns of it, also while other connections are busy: its policy may know
+        another endpoint, and nobody can say when one of these will be free."""
         super().failed(upstream, refusal)
         requester = self.next_requester()
         if requester is not None:
             requester.unreachable(refusal)
-        if len(self.waiting) > self.opening and len(self.connections) + self.opening < self.limit:
-            self.dial()
+        self.dial_more()
 
     def lost(self, upstream: Upstream) -> None:
         super().lost(upstream)
         if upstream in self.idle:
             self.idle.remove(upstream)
-        if len(self.waiting) > self.opening and len(self.connections) + self.opening < self.limit:
-            self.dial()
+        self.dial_more()
 
     def sweep(self, now: float) -> None:
         """Close what has been idle too long.  The oldest are at the front."""
@@ -180,7 +204,10 @@ class Http1Pool(Pool):
             idle.pop(0).drain()
 
     def retire(self) -> None:
-        self.idle.clear()
+        idle = self.idle
+        self.idle = []
+        for upstream in idle:
+            upstream.drain()
         super().retire()
 
 
@@ -194,8 +221,11 @@ class Http2Pool(Pool):
                 upstream.take(requester)
                 return
         self.wait(requester)
-        # One dial serves many; a second one only when every connection there is has no stream left.
-        if self.opening == 0 and len(self.connections) < self.limit:
+        self.dial_more()
+
+    def dial_more(self) -> None:
+        """One dial serves many; a second one only when every connection there is has no stream left."""
+        if self.waiting and self.opening == 0 and len(self.connections) < self.limit:
             self.dial()
 
     def free(self, upstream: Upstream) -> None:
@@ -204,8 +234,10 @@ class Http2Pool(Pool):
             requester = self.next_requester()
             assert requester is not None
             upstream.take(requester)
-        if self.waiting and self.opening == 0 and len(self.connections) < self.limit:
-            self.dial()
+        if self.retired and not self.waiting:
+            self.retire()
+        else:
+            self.dial_more()
 
     def failed(self, upstream: Upstream, refusal: Refusal) -> None:
         super().failed(upstream, refusal)
@@ -214,16 +246,14 @@ class Http2Pool(Pool):
 
     def lost(self, upstream: Upstream) -> None:
         super().lost(upstream)
-        if self.waiting and self.opening == 0:
-            self.dial()
+        self.dial_more()
 
     def leaving(self, upstream: Upstream) -> None:
         """GOAWAY: it finishes what it has and takes nothing new."""
-        self.connections.pop(upstream, None)
-        if self.waiting and self.opening == 0:
-            self.dial()
+        super().leaving(upstream)
+        self.dial_more()
 
     def sweep(self, now: float) -> None:
         settings = self.ctx.settings
-        for upstream in list(self.connections):
+        for upstream in [*self.connections, *self.departing]:
             upstream.keepalive(now, settings.ping_interval_s, settings.ping_timeout_s)

@@ -72,6 +72,7 @@ CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 4, "the endpoint did no
 PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")
 UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended the exchange before it answered", INTERNAL_ERROR)
 UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint's answer broke the protocol")
+UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint answered the request for a tunnel with a page")
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "policy denies this identity")

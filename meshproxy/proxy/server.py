@@ -55,6 +55,11 @@ class Side:
         """May this connection go on without TLS?"""
         return True
 
+    def declared_opaque(self, connection: Accepted) -> bool:
+        """Is it known before the first byte that this connection carries opaque bytes?  Where the server speaks first
+        (MySQL, SMTP) there is no first byte to wait for."""
+        return False
+
     def opaque_authority(self, connection: Accepted) -> bytes:
         """Where opaque bytes of this connection go (host:port), b"" if nowhere."""
         return b""
@@ -74,6 +79,7 @@ class Accepted(Carrier):
     """client_id    the peer's verified SPIFFE ID, "" without one
     destination  where the listener or the CONNECT that carries us leads ("host:port"), "" if the requests say it
     client_extra fields added to every request of this connection (`mesh-client-id`), built once
+    opaque       it carries bytes that are not read: its one "request" is to connect
     """
 
     def __init__(self, ctx: Context, side: Side, destination: str = "") -> None:
@@ -84,13 +90,15 @@ class Accepted(Carrier):
         self.client_id = ""
         self.destination = destination
         self.client_extra: list[Field] = []
-        self.series: dict[int, object] = {}  # held by the side: counters for this client, by port
+        self.opaque = False
         self.opened_at = ctx.now
         self.head_since = 0.0  # when a sweep first found a request head incomplete
 
     def opened(self) -> None:
         self.opened_at = self.active_at
         self.side.opened(self)
+        if self.side.declared_opaque(self):
+            self.serve_opaque(b"")
 
     # -- sniffing
 
@@ -157,6 +165,7 @@ class Accepted(Carrier):
             self.ctx.refused("unknown_protocol", self.side.direction)
             self.finish()
             return
+        self.opaque = True
         self.serve(KIND_OPAQUE, data, authority)
 
     def serve(self, kind: int, data: bytes, authority: bytes = b"") -> None:
@@ -211,6 +220,13 @@ class Accepted(Carrier):
         self.phase = ENDED
         self.side.ended(self)
 
+    def may_speak_second(self) -> bool:
+        """The client has said nothing at all: perhaps its protocol is one in which the server speaks first.  It is then
+        passed on as bytes, where bytes may go (as Linkerd does after its detection timeout)."""
+        if self.phase != SNIFFING or self.head or not self.side.opaque_authority(self):
+            return False
+        return self.secured or self.side.allows_clear(self)
+
     def sweep(self, now: float) -> None:
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""
         if self.state == LOST:
@@ -219,12 +235,17 @@ class Accepted(Carrier):
         if self.phase == SNIFFING or self.phase == HANDSHAKE:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
+                if self.may_speak_second():
+                    self.serve_opaque(b"")
+                    return
                 self.ctx.violation("slow_handshake" if self.phase == HANDSHAKE else "slow_start")
                 self.abort()
             return
         engine = self.engine
         if engine is None:
             return
+        if self.phase == DRAINING:
+            self.drain_finish()  # the second GOAWAY, one sweep (more than a round-trip) after the first
         awaiting = engine.awaiting()
         silence = now - self.active_at
         if awaiting == AWAITING_HEAD:

@@ -11,17 +11,20 @@ leaves by `pop`: nothing outlives its request (a queue that kept finished exchan
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
 
 from meshproxy.proxy.requester import Requester
+
+if TYPE_CHECKING:
+    from meshproxy.proxy.context import Context
 
 
 class Deadlines:
     """All deadlines of one proxy.  Durations come from configuration, so there are few distinct ones (bounded: above 256
     the further ones are rounded up to whole seconds)."""
 
-    def __init__(self, loop: Any) -> None:
-        self.loop = loop
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
         self.queues: dict[float, DeadlineQueue] = {}
 
     def queue(self, duration_s: float) -> DeadlineQueue:
@@ -31,13 +34,13 @@ class Deadlines:
                 duration_s = float(int(duration_s) + 1)
                 if duration_s in self.queues:
                     return self.queues[duration_s]
-            q = self.queues[duration_s] = DeadlineQueue(self.loop, duration_s)
+            q = self.queues[duration_s] = DeadlineQueue(self.ctx, duration_s)
         return q
 
 
 class DeadlineQueue:
-    def __init__(self, loop: Any, duration_s: float) -> None:
-        self.loop = loop
+    def __init__(self, ctx: Context, duration_s: float) -> None:
+        self.ctx = ctx
         self.duration_s = duration_s
         self.waiting: dict[Requester, float] = {}
         self.scheduled = False
@@ -46,14 +49,14 @@ class DeadlineQueue:
         self.waiting[item] = now + self.duration_s
         if not self.scheduled:
             self.scheduled = True
-            self.loop.call_later(self.duration_s, self.fire)
+            self.ctx.loop.call_later(self.duration_s, self.fire)
 
     def remove(self, item: Requester) -> None:
         self.waiting.pop(item, None)
 
     def fire(self) -> None:
         self.scheduled = False
-        now = monotonic()
+        self.ctx.now = now = monotonic()
         late: list[Requester] = []
         for item, deadline in self.waiting.items():
             # uvloop's clock has a resolution of 1 ms: without the margin the timer would fire once more for nothing
@@ -65,6 +68,6 @@ class DeadlineQueue:
         if self.waiting and not self.scheduled:
             self.scheduled = True
             first = next(iter(self.waiting.values()))
-            self.loop.call_later(max(first - now, 0.001), self.fire)
+            self.ctx.loop.call_later(max(first - now, 0.001), self.fire)
         for item in late:
             item.timed_out()

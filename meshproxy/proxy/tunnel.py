@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshproxy.proxy.server import Accepted
-from meshproxy.wire.engine import CANCEL, NO_ERROR, Sink, Stream
+from meshproxy.wire.engine import CANCEL, NO_ERROR, NULL_SINK, Sink, Stream
+from meshproxy.wire.message import Field
 
 
 class TunnelSink(Sink):
@@ -27,25 +28,47 @@ class TunnelSink(Sink):
         if end and not self.inner.eof_received():
             self.transport.close()
 
+    def request_trailers(self, fields: list[Field]) -> None:
+        self.request_data(b"", True)  # a tunnel has no trailers (RFC 9113 8.5); the end is the end
+
     def request_reset(self, code: int) -> None:
         self.transport.lost()
 
     def response_blocked(self) -> None:
+        self.transport.blocked = True
         self.inner.pause_writing()
 
     def response_unblocked(self) -> None:
+        self.transport.blocked = False
         self.inner.resume_writing()
 
 
-class StreamTransport:
-    """The part of asyncio's transport interface that Carrier uses, over a stream."""
+class ClosingSink(Sink):
+    """The inner connection has closed, but the outer one still holds bytes of it: they go first, what comes is dropped."""
 
-    def __init__(self, stream: Stream, peer: Any, loop: Any) -> None:
+    def __init__(self, transport: StreamTransport) -> None:
+        self.transport = transport
+
+    def response_unblocked(self) -> None:
+        self.transport.flushed()
+
+
+class StreamTransport:
+    """The part of asyncio's transport interface that Carrier uses, over a stream.
+
+    OPEN --close()--> CLOSING --everything passed on--> CLOSED        as with a socket, what was written is sent first
+      |                                                   ^
+      +------------abort(), reset by the client-----------+
+    """
+
+    def __init__(self, stream: Stream, peer: str, loop: Any) -> None:
+        """`peer` is "address:port" of the outer connection's client."""
         self.stream = stream
         self.peer = peer
         self.loop = loop
         self.inner: Accepted | None = None
         self.closed = False
+        self.blocked = False  # the outer connection takes no more for now
 
     def carry(self, inner: Accepted) -> None:
         """Begin: events of the stream go to `inner` from now on."""
@@ -54,7 +77,10 @@ class StreamTransport:
         inner.connection_made(self)
 
     def get_extra_info(self, name: str) -> Any:
-        return self.peer if name == "peername" else None
+        if name != "peername" or not self.peer:
+            return None
+        host, _, port = self.peer.rpartition(":")
+        return host, port
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         """The outer engine bounds what it holds for a stream."""
@@ -80,20 +106,28 @@ class StreamTransport:
         self.stream.resume()
 
     def close(self) -> None:
-        self.end(NO_ERROR)
-
-    def abort(self) -> None:
-        self.end(CANCEL)
-
-    def end(self, code: int) -> None:
         if self.closed:
             return
-        if code == NO_ERROR:
-            self.stream.send_data(b"", True)
         self.closed = True
-        self.stream.sink = Sink()
-        self.stream.reset(code)
+        stream = self.stream
+        stream.send_data(b"", True)
+        stream.sink = ClosingSink(self)
+        if not self.blocked:
+            self.flushed()
         # As a socket does: connection_lost comes later, never from inside close().
+        self.loop.call_soon(self.lost)
+
+    def flushed(self) -> None:
+        """The outer connection has taken everything: the client need not say more."""
+        self.stream.sink = NULL_SINK
+        self.stream.reset(NO_ERROR)
+
+    def abort(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.stream.sink = NULL_SINK
+        self.stream.reset(CANCEL)
         self.loop.call_soon(self.lost)
 
     def lost(self) -> None:

@@ -4,15 +4,18 @@
         |                  |                            |
         +------------------+----------------------------+--> FAILED   (named: connect_failed, connect_timeout, peer_identity)
 
+LEAVING finishes the streams it has, then closes.
+
 READY only after the peer's SETTINGS on HTTP/2: with TLS 1.3 a client can finish its handshake before the server has
 refused its certificate; a POST sent into that gap would look sent although nobody acted on it.
 """
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, Final
 
-from meshproxy.proxy.carrier import Carrier
+from meshproxy.proxy.carrier import OPEN, Carrier
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP2, client_engine
 from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, PEER_REFUSED, Refusal
@@ -65,19 +68,27 @@ class Upstream(Carrier):
         self.server_name = server_name
         self.phase = DIALLING
         self.deadline: Any = None
+        self.dialling: Any = None  # the task that waits for TCP
         self.pinged_at = 0.0
 
     # -- becoming ready
 
-    async def connect(self, address: str, port: int) -> None:
-        """Dial; one deadline covers TCP, TLS and SETTINGS."""
+    def dial(self, address: str, port: int) -> None:
+        """Begin; one deadline covers name, TCP, TLS and SETTINGS.  Ends in `owner.ready` or `owner.failed`."""
         ctx = self.ctx
         self.deadline = ctx.loop.call_later(ctx.settings.connect_timeout_s, self.too_late)
+        self.dialling = ctx.spawn(self.connect(address, port), "connect")
+
+    async def connect(self, address: str, port: int) -> None:
         try:
-            await ctx.loop.create_connection(self.itself, address, port)
-        except OSError as error:
+            await self.ctx.loop.create_connection(self.itself, address, port)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot hold ("a..b", a label of 64)
             log.debug("connect to %s:%d failed: %s", address, port, error)
+            self.dialling = None
+            self.ctx.now = monotonic()
             self.fail(CONNECT_FAILED)
+        finally:
+            self.dialling = None
 
     def itself(self) -> Upstream:
         return self
@@ -93,10 +104,10 @@ class Upstream(Carrier):
             return
         try:
             self.tls = TlsLayer(credentials.client_context(), False, self.server_name)
+            self.tls.start()
         except TlsFailure as failure:
             self.tls_failed(failure)
             return
-        self.tls.start()
         self.write(self.tls.pull())
 
     def tls_opened(self) -> None:
@@ -113,7 +124,11 @@ class Upstream(Carrier):
 
     def tls_failed(self, failure: TlsFailure) -> None:
         self.ctx.tls_failed(failure.reason, "outbound", str(failure), self.peer)
-        self.fail(PEER_REFUSED)
+        if self.phase == DIALLING or self.phase == SETTLING:
+            self.close()  # and not abort(): the alert says to the peer what it did wrong
+            self.fail(PEER_REFUSED)
+        else:
+            self.abort()  # a broken record, or an alert: nothing that was asked here will be answered
 
     def begin(self) -> None:
         self.engine = engine = client_engine(self, self.kind, self.ctx.settings)
@@ -133,6 +148,7 @@ class Upstream(Carrier):
 
     def too_late(self) -> None:
         self.deadline = None
+        self.ctx.now = monotonic()
         self.fail(CONNECT_TIMEOUT)
 
     def fail(self, refusal: Refusal) -> None:
@@ -142,7 +158,11 @@ class Upstream(Carrier):
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
-        self.abort()
+        dialling = self.dialling
+        if dialling is not None and self.transport is None:
+            dialling.cancel()  # the kernel would go on for two minutes, with a descriptor each
+        if self.state == OPEN:
+            self.abort()
         self.owner.failed(self, refusal)
 
     # -- carrying
@@ -166,13 +186,15 @@ class Upstream(Carrier):
     def on_goaway(self, code: int) -> None:
         if self.phase == READY:
             self.phase = LEAVING
+            assert self.engine is not None
+            self.engine.drain()  # closes after the last stream: a peer that says GOAWAY need not be the one to close
             self.owner.leaving(self)
 
     def keepalive(self, now: float, interval: float, timeout: float) -> None:
         """HTTP/2 PING when nothing was heard for `interval`; no answer within `timeout` more means the peer is dead
         (half-open: it went without FIN)."""
         engine = self.engine
-        if engine is None or self.phase != READY or self.kind != KIND_HTTP2:
+        if engine is None or self.kind != KIND_HTTP2 or (self.phase != READY and self.phase != LEAVING):
             return
         silence = now - self.active_at
         if silence < interval:
@@ -187,15 +209,17 @@ class Upstream(Carrier):
     # -- ending
 
     def drain(self) -> None:
+        """Take nothing new; close when the last exchange is over."""
         if self.phase == READY:
             self.phase = LEAVING
-        if self.engine is not None and self.phase == LEAVING:
+            assert self.engine is not None
             self.engine.drain()
+            self.owner.leaving(self)
 
     def gone(self) -> None:
         phase = self.phase
         if phase == SETTLING:
-            self.fail(PEER_REFUSED if self.tls is not None else CONNECT_FAILED)
+            self.fail(CONNECT_FAILED)
         elif phase in (READY, LEAVING):
             self.phase = ENDED
             self.owner.lost(self)

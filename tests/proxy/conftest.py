@@ -12,8 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import uvloop
 
 DEADLINE_S = 20.0
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
+    """Tests that have a proxy in their own process run it on the loop that users run it on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 def free_port() -> int:
@@ -179,6 +185,28 @@ async def peer() -> AsyncIterator[Callable[[Script], Awaitable[Peer]]]:
     for task in list(tasks):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def http2_peer() -> AsyncIterator[Any]:
+    """`peer = await http2_peer(handler)`: a scripted HTTP/2 backend."""
+    from http2_peer import Http2Peer
+
+    made: list[Http2Peer] = []
+
+    async def start(handler: Any = None, settings: dict[int, int] | None = None, late: bool = False) -> Http2Peer:
+        peer = Http2Peer()
+        if handler is not None:
+            peer.handler = handler
+        peer.settings = settings or {}
+        peer.late = late
+        await peer.start()
+        made.append(peer)
+        return peer
+
+    yield start
+    for peer in made:
+        peer.stop()
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

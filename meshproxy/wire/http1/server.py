@@ -18,6 +18,7 @@ from meshproxy.wire.engine import (
     AWAITING_NOTHING,
     AWAITING_US,
     CANCEL,
+    NO_ERROR,
     PROTOCOL_ERROR,
     Host,
     Stream,
@@ -89,7 +90,7 @@ class ServerStream(Stream):
     def reset(self, code: int) -> None:
         engine = self.engine
         if engine.stream is self:
-            engine.give_up()
+            engine.give_up(code)
 
     def pause(self) -> None:
         engine = self.engine
@@ -349,9 +350,11 @@ class Http1Server(Http1Connection):
         if stream is not None:
             stream.sink.request_reset(CANCEL)
 
-    def give_up(self) -> None:
+    def give_up(self, code: int) -> None:
+        if self.writing == W_SENT and code == NO_ERROR:
+            self.linger = True  # a tunnel whose far end closed: everything is said, and has to arrive
         # Where only the end of the connection ends the message, FIN would make half a response look whole.
-        if self.writing == W_UNTIL_CLOSE or self.writing == W_TUNNEL or self.reading == R_TUNNEL:
+        elif self.writing == W_UNTIL_CLOSE or self.writing == W_TUNNEL or self.reading == R_TUNNEL:
             self.abort = True
         self.end_stream()
         self.close()
