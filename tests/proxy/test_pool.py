@@ -6,9 +6,9 @@ import asyncio
 import socket
 
 import pytest
-from conftest import DEADLINE_S, free_port, parse, read_head, request, until
-from http2_peer import STREAMS, answers_ok
-from inprocess import House, houses, side_connections, total  # noqa: F401 - a fixture
+from proxy_house import total
+from proxy_http2_peer import STREAMS, answers_ok
+from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

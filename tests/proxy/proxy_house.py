@@ -7,11 +7,9 @@ every exchange and every attempt has its one outcome, nobody waits, no deadline 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-from conftest import until
+from proxy_peers import until
 
 from meshproxy.admin import AdminSide, Status
 from meshproxy.policy.route import Tables
@@ -20,7 +18,6 @@ from meshproxy.proxy.endpoint import Endpoint
 from meshproxy.proxy.forward import ForwardSide, Target
 from meshproxy.proxy.listener import Lifecycle, Listener
 from meshproxy.proxy.outbound import Outbound
-from meshproxy.proxy.server import Side
 from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import Registry
@@ -47,10 +44,10 @@ class House:
         if not isinstance(context.get("exception"), asyncio.CancelledError):  # Python 3.11's streams, when a peer is stopped
             self.complaints.append(str(context))
 
-    async def forward(self, *ports: int, upstream: str = "http1", timeout: float = 0.0) -> ForwardSide:
+    async def forward(self, *ports: int, upstream: str = "http1", timeout_s: float = 0.0) -> ForwardSide:
         """A forward to 127.0.0.1:ports; it listens on `side.port`."""
         targets = [Target("127.0.0.1", port) for port in ports]
-        side = ForwardSide(self.ctx, targets, upstream, timeout, None, False, None, "")
+        side = ForwardSide(self.ctx, targets, upstream, timeout_s, None, False, None, "")
         await self.listen(side)
         return side
 
@@ -89,8 +86,7 @@ class House:
             if endpoint.load.pending:
                 found.append(f"{endpoint}: {endpoint.load.pending} pending")
             for pool in (endpoint.http1, endpoint.http2):
-                if pool.waiting:
-                    found.append(f"{endpoint}: {len(pool.waiting)} waiting")
+                found += [f"{endpoint}: {requester} waits" for requester in pool.waiting]
         found += [f"deadlines of {q.duration_s} s: {len(q.waiting)}" for q in ctx.deadlines.queues.values() if q.waiting]
         return found
 
@@ -105,6 +101,12 @@ class House:
         assert self.ctx.internal_errors.value == self.faults
         assert not self.complaints
 
+    async def tasks_over(self) -> None:
+        async def over() -> bool:
+            return not self.ctx.tasks
+
+        await until(over, "the end of the proxy's tasks")
+
     async def stop(self) -> bool:
         finished = await self.lifecycle.stop()
         for page in self.lifecycle.pages:
@@ -114,33 +116,7 @@ class House:
         return finished
 
 
-@pytest.fixture
-async def houses() -> AsyncIterator[Any]:
-    """`house = houses(connect_timeout_s=0.2)`; quiet and stopped afterwards."""
-    made: list[House] = []
-
-    def make(**changed: Any) -> House:
-        house = House(**changed)
-        made.append(house)
-        return house
-
-    yield make
-    for house in made:
-        house.ctx.settings.drain_s = 0.2
-        await house.stop()
-        await house.quiet()
-        await until(lambda: tasks_over(house), "the end of the proxy's tasks")
-
-
-async def tasks_over(house: House) -> bool:
-    return not house.ctx.tasks
-
-
 def total(series: Any, **wanted: Any) -> int:
     """How many of a series' outcomes have these attributes (status=200, success=True, error="reset")."""
     cells = [*series.cells.values(), *series.errors.values()]
     return sum(cell.count for cell in cells if all(getattr(cell, name) == value for name, value in wanted.items()))
-
-
-def side_connections(side: Side) -> int:
-    return len(side.connections)
