@@ -124,6 +124,7 @@ class Container:
         self._probers: dict[ProbeKind, Prober] = {}
         self._backoff = backoff or Backoff()
         self._kill_at: float | None = None
+        self._blocked = ("", "")  # why it could not be started the last time: said once
         self._stopping = False  # asked to stop for good
 
     # -- what it is
@@ -178,7 +179,8 @@ class Container:
         if self.phase is Phase.RUNNING and self.run is not None:
             self.restarts -= 1  # that was no life
         self._move(Phase.WAITING)
-        news = (self.reason, self.message) != (reason, message)
+        news = self._blocked != (reason, message)
+        self._blocked = (reason, message)
         self.reason, self.message, self.retry_at = reason, message, retry_at
         return [Note("Warning", "Failed", f"{self.name}: {message}")] if news else []
 
@@ -187,6 +189,7 @@ class Container:
         if not self.alive:
             raise IllegalMove(f"container {self.name} ended while {self.phase.value}")
         self.run = Run(exit_, self.started_at, now)
+        self._blocked = ("", "")
         self._kill_at = None
         self._probers = {}
         if self._stopping or self.restart == "Never" or (self.restart == "OnFailure" and exit_.code == 0):

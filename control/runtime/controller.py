@@ -281,14 +281,18 @@ class Controller:
     def _on_worker(self, worker: PodWorker) -> None:
         self._wake.set()
 
-    def _on_note(self, worker: PodWorker, note: Note) -> None:
+    def record(self, worker: PodWorker, note: Note) -> None:
+        """Make an Event of it, at the next look at everything."""
         self._notes.append((Key("", "Pod", *worker.key), note))
         del self._notes[:-_MAX_NOTES]
+        self._wake.set()
+
+    def _on_note(self, worker: PodWorker, note: Note) -> None:
+        self.record(worker, note)
         if note.kind == "Warning" and not self._ending:
             self._say(f"{worker.what}: {note.message}")
             if note.reason in ("Ended", "BackOff") and (pod := self.pods.running.get(worker.key)) is not None:
                 pod.announced = False
-        self._wake.set()
 
 
 def _is_own(change: Change) -> bool:

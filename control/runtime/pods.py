@@ -29,6 +29,7 @@ from control.store.store import Key, Object
 
 GATEWAY_KEY = (SYSTEM_NAMESPACE, GATEWAY)
 KEPT_LOGS = 30  # pods that are gone: half a GiB at the very worst
+_LASTS = 5.0  # seconds of readiness after a crash until a person is told
 
 PodKey = tuple[str, str]  # namespace, name
 
@@ -175,9 +176,17 @@ class Pods:
                 worker.listeners = listeners
                 await self._own.annotate(key, sidecar_annotations(listeners))
         await self._own.status(key, worker.status())
-        if worker.machine.ready and not pod.announced:
+        if not pod.announced and self._worth_announcing(worker):
             pod.announced = True
             self._say(f"{worker.what} is ready at {worker.reached_at}")
+
+    def _worth_announcing(self, worker: PodWorker) -> bool:
+        """Ready; after a crash only when that lasts, or a crash loop would be a row of good news."""
+        machine = worker.machine
+        if not machine.ready or machine.ready_since is None:
+            return False
+        fresh = all(container.run is None for container in machine.containers)
+        return fresh or self._clock() - machine.ready_since >= _LASTS
 
     async def remove(self, pod: Pod) -> None:
         """A pod that is gone: its token, its object, its address.  Raises StoreError."""

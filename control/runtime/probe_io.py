@@ -64,6 +64,24 @@ def port_number(port: int | str, target: Target) -> int:
     return target.ports[port]
 
 
+async def text(check: HttpGet, address: str, patience: float) -> tuple[bool, str]:
+    """Whether a page of our own answers 2xx, and the first line it says (or why there is none)."""
+    try:
+        async with asyncio.timeout(patience):
+            reader, writer = await asyncio.open_connection(address, port_number(check.port, Target(address)), limit=_MAX_HEAD)
+            try:
+                writer.write(f"GET {check.path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+                head, _, body = (await reader.read(_MAX_HEAD)).partition(b"\r\n\r\n")
+                ok = head.split(None, 2)[1:2] == [b"200"]
+                return ok, body.decode(errors="replace").partition("\n")[0].strip()
+            finally:
+                writer.close()
+    except TimeoutError:
+        return False, f"no answer within {patience:g} s"
+    except OSError as error:
+        return False, error.strerror or str(error)
+
+
 async def _http_get(check: HttpGet, target: Target) -> tuple[bool, str]:
     """A redirect counts as a yes, as everything below 400; it is not followed."""
     host, port = check.host or target.address, port_number(check.port, target)

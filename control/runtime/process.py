@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from control.runtime.logfile import LogFile as LogFile  # re-exported: where a process's output goes belongs to starting it
 from control.runtime.meshes import alive, start_time
 
 _READ = 64 << 10
@@ -194,6 +195,15 @@ def _why(error: OSError | ValueError, program: str, directory: Path | None) -> s
 def records_of(processes: Path, pid: int, start: str) -> Path:
     """The directory in which one supervisor records what it started: no other one ever mistakes it for its own."""
     return processes / f"{pid}-{start}"
+
+
+def process_names(records: Path) -> dict[int, str]:
+    """Process group -> name of all that is recorded."""
+    names = {}
+    for path in records.iterdir() if records.is_dir() else []:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            names[int(path.name)] = str(json.loads(path.read_text())["name"])
+    return names
 
 
 def reap_abandoned(processes: Path) -> list[str]:

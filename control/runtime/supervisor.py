@@ -11,22 +11,23 @@ traffic does not notice.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from control.runtime import informed
-from control.runtime.addresses import Network, busy_ports, free_port
+from control.runtime.addresses import Network
 from control.runtime.control_plane import ControlPlane
 from control.runtime.controller import Controller, steady_clock
+from control.runtime.diagnosis import Diagnosis
 from control.runtime.guard import end_guard, start_guard
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
-from control.runtime.meshes import MeshError, read_info, start_time, write_info
+from control.runtime.meshes import start_time, write_info
+from control.runtime.preflight import SHOWN, MeshLock, UpError, find_manifests, gateway_address, refuse_nonsense
 from control.runtime.process import reap, reap_abandoned, records_of
 from control.runtime.worker import LEAF_LIFETIME, Settings, SidecarCommand, sidecar_command
 
@@ -34,17 +35,12 @@ if TYPE_CHECKING:
     from control.store.files import FileStore
 
 TRUST_DOMAIN = "cluster.local"
-SHOWN = 50  # lines about manifests at a time; `meshproxy lint` has all
 _CONTROL_PATIENCE = 60.0  # seconds until a control plane that is not ready is a failure of `up`
 _SIDECARS_PATIENCE = 10.0
 _POLL = 0.1
 _REMIND = 30.0  # seconds between lines about what is still not ready
 
 Say = Callable[[str], None]
-
-
-class UpError(MeshError):
-    """The mesh cannot be started; `str()` says why and what to do."""
 
 
 class Supervisor:
@@ -92,16 +88,16 @@ class Supervisor:
             UpError, AddressError: it could not be started; nothing is left running.
         """
         manifests = find_manifests(self.directory)
-        with self._lock():
+        with MeshLock(self.layout):
             for name in reap_abandoned(self.layout.processes):
                 self._say(f"ended a leftover of the last run: {name}")
-            self._refuse_nonsense(manifests)
+            refuse_nonsense(self.directory, len(manifests), self.layout, self._say)
             network = Network.take(self.name)
             guard: subprocess.Popen[bytes] | None = None
             start = start_time(os.getpid())
             records = records_of(self.layout.processes, os.getpid(), start)
             try:
-                gateway = self._gateway_address()
+                gateway = gateway_address(self._gateway_port)
                 records.mkdir(parents=True)
                 guard = start_guard(records)
                 await self._run(network, records, start, gateway, on_ready)
@@ -181,13 +177,17 @@ class Supervisor:
 
         store = FileStore(None, self.layout.objects, "runtime")
         await self._accepted(store)
-        self.controller = Controller(
-            store, settings, network.prefix, clock=steady_clock(), say=self._say, command=self._command
-        )
+        clock = steady_clock()
+        self.controller = Controller(store, settings, network.prefix, clock=clock, say=self._say, command=self._command)
         self.controller.serve_gateway(gateway)
         tasks.append(asyncio.ensure_future(store.run()))
         tasks.append(asyncio.ensure_future(self.controller.run()))
         tasks.append(asyncio.ensure_future(self._tell_diagnostics(store)))
+        running = self.controller.pods.running
+        diagnosis = Diagnosis(self.name, running, clock=clock, say=self._say, record=self.controller.record)
+        tasks.append(asyncio.ensure_future(diagnosis.run()))
+        for task in tasks[2:]:
+            task.add_done_callback(self._report_over)
         ready = asyncio.ensure_future(self._announce(self.controller, on_ready))
         stopped = asyncio.ensure_future(self._wait_for_stop())
         tasks += [ready, stopped]
@@ -195,6 +195,11 @@ class Supervisor:
         done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()  # an error of ours: end everything and show it
+
+    def _report_over(self, task: asyncio.Task[None]) -> None:
+        """What only tells people things must not end the mesh, nor end unseen."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._say(f"a report ended by a mistake of meshproxy's own, the mesh goes on: {error!r}")
 
     async def _accepted(self, store: FileStore) -> None:
         """The control plane, which reads the user's directory, has read it since it was started."""
@@ -275,81 +280,6 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*tasks[:1], return_exceptions=True)
         self._say("ended")
-
-    # -- before anything runs
-
-    def _lock(self) -> _Lock:
-        self.layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _Lock(self.layout, self.name)
-
-    def _gateway_address(self) -> str:
-        host = "127.0.0.1"
-        if self._gateway_port is None:
-            return f"{host}:{free_port(host)}"
-        if busy_ports(host, [self._gateway_port]):
-            raise UpError(
-                f"the gateway's port {self._gateway_port} on {host} is taken by another program "
-                f"(`ss -ltnp sport = :{self._gateway_port}` shows it); choose another with --gateway-port"
-            )
-        return f"{host}:{self._gateway_port}"
-
-    def _refuse_nonsense(self, manifests: Sequence[Path]) -> None:
-        """Raises if nothing of the manifests can be run, not even what was accepted the last time."""
-        from control.resources.validate import review
-        from control.store.userfiles import UserFiles
-
-        files = UserFiles(self.directory)
-        files.scan()
-        found = review(files.files)
-        kept = self.layout.objects / "accepted"
-        if found.accepted or (kept.is_dir() and any(kept.glob("*/*/*.yaml"))):
-            return
-        for diagnostic in found.diagnostics[:SHOWN]:
-            self._say(str(diagnostic))
-        count = f"{len(manifests)} file{'s' if len(manifests) != 1 else ''}"
-        raise UpError(f"all manifests of {self.directory} were refused ({count}); nothing was started")
-
-
-class _Lock:
-    """Held by the supervisor of a mesh; the kernel gives it back however it ends."""
-
-    def __init__(self, layout: Layout, name: str) -> None:
-        self._layout = layout
-        self._name = name
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self._file = self._layout.lock.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            info = read_info(self._layout)
-            who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
-            raise UpError(
-                f'mesh "{self._name}" is up already{who}; end it with `meshproxy down --name {self._name}`, '
-                f"or start this one beside it with --name OTHER"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def find_manifests(directory: Path) -> list[Path]:
-    """The manifests of a directory (or the one file that was named).
-
-    Raises:
-        UpError: there are none.
-    """
-    if directory.is_file():
-        return [directory]
-    if not directory.is_dir():
-        raise UpError(f"{directory}: no such directory; give the directory that holds your manifests (*.yaml)")
-    found = sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml", ".json") and path.name[0] != ".")
-    if not found:
-        raise UpError(f"no manifests in {directory}: expected *.yaml, *.yml or *.json files; folders in it are not searched")
-    return found
 
 
 def _tail(path: Path, lines: int = 15) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from control.runtime import environment, probe_io
+from control.runtime import environment, listening, probe_io
 from control.runtime.addresses import busy_ports
 from control.runtime.container import Action, Ask, Container, Note, Phase, ProbeKind, Start, Terminate
 from control.runtime.environment import ConfigError, Lookup, ServiceListener
@@ -37,7 +37,7 @@ from control.runtime.logfile import LogFile
 from control.runtime.pod import PodMachine, Stage
 from control.runtime.podstatus import pod_status
 from control.runtime.probes import Backoff, HttpGet, Probe
-from control.runtime.process import Exit, Process, SpawnError, spawn
+from control.runtime.process import Exit, Process, SpawnError, process_names, spawn
 
 Object = dict[str, Any]
 
@@ -166,6 +166,11 @@ class PodWorker:
         """Named container ports."""
         return {p["name"]: int(p["containerPort"]) for p in self._spec.get("ports") or [] if p.get("name")}
 
+    @property
+    def tcp_ports(self) -> list[int]:
+        """The app's container ports."""
+        return [int(p["containerPort"]) for p in self._spec.get("ports") or [] if p.get("protocol", "TCP") == "TCP"]
+
     def status(self) -> Object:
         images = {self._spec["name"]: str(self._spec.get("image") or ""), SIDECAR: "meshproxy"}
         return pod_status(self.machine, self._clock(), pod_ip=self.ip, images=images)
@@ -173,11 +178,15 @@ class PodWorker:
     def why_unready(self) -> str:
         """The containers that are not ready, each with what is known of why."""
         reasons = []
-        for status in self.status()["containerStatuses"]:
-            if not status["ready"]:
-                waiting = status["state"].get("waiting") or {}
-                detail = waiting.get("message") or waiting.get("reason") or "not ready"
-                reasons.append(f"{status['name']}: {detail}")
+        for container in self.machine.containers:
+            if container.ready:
+                continue
+            if container.alive and (failing := container.unready_probe) is not None:
+                kind, prober = failing
+                detail = f"{kind} probe: {prober.message or 'no answer yet'}"
+            else:
+                detail = container.message or container.reason or container.phase.value
+            reasons.append(f"{container.name}: {detail}")
         return "; ".join(reasons) or "not ready"
 
     def pids(self) -> dict[str, int]:
@@ -248,12 +257,11 @@ class PodWorker:
                     ports = [INBOUND_PORT, ADMIN_PORT]
             else:
                 argv, variables, directory = self._app_start()
-                ports, log = [int(p["containerPort"]) for p in self._spec.get("ports") or []], "app"
+                ports, log = self.tcp_ports, "app"
         except ConfigError as error:
             return container.blocked("CreateContainerConfigError", str(error), now + _RETRY)
         if busy := busy_ports(self.ip, ports):
-            message = f"port {busy[0]} of {self.ip} is taken by another program (`ss -ltnp sport = :{busy[0]}` shows it)"
-            return container.blocked("PortBusy", message, now + _RETRY)
+            return container.blocked("PortBusy", self._port_busy(busy[0]), now + _RETRY)
 
         def ended(exit_: Exit) -> None:
             self._turn(container.exited(exit_, self._clock()))
@@ -273,6 +281,16 @@ class PodWorker:
             self._log(log).write(f"{error}\n".encode())
             return container.exited(Exit(128, reason="StartError", message=str(error)), now)
         return []
+
+    def _port_busy(self, port: int) -> str:
+        """Who has it, if it is one of ours."""
+        names = process_names(self._settings.records)
+        found = listening.holder(self.ip, port, names.keys())
+        if found is None:
+            return f"port {port} of {self.ip} is taken by another program (`ss -ltnp sport = :{port}` shows it)"
+        socket, group = found
+        advice = ", every address of this machine; it must bind POD_IP" if socket.everywhere else ""
+        return f"port {port} of {self.ip} is taken: {names[group]} listens on {socket}{advice}"
 
     def _app_start(self) -> tuple[list[str], dict[str, str], Path]:
         outbound = f"{self.ip}:{OUTBOUND_PORT}" if self.machine.sidecar else None

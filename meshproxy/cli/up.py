@@ -80,7 +80,8 @@ def command(
     from control.runtime.addresses import AddressError
     from control.runtime.layout import Layout
     from control.runtime.meshes import MeshError
-    from control.runtime.supervisor import Supervisor, find_manifests
+    from control.runtime.preflight import find_manifests
+    from control.runtime.supervisor import Supervisor
     from control.store.store import StoreError
 
     if detach:

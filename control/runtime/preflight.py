@@ -1,0 +1,102 @@
+"""What is checked before anything runs, each with its way out: manifests, lock, gateway's port.
+
+find_manifests -> MeshLock -> refuse_nonsense -> gateway_address -> (supervisor.py) the way up
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from control.runtime.addresses import busy_ports, free_port
+from control.runtime.layout import Layout
+from control.runtime.meshes import MeshError, read_info
+
+SHOWN = 50  # lines about manifests at a time; `meshproxy lint` has all
+_SUFFIXES = (".yaml", ".yml", ".json")
+_GATEWAY = "127.0.0.1"
+
+
+class UpError(MeshError):
+    """The mesh cannot be started; `str()` says why and what to do."""
+
+
+class MeshLock:
+    """Held by the supervisor of a mesh; the kernel gives it back however it ends."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        """Raises UpError: the mesh is up already."""
+        self._layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = self._layout.lock.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            info, name = read_info(self._layout), self._layout.name
+            who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
+            raise UpError(
+                f'mesh "{name}" is up already{who}; end it with `meshproxy down --name {name}`, '
+                f"or start this one beside it with --name OTHER"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def find_manifests(directory: Path) -> list[Path]:
+    """The manifests of a directory (or the one file that was named).
+
+    Raises:
+        UpError: there are none.
+    """
+    if directory.is_file():
+        return [directory]
+    if not directory.is_dir():
+        raise UpError(f"{directory}: no such directory; give the directory that holds your manifests (*.yaml)")
+    found = sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES and path.name[0] != ".")
+    if not found:
+        raise UpError(f"no manifests in {directory}: expected *.yaml, *.yml or *.json files; folders in it are not searched")
+    return found
+
+
+def refuse_nonsense(directory: Path, files: int, layout: Layout, say: Callable[[str], None]) -> None:
+    """Raises UpError if nothing of the manifests can be run, not even what was accepted the last time."""
+    from control.resources.validate import review
+    from control.store.userfiles import UserFiles
+
+    user = UserFiles(directory)
+    user.scan()
+    found = review(user.files)
+    kept = layout.objects / "accepted"
+    if found.accepted or (kept.is_dir() and any(kept.glob("*/*/*.yaml"))):
+        return
+    problems = [*user.problems, *found.diagnostics]
+    for diagnostic in problems[:SHOWN]:
+        say(str(diagnostic))
+    if len(problems) > SHOWN:
+        say(f"... and {len(problems) - SHOWN} more: `meshproxy lint {directory}`")
+    count = f"{files} file{'s' if files != 1 else ''}"
+    raise UpError(f"all manifests of {directory} were refused ({count}); nothing was started")
+
+
+def gateway_address(port: int | None) -> str:
+    """host:port for the gateway; a free port if none was asked for.
+
+    Raises:
+        UpError: the port is taken.
+    """
+    if port is None:
+        return f"{_GATEWAY}:{free_port(_GATEWAY)}"
+    if busy_ports(_GATEWAY, [port]):
+        raise UpError(
+            f"the gateway's port {port} on {_GATEWAY} is taken by another program "
+            f"(`ss -ltnp sport = :{port}` shows it); choose another with --gateway-port"
+        )
+    return f"{_GATEWAY}:{port}"
