@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 
+import aiohttp
 import pytest
 from mesh_load import Load
 from mesh_manifests import Object, account, deployment, service, split
@@ -117,6 +118,37 @@ async def test_killing_a_replica_under_load_never_repeats_a_post(mesh: MeshRun, 
     assert len(load.failures) < 50
     # Begun where it was killed, or (a killed sidecar) on its way there: nobody can know, so nobody may send it again.
     assert {pod for outcome in load.failures for pod in done.get(outcome.id, [])} <= {victim.name}
+
+
+@pytest.mark.parametrize("part", ["app", "sidecar"])
+@pytest.mark.parametrize("query", ["", "?length"], ids=["chunked", "with a length"])
+async def test_an_answer_that_had_begun_when_its_replica_was_killed_is_seen_to_be_incomplete(
+    mesh: MeshRun, client: Pod, query: str, part: str
+) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://web-v1.e2e/begin{query}", proxy=f"http://{client.ip}:4140") as response,
+    ):
+        assert response.status == 200
+        name = (await response.content.readline()).decode().strip()
+        (victim,) = [pod for pod in mesh.pods("web-v1") if pod.name == name]
+        await asyncio.to_thread(kill, victim.pids[part])
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(20):
+                await response.content.read()
+
+
+async def test_the_gateway_comes_back_after_its_proxy_was_killed(mesh: MeshRun, client: Pod) -> None:
+    def answered() -> bool:
+        try:
+            return request(*mesh.gateway, "GET", "http://web.e2e/work?id=gateway").status == 200
+        except OSError:
+            return False
+
+    assert answered()
+    (pid,) = [pid for name, pid in mesh.recorded().items() if name.startswith("meshproxy/") and name.endswith("/sidecar")]
+    await asyncio.to_thread(kill, pid)
+    await until_async(answered, "an answer through the gateway, at its old address")
 
 
 async def test_a_rolling_replacement_under_load_fails_no_post(mesh: MeshRun, client: Pod) -> None:

@@ -1,6 +1,7 @@
 """An HTTP/1.1 app that says what it was asked, counts what it did, and runs commands in its own surroundings.
 
 /echo    what arrived, as JSON                       /work?id=N&ms=T   one line in the ledger, T ms later the answer
+/begin   says its pod and never ends (?length: with a content-length, otherwise chunked)
 /run     POST {"argv": [...]}: as if typed in a shell of this pod       /bytes/N   N bytes
 """
 
@@ -43,6 +44,16 @@ async def some_bytes(request: web.Request) -> web.Response:
     return web.Response(body=b"x" * int(request.match_info["count"]))
 
 
+async def begin(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    if "length" in request.query:
+        response.content_length = 1_000_000
+    await response.prepare(request)
+    await response.write(f"{POD}\n".encode())
+    await asyncio.Event().wait()
+    return response
+
+
 async def run(request: web.Request) -> web.Response:
     asked = await request.json()
     child = await asyncio.create_subprocess_exec(
@@ -64,6 +75,7 @@ def main() -> None:
     app = web.Application(client_max_size=1 << 26)
     app.router.add_route("*", "/echo", echo)
     app.router.add_route("*", "/work", work)
+    app.router.add_get("/begin", begin)
     app.router.add_get("/bytes/{count}", some_bytes)
     app.router.add_post("/run", run)
     app.router.add_get("/env", environment)
