@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from control.runtime.layout import LABEL_DEPLOYMENT, Layout, MeshInfo
-from control.runtime.meshes import alive, read_info
 from control.runtime.logfile import LogFile
+from control.runtime.meshes import alive, read_info
 from control.runtime.process import Exit, Process, records_of, spawn
 from control.store.files import FileStore
 from control.store.store import Key, Object

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ RELAY_HOST = 240  # of the mesh's /24; pods are numbered from 10 up
 READY_S = 90.0
 SLOW_S = 8.0
 KILL_S = 5.0
+RECENT_S = 5.0  # of the ledger, to see which replica is busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ async def the_intruders(stage: Stage) -> None:
 
 
 async def the_killed_replica(stage: Stage) -> None:
-    victim = stage.replicas("web")[-1]
+    served = Counter(line.pod for line in stage.ledger.read() if line.service == "web" and line.at >= time.time() - RECENT_S)
+    victim = max(stage.replicas("web"), key=lambda pod: served[pod.name])  # the busier one: its end must be felt
     processes = {pid: start_time(pid) for pid in victim.pids.values()}
     if not processes:
         raise Stalled(f"waited for nothing: it is not known which processes {victim.name} is")
