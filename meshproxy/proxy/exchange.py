@@ -395,34 +395,40 @@ class Exchange(Requester):
             route.series.cancelled()
 
     def timed_out(self) -> None:
+        if self.state == DONE:
+            return
         try:
-            self.give_up("timeout", REQUEST_TIMEOUT, CANCEL)
+            self.leave_endpoint("timeout")
+            self.end(REQUEST_TIMEOUT, CANCEL)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("timed_out")
 
-    def give_up(self, error: str, refusal: Refusal, code: int) -> None:
-        """End the attempt as `error`, and the exchange: refused if nothing of an answer is out yet, else reset with `code`."""
-        if self.state == DONE:
-            return
-        self.leave_endpoint(error)
+    def broken(self, where: str) -> None:
+        """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the
+        connections that carry it, and all other exchanges, go on."""
+        ctx = self.ctx
+        ctx.escaped(where)
+        down = self.down
+        if self.state != DONE:
+            try:
+                self.leave_endpoint("internal_error")
+            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the client is answered all the same
+                ctx.escaped(where)
+            try:
+                self.end(INTERNAL, INTERNAL_ERROR)
+            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; `reset` below ends what is left
+                ctx.escaped(where)
+                self.finish()
+        down.reset(INTERNAL_ERROR)  # does nothing if an answer is complete
+
+    def end(self, refusal: Refusal, code: int) -> None:
+        """End the exchange: refused if nothing of an answer is out yet, else reset with `code`."""
         if self.state == RESPONDING:
             down = self.down
             self.record_exchange_failed(refusal.reason)
             down.reset(code)
         else:
             self.refuse(refusal)
-
-    def broken(self, where: str) -> None:
-        """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the
-        connections that carry it, and all other exchanges, go on."""
-        self.ctx.escaped(where)
-        down = self.down
-        try:
-            self.give_up("internal_error", INTERNAL, INTERNAL_ERROR)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; `reset` below ends what is left
-            self.ctx.escaped(where)
-            self.record_exchange_failed(INTERNAL.reason)
-        down.reset(INTERNAL_ERROR)  # does nothing if an answer is complete
 
     def leave_endpoint(self, error: str) -> None:
         """End the current attempt from our side."""

@@ -1,0 +1,321 @@
+"""What happens to a request that has to be sent again, times out, is answered early, or meets a fault of ours."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy_house import total
+from proxy_http2_peer import STREAMS, WINDOW, answers_ok
+from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
+
+from meshproxy.policy.retry import parse_policy
+from meshproxy.telemetry.series import HttpSeries
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def refuses_once_then(handler):
+    """REFUSED_STREAM to the first request, `handler` for the others."""
+    refused = []
+
+    def handle(asked):
+        if refused:
+            handler(asked)
+        else:
+            refused.append(asked)
+            asked.refuse()
+
+    return handle
+
+
+async def arrived(backend, count: int) -> None:
+    async def enough() -> bool:
+        return len(backend.asked) >= count
+
+    await until(enough, f"{count} requests at the backend")
+
+
+async def test_a_body_with_trailers_is_sent_again_whole(houses, http2_peer):
+    backend = await http2_peer(refuses_once_then(lambda asked: None))
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    raw += b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 7\r\n\r\n"
+    answer = asyncio.create_task(request(side.port, raw))
+    await arrived(backend, 2)
+    again = backend.asked[1]
+    await asyncio.wait_for(again.ended.wait(), DEADLINE_S)
+    assert (again.body, again.trailers) == (b"abcde", {"x-sum": "7"})
+    again.respond(200, b"ok")
+    assert (await answer)[0] == 200
+    await house.quiet()
+    assert side.route.series.retry_total == 1
+    assert (side.endpoints[0].series.request_total, total(side.endpoints[0].series, error="reset")) == (2, 1)
+
+
+async def test_a_retry_lets_a_paused_client_go_on(houses, http2_peer):
+    # The first stream has a window of 10 bytes, so the client is paused; then the stream is refused.  The next one has room.
+    backend = await http2_peer(settings={WINDOW: 10})
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\nConnection: close\r\n\r\n" + b"x" * 1000)
+    await arrived(backend, 1)
+    first = backend.asked[0]
+    await until(lambda: got(first, 10), "what the window lets through")
+    session = backend.sessions[0]
+    session.connection.update_settings({WINDOW: 65535})
+    session.refill = True
+    first.refuse()
+    await arrived(backend, 2)
+    writer.write(b"y" * 1000)
+    await asyncio.wait_for(backend.asked[1].ended.wait(), DEADLINE_S)
+    assert backend.asked[1].body == b"x" * 1000 + b"y" * 1000
+    backend.asked[1].respond(200, b"ok")
+    assert parse(await reader.read(-1))[0] == 200
+    writer.close()
+    await house.quiet()
+
+
+async def got(asked, size: int) -> bool:
+    return len(asked.body) >= size
+
+
+async def test_a_large_body_that_waited_for_a_stream_still_feels_its_window(houses, http2_peer):
+    backend = await http2_peer(late=True)
+    house = houses(connect_timeout_s=DEADLINE_S)
+    side = await house.forward(backend.port, upstream="http2")
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    size = 64 * 1024 * 1024
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
+    sent = 0
+
+    async def upload():
+        nonlocal sent
+        chunk = b"x" * 65536
+        while sent < size:
+            writer.write(chunk)
+            await writer.drain()
+            sent += len(chunk)
+
+    uploading = asyncio.create_task(upload())
+
+    async def dialled() -> bool:
+        return bool(side.endpoints[0].http2.waiting) and next(iter(side.endpoints[0].http2.waiting)).held
+
+    await until(dialled, "the client is held while its request waits")
+    session = backend.sessions[0]
+    session.refill = False
+    session.begin()
+    await arrived(backend, 1)
+    exchange = await the_exchange(side)
+    await until(lambda: paused(exchange), "the client is held again: the window is spent")
+    assert exchange.body is None  # not kept: it will not be sent again
+    assert sent < size
+    uploading.cancel()
+    backend.asked[0].respond(413, b"")
+    assert parse(await reader.readuntil(b"\r\n\r\n"))[0] == 413
+    writer.transport.abort()
+    await house.quiet()
+
+
+async def the_exchange(side):
+    (connection,) = side.connections
+    return connection.engine.stream.sink
+
+
+async def paused(exchange) -> bool:
+    return exchange.held and exchange.up is not None
+
+
+async def test_a_body_beyond_the_replay_bound_is_not_sent_twice(houses, http2_peer):
+    backend = await http2_peer()
+    house = houses(replay_bytes=1000)
+    side = await house.forward(backend.port, upstream="http2")
+    raw = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\nConnection: close\r\n\r\n" + b"x" * 2000
+    answer = asyncio.create_task(request(side.port, raw))
+    await arrived(backend, 1)
+    await asyncio.wait_for(backend.asked[0].ended.wait(), DEADLINE_S)
+    backend.asked[0].refuse()
+    status, fields, _ = await answer
+    assert (status, fields[b"mesh-error"]) == (502, b"upstream_reset")
+    assert side.route.series.skipped == {"not_replayable": 1}
+    assert len(backend.asked) == 1
+    await house.quiet()
+
+
+async def test_a_declared_failure_is_tried_again_and_both_attempts_are_counted(houses, http2_peer):
+    statuses = [503, 200]
+    backend = await http2_peer(lambda asked: asked.respond(statuses.pop(0), b"some text"))
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    side.route.retry = parse_policy(["5xx"])
+    side.route.retry_responses = True
+    assert (await request(side.port, GET))[0] == 200
+    await house.quiet()
+    attempts = side.endpoints[0].series
+    assert (attempts.request_total, total(attempts, status=503), total(attempts, status=200)) == (2, 1, 1)
+    assert (side.route.series.request_total, total(side.route.series, status=200)) == (1, 1)
+
+
+async def test_a_retry_that_finds_no_other_endpoint_is_not_counted_as_sent(houses):
+    house = houses()
+    side = await house.forward(free_port())
+    assert (await request(side.port, GET))[0] == 502
+    await house.quiet()
+    assert side.endpoints[0].series.request_total == 1
+    assert side.route.series.retry_total == 0
+
+
+async def test_the_time_a_request_waits_for_a_connection_counts(houses, http2_peer):
+    backend = await http2_peer(answers_ok, late=True)
+    house = houses(connect_timeout_s=DEADLINE_S)
+    side = await house.forward(backend.port, upstream="http2", timeout_s=0.2)
+    status, fields, _ = await request(side.port, GET)
+    assert (status, fields[b"mesh-error"]) == (504, b"request_timeout")
+    assert total(side.endpoints[0].series, error="timeout") == 1
+    assert side.endpoints[0].series.duration_sum_ms >= 190
+    await house.quiet()
+    backend.sessions[0].begin()  # the connection nobody waits for any more serves the next request
+    assert (await request(side.port, GET))[0] == 200
+    assert len(backend.sessions) == 1
+    await house.quiet()
+
+
+async def test_a_timeout_in_the_middle_of_an_answer_cuts_it_visibly(houses, http2_peer):
+    backend = await http2_peer(lambda asked: asked.respond(200, None))
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2", timeout_s=0.2)
+    status, _, body = await request(side.port, GET)
+    assert status == 200
+    assert b"0\r\n\r\n" not in body
+    await asyncio.wait_for(backend.asked[0].gone.wait(), DEADLINE_S)
+    await house.quiet()
+    assert total(side.route.series, error="request_timeout") == 1
+
+
+async def test_many_timeouts_at_once_and_the_streams_they_free_keep_the_books(houses, http2_peer):
+    backend = await http2_peer(settings={STREAMS: 2})
+    house = houses(http2_connections=1)
+    side = await house.forward(backend.port, upstream="http2", timeout_s=0.2)
+    answers = await asyncio.gather(*[request(side.port, GET) for _ in range(10)])
+    assert {status for status, _, _ in answers} == {504}
+    await house.quiet()
+    assert total(side.route.series, status=504) == 10
+
+
+async def test_interim_answers_pass_and_the_final_one_counts(houses, peer):
+    async def script(reader, writer):
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+        await reader.readexactly(2)
+        writer.write(OK)
+
+    backend = await peer(script)
+    house = houses()
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert parse(await read_head(reader))[0] == 103
+    assert parse(await read_head(reader))[0] == 100
+    writer.write(b"hi")
+    assert parse(await read_head(reader))[0] == 200
+    writer.close()
+    await house.quiet()
+    assert total(side.route.series, status=200) == 1
+
+
+async def test_an_answer_that_comes_before_the_request_is_complete_ends_both(houses, peer):
+    async def script(reader, writer):
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(-1)
+
+    backend = await peer(script)
+    house = houses()
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nonly this")
+    status, fields, _ = parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))
+    assert (status, fields[b"connection"]) == (413, b"close")
+    writer.close()
+    await house.quiet()
+
+
+async def test_a_client_that_breaks_the_protocol_inside_its_body_cancels_upstream(houses, peer):
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(reader, writer):
+        await read_head(reader)
+        asked.set()
+        await reader.read(-1)
+        gone.set()
+
+    backend = await peer(script)
+    house = houses()
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+    await asyncio.wait_for(asked.wait(), DEADLINE_S)
+    writer.write(b"no chunk\r\n")
+    assert parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))[0] == 400
+    writer.close()
+    await asyncio.wait_for(gone.wait(), DEADLINE_S)
+    await house.quiet()
+    assert side.route.series.cancelled_total == 1
+
+
+# ---------------------------------------------------------------- faults of ours
+
+
+class FaultyOnce(HttpSeries):
+    """Counters that fail the first time a response is counted: the exception comes from deep inside an exchange."""
+
+    failed_once = False
+
+    def response(self, *args):
+        if not self.failed_once:
+            type(self).failed_once = True
+            raise RuntimeError("a fault, for the test")
+        super().response(*args)
+
+
+async def test_a_fault_inside_one_exchange_ends_that_one_and_leaves_its_connections_to_the_others(houses, http2_peer):
+    backend = await http2_peer()
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    endpoint = side.endpoints[0]
+    FaultyOnce.failed_once = False
+    endpoint.series = FaultyOnce(endpoint.series.labels)
+    house.faults = 1
+    bad = asyncio.create_task(request(side.port, GET))
+    await arrived(backend, 1)
+    good = asyncio.create_task(request(side.port, GET))
+    await arrived(backend, 2)
+    backend.asked[0].respond(200, b"ok")
+    await bad  # it has some end, whichever
+    backend.asked[1].respond(200, b"ok")
+    assert (await good)[0] == 200
+    assert len(backend.sessions) == 1
+    await house.quiet()
+
+
+class FaultyFailures(HttpSeries):
+    """Counters that fail whenever a failed attempt is counted."""
+
+    def failed(self, *args):
+        raise RuntimeError("a fault, for the test")
+
+
+async def test_a_fault_while_a_failed_dial_is_told_still_answers_every_request(houses):
+    house = houses()
+    side = await house.forward(free_port())
+    endpoint = side.endpoints[0]
+    endpoint.series = FaultyFailures(endpoint.series.labels)
+    answers = await asyncio.gather(*[request(side.port, GET) for _ in range(3)])
+    house.faults = house.ctx.internal_errors.value
+    assert house.faults >= 3
+    assert {status for status, _, _ in answers} == {500}
+    assert side.route.series.in_flight() == 0
+    assert endpoint.load.pending == 0
