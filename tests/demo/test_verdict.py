@@ -177,6 +177,16 @@ def test_a_quick_replica_without_any_calls_is_found():
     assert "prices-idle got nothing" in one(observed, "slow prices replica")
 
 
+def test_a_get_under_way_in_the_killed_replica_may_be_repeated_once_and_no_other_ever():
+    observed = good_run()
+    under_way = next(r for r in observed.requests if r.sent < KILLED_AT < r.done)
+    line = next(line for line in observed.handled if line.id == under_way.id and line.service == "catalogue")
+    observed.handled.append(line)
+    assert refuted(observed) == {}
+    observed.handled.append(line)
+    assert "x3" in one(observed, "path is what the services wrote down")
+
+
 def test_a_killed_replica_whose_process_is_still_there_was_not_killed():
     observed = good_run()
     observed.kill = replace(observed.kill, ended=False)
