@@ -6,7 +6,6 @@ The child is killed by the kernel if the test process is, and its guard ends the
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import http.client
 import json
 import os
@@ -28,8 +27,15 @@ from control.store.files import FileStore
 
 DEADLINE = 60.0  # seconds for anything that is waited for; a busy machine starts a process in some seconds
 NAMESPACE = "e2e"
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+
+# Sets the parent-death signal (PR_SET_PDEATHSIG) and becomes `meshproxy`.  Not by preexec_fn: this process has used grpc, whose
+# fork handlers start threads in the forked child that abort it when its descriptors are closed.
+LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, "-m", "meshproxy", *sys.argv[2:]])
+"""
 
 Object = dict[str, Any]
 
@@ -117,22 +123,14 @@ class MeshRun:
 
     def start(self, *options: str) -> None:
         """In the foreground, as a child; returns when everything is ready."""
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(125)
-
         self.output.write_bytes(b"")
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshproxy", "up", str(self.manifests), "--name", self.name, *options],
+                [sys.executable, "-c", LAUNCHER, str(os.getpid()), "up", str(self.manifests), "--name", self.name, *options],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=die_with_parent,
             )
         process = self.process
 

@@ -192,7 +192,7 @@ async def test_a_deadline_reaches_the_server_and_ends_the_call_there(
         await channel.unary_unary("/e2e.Echo/Wait")(name.encode(), timeout=1.5)
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     (begun,) = [line for line in shop.executions() if line.startswith(f"{name} begun")]
-    assert 0.0 < float(begun.rpartition(" ")[2]) <= 1.5
+    assert 0.0 < float(begun.rpartition(" ")[2]) <= 2.0  # grpc rounds what it sends up, to two or three digits
     await until_async(lambda: f"{name} cancelled" in shop.executions(), "the server's call to be cancelled")
 
 
