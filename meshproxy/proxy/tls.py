@@ -151,6 +151,14 @@ _LABELS: Final = {
 }
 
 
+# X509_V_ERR_* of OpenSSL that say what to do about it: look at the clocks, or at why it was not renewed.
+_VERIFY_LABELS: Final = {9: "not_yet_valid", 10: "expired"}
+
+
 def _label(error: ssl.SSLError) -> str:
     reason = getattr(error, "reason", None) or ""
+    if reason == "CERTIFICATE_VERIFY_FAILED":
+        label = _VERIFY_LABELS.get(getattr(error, "verify_code", 0))
+        if label is not None:
+            return label
     return _LABELS.get(str(reason), "tls_error")
