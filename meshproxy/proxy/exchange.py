@@ -339,6 +339,11 @@ class Exchange(Requester):
                 self.retry(refusal)
             else:
                 self.refuse(refusal)
+        elif self.response_ended and code == NO_ERROR:
+            # A tunnel whose far end has closed altogether: all that it said is on its way, and it wants no more.
+            down = self.down
+            self.complete()
+            down.reset(NO_ERROR)
         elif self.state == RESPONDING:
             # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
             self.attempt_failed("reset")
@@ -368,9 +373,6 @@ class Exchange(Requester):
     def retry(self, otherwise: Refusal) -> None:
         failed = self.endpoint
         self.up = None
-        if self.held:  # the stream that was full is gone, and what may be sent again fits into the replay buffer
-            self.held = False
-            self.down.resume()
         self.attempt(failed, otherwise)
 
     def abandon(self) -> None:

@@ -42,5 +42,5 @@ class Settings:
 
 
 # Write buffer of one socket: above `high` its streams are told to stop, below `low` to go on.
-SOCKET_HIGH_BYTES = 256 * 1024
+SOCKET_HIGH_BYTES = 128 * 1024
 SOCKET_LOW_BYTES = 64 * 1024

@@ -35,30 +35,18 @@ class TunnelSink(Sink):
         self.transport.lost()
 
     def response_blocked(self) -> None:
-        self.transport.blocked = True
         self.inner.pause_writing()
 
     def response_unblocked(self) -> None:
-        self.transport.blocked = False
         self.inner.resume_writing()
-
-
-class ClosingSink(Sink):
-    """The inner connection has closed, but the outer one still holds bytes of it: they go first, what comes is dropped."""
-
-    def __init__(self, transport: StreamTransport) -> None:
-        self.transport = transport
-
-    def response_unblocked(self) -> None:
-        self.transport.flushed()
 
 
 class StreamTransport:
     """The part of asyncio's transport interface that Carrier uses, over a stream.
 
-    OPEN --close()--> CLOSING --everything passed on--> CLOSED        as with a socket, what was written is sent first
-      |                                                   ^
-      +------------abort(), reset by the client-----------+
+    OPEN --close()--> CLOSED      as with a socket, what was written still arrives
+         --abort()-->             and here it does not
+         --reset by the client-->
     """
 
     def __init__(self, stream: Stream, peer: str, loop: Any) -> None:
@@ -68,11 +56,11 @@ class StreamTransport:
         self.loop = loop
         self.inner: Accepted | None = None
         self.closed = False
-        self.blocked = False  # the outer connection takes no more for now
 
     def carry(self, inner: Accepted) -> None:
         """Begin: events of the stream go to `inner` from now on."""
         self.inner = inner
+        inner.nested = True
         self.stream.sink = TunnelSink(inner, self)
         inner.connection_made(self)
 
@@ -108,26 +96,18 @@ class StreamTransport:
     def close(self) -> None:
         if self.closed:
             return
-        self.closed = True
-        stream = self.stream
-        stream.send_data(b"", True)
-        stream.sink = ClosingSink(self)
-        if not self.blocked:
-            self.flushed()
-        # As a socket does: connection_lost comes later, never from inside close().
-        self.loop.call_soon(self.lost)
-
-    def flushed(self) -> None:
-        """The outer connection has taken everything: the client need not say more."""
-        self.stream.sink = NULL_SINK
-        self.stream.reset(NO_ERROR)
+        self.stream.send_data(b"", True)
+        self.end(NO_ERROR)  # the engine sends what is written before it gives the stream up
 
     def abort(self) -> None:
-        if self.closed:
-            return
+        if not self.closed:
+            self.end(CANCEL)
+
+    def end(self, code: int) -> None:
         self.closed = True
         self.stream.sink = NULL_SINK
-        self.stream.reset(CANCEL)
+        self.stream.reset(code)
+        # As a socket does: connection_lost comes later, never from inside close().
         self.loop.call_soon(self.lost)
 
     def lost(self) -> None:

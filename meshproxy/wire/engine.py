@@ -126,7 +126,8 @@ class Stream:
         raise NotImplementedError
 
     def reset(self, code: int) -> None:
-        """Give the exchange up: RST_STREAM, or for HTTP/1.1 close the connection.  No further event for this stream."""
+        """Give the exchange up: RST_STREAM, or for HTTP/1.1 close the connection.  No further event for this stream.
+        NO_ERROR after the end of a response: nothing more is wanted of the client; what was sent still arrives."""
         raise NotImplementedError
 
     def pause(self) -> None:

@@ -154,6 +154,9 @@ class H2Stream(Stream):
             return
         engine = self.engine
         self.sink = NULL_SINK
+        if code == NO_ERROR and engine.server and self.queue and not self.local_open:
+            self.tunnel = False  # everything is said and goes first; with it the stream ends, whatever the client does
+            return
         if self.stream_id:
             engine.write_reset(self.stream_id, code)
         engine.finish(self)

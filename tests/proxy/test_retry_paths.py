@@ -55,31 +55,30 @@ async def test_a_body_with_trailers_is_sent_again_whole(houses, http2_peer):
 
 
 async def test_a_retry_lets_a_paused_client_go_on(houses, http2_peer):
-    # The first stream has a window of 10 bytes, so the client is paused; then the stream is refused.  The next one has room.
-    backend = await http2_peer(settings={WINDOW: 10})
+    """The first endpoint grants 10 bytes, so the client is paused; then it refuses the stream.  The second has room."""
+
+    def grants_no_more(asked):
+        asked.session.refill = False
+
+    tight, wide = await http2_peer(grants_no_more, settings={WINDOW: 10}), await http2_peer()
     house = houses()
-    side = await house.forward(backend.port, upstream="http2")
+    side = await house.forward(tight.port, wide.port, upstream="http2")
+    side.endpoints[1].available = False
     reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\nConnection: close\r\n\r\n" + b"x" * 1000)
-    await arrived(backend, 1)
-    first = backend.asked[0]
-    await until(lambda: got(first, 10), "what the window lets through")
-    session = backend.sessions[0]
-    session.connection.update_settings({WINDOW: 65535})
-    session.refill = True
-    first.refuse()
-    await arrived(backend, 2)
+    await arrived(tight, 1)
+    exchange = await the_exchange(side)
+    await until(lambda: paused(exchange), "the client is held")
+    side.endpoints[1].available = True
+    tight.asked[0].refuse()
+    await arrived(wide, 1)
     writer.write(b"y" * 1000)
-    await asyncio.wait_for(backend.asked[1].ended.wait(), DEADLINE_S)
-    assert backend.asked[1].body == b"x" * 1000 + b"y" * 1000
-    backend.asked[1].respond(200, b"ok")
+    await asyncio.wait_for(wide.asked[0].ended.wait(), DEADLINE_S)
+    assert wide.asked[0].body == b"x" * 1000 + b"y" * 1000
+    wide.asked[0].respond(200, b"ok")
     assert parse(await reader.read(-1))[0] == 200
     writer.close()
     await house.quiet()
-
-
-async def got(asked, size: int) -> bool:
-    return len(asked.body) >= size
 
 
 async def test_a_large_body_that_waited_for_a_stream_still_feels_its_window(houses, http2_peer):

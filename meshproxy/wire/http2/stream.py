@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NULL_SINK, Stream
+from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.message import Field, Head
@@ -202,6 +202,9 @@ class Http2Stream(Stream):
             return
         self.sink = NULL_SINK
         connection = self.connection
+        if code == NO_ERROR and connection.server and self.sent == LAST:
+            self.tunnel = False  # everything is said and goes first; with it the stream ends, whatever the client does
+            return
         if self.stream_id:
             connection.write_reset(self.stream_id, code, self.window.available)
         connection.finish(self)
