@@ -60,6 +60,7 @@ class ControlPlane:
     def start(self) -> None:
         self._timer = None
         self._started = time.monotonic()
+        self._log.mark_start()
         self._process = spawn(
             control_command(self._settings, self._admin),
             name="control plane",

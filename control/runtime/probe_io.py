@@ -71,7 +71,10 @@ async def text(check: HttpGet, address: str, patience: float) -> tuple[bool, str
             reader, writer = await asyncio.open_connection(address, port_number(check.port, Target(address)), limit=_MAX_HEAD)
             try:
                 writer.write(f"GET {check.path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-                head, _, body = (await reader.read(_MAX_HEAD)).partition(b"\r\n\r\n")
+                answer = b""
+                while len(answer) < _MAX_HEAD and (data := await reader.read(_MAX_HEAD)):
+                    answer += data
+                head, _, body = answer.partition(b"\r\n\r\n")
                 ok = head.split(None, 2)[1:2] == [b"200"]
                 return ok, body.decode(errors="replace").partition("\n")[0].strip()
             finally:

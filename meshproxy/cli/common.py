@@ -124,10 +124,10 @@ def open_store(mesh: Mesh, manager: str = "cli") -> FileStore:
 # ---------------------------------------------------------------- printing
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def columns(header: Sequence[str], rows: Iterable[Sequence[object]], *, headers: bool = True) -> str:
     """A table as kubectl prints it: upper-case header, three spaces between columns, nothing drawn."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(header))]
+    cells = [*([list(header)] if headers else []), *([str(cell) for cell in row] for row in rows)]
+    widths = [max((len(row[index]) for row in cells), default=0) for index in range(len(header))]
     return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
 
 

@@ -1,20 +1,27 @@
-"""`meshproxy get`: objects as kubectl shows them, from the mesh's state; also of a mesh that is not up."""
+"""`meshproxy get`: objects as kubectl shows them, from the mesh's state; also of a mesh that is not up.
+
+words on the command line --request()--> kinds and names --find()--> objects, and what was not found --> show() --> text
+"""
 
 from __future__ import annotations
 
 import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
+from meshproxy.cli import selector
 from meshproxy.cli.common import (
+    OUTPUTS,
     dump,
     fail,
     find_mesh,
     mesh_option,
     namespace_options,
     open_store,
-    output_option,
     repeat,
     watch_option,
 )
@@ -23,16 +30,49 @@ from meshproxy.cli.printers import ALL, KINDS, Kind, table
 if TYPE_CHECKING:
     from control.store.store import Object, Store
 
+SYSTEM_NAMESPACE = "meshproxy"  # control.runtime.layout's, which is imported with the rest of control: late
 
-@click.command()
-@click.argument("kind")
-@click.argument("name", required=False)
+Found = list[tuple[Kind, list["Object"]]]
+
+
+@dataclass(slots=True)
+class Request:
+    """What to show: kinds in the order they were asked for, and of each which names; no names: all of them."""
+
+    names: dict[str, list[str]]  # plural -> names
+    namespace: str | None = None  # None: all
+    matches: Callable[[Mapping[str, str]], bool] | None = None  # -l
+    kinds: list[Kind] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kinds = [KINDS[plural] for plural in self.names]
+
+    @property
+    def single(self) -> bool:
+        """One object was asked for by name."""
+        return sum(len(names) for names in self.names.values()) == 1 and len(self.names) == 1
+
+
+@click.command(epilog="Exit status: 0 shown (or nothing there), 1 something named was not found, 2 wrong usage.")
+@click.argument("words", metavar="KIND[,KIND...] [NAME...]", nargs=-1, required=True)
 @mesh_option
 @namespace_options
-@output_option
+@click.option("-l", "--selector", "labels", metavar="LABELS", help="Only objects with these labels: app=web,version!=v2.")
+@click.option("--show-labels", is_flag=True, help="A last column with the labels.")
+@click.option("--no-headers", is_flag=True, help="Rows only.")
+@click.option("-o", "--output", type=click.Choice((*OUTPUTS, "name")), default="table", show_default=True, help="Output form.")
 @watch_option
-def command(kind: str, name: str | None, mesh: str | None, namespace: str | None, output: str, watch: bool) -> None:
-    """Show objects: meshproxy get KIND [NAME], or KIND/NAME.
+def command(
+    words: tuple[str, ...],
+    mesh: str | None,
+    namespace: str | None,
+    labels: str | None,
+    show_labels: bool,
+    no_headers: bool,
+    output: str,
+    watch: bool,
+) -> None:
+    """Show objects: meshproxy get KIND[,KIND...] [NAME...], or KIND/NAME...
 
     KIND is pods (po), deployments (deploy), services (svc), endpointslices, trafficsplits (ts), canaries (cd), events (ev),
     configmaps (cm), secrets, serviceaccounts (sa), namespaces (ns), or all.  Columns are kubectl's; READY of a pod counts the
@@ -40,76 +80,144 @@ def command(kind: str, name: str | None, mesh: str | None, namespace: str | None
 
     \b
         meshproxy get pods -A -o wide
-        meshproxy get deploy/web -n shop -o yaml
+        meshproxy get ts,canaries,svc -n shop
+        meshproxy get deploy/web svc/web -n shop -o yaml
+        meshproxy get pods -n shop -l app=web --show-labels
         meshproxy get ev -n shop -w
     """
-    kind, _, after = kind.partition("/")
-    if after and name:
-        raise fail(f"give the name once: {kind}/{after} or {kind} {name}", 2)
-    name = after or name
-    kinds = [KINDS[plural] for plural in ALL] if kind == "all" else [_kind(kind)]
-    if name and len(kinds) > 1:
-        raise fail("a name goes with one kind", 2)
+    request = parse_request(words, namespace, labels)
     found = find_mesh(mesh, down_too=True)
     store = open_store(found)
-
-    def look() -> list[tuple[Kind, list[Object]]]:
-        return [(item, select(store, item, namespace, name)) for item in kinds]
+    missing = not_found(store, request)
+    for line in missing:
+        click.echo(line, err=True)
 
     def once() -> str:
-        return show(store, look(), output, namespace, name)
+        return show(store, request, output, labels=show_labels, headers=not no_headers)
 
     def changed() -> object:
         store.refresh()
-        return [obj["metadata"].get("resourceVersion") or str(obj) for _, objects in look() for obj in objects]
+        return [obj["metadata"].get("resourceVersion") or str(obj) for _, objects in find(store, request) for obj in objects]
 
-    if name and not any(objects for _, objects in look()):
-        where = f' in namespace "{namespace}"' if namespace else ""
-        raise fail(f'{kinds[0].names[0]} "{name}" not found{where} of mesh "{found.name}"')
-    repeat(once, watch=watch, changed=changed)
+    nothing = not any(objects for _, objects in find(store, request))
+    if missing and nothing:
+        sys.exit(1)
+    if nothing and not watch and output in ("table", "wide", "name"):
+        click.echo(nothing_found(store, request), err=True)
+    else:
+        repeat(once, watch=watch, changed=changed)
+    if missing:
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def parse_request(words: Sequence[str], namespace: str | None = None, labels: str | None = None) -> Request:
+    """From the words of the command line.  Raises Failure (exit status 2)."""
+    names: dict[str, list[str]] = {}
+    if any("/" in word for word in words):
+        for word in words:
+            kind, slash, name = word.partition("/")
+            if not (slash and kind and name):
+                raise fail(f"{word!r}: with KIND/NAME every word is one, as in: get deploy/web svc/web", 2)
+            wanted = names.setdefault(_kind(kind).names[0], [])
+            wanted += [name] if name not in wanted else []
+    else:
+        for word in words[0].split(","):
+            plurals = ALL if word == "all" else (_kind(word).names[0],)
+            names.update({plural: list(dict.fromkeys(words[1:])) for plural in plurals})
+    if labels is not None and any(names.values()):
+        raise fail("names and --selector exclude each other", 2)
+    try:
+        matches = selector.parse(labels) if labels is not None else None
+    except selector.SelectorError as error:
+        raise fail(str(error), 2) from None
+    return Request(names, namespace, matches)
 
 
 def _kind(word: str) -> Kind:
-    found = KINDS.get(word.lower().partition(".")[0])
-    if found is None:
+    """By any of its names, also with its group: deployments.apps."""
+    name, _, group = word.lower().partition(".")
+    found = KINDS.get(name)
+    if found is None or (group and not f"{found.group}.".startswith(f"{group}.") and group != f"v1.{found.group}".rstrip(".")):
         near = difflib.get_close_matches(word.lower(), [*KINDS, "all"], 1)
         plurals = ", ".join(dict.fromkeys(known.names[0] for known in KINDS.values()))
         hint = f"; did you mean {near[0]}?" if near else f"; known: {plurals}, all"
-        raise fail(f"no kind {word!r}{hint}", 2)
+        raise fail(f'the mesh has no resource type "{word}"{hint}', 2)
     return found
 
 
-def select(store: Store, kind: Kind, namespace: str | None, name: str | None) -> list[Object]:
-    """The objects meant, sorted; events by time."""
+# ---------------------------------------------------------------- what there is
+
+
+def find(store: Store, request: Request) -> Found:
+    """The objects meant, by kind; named ones in the order they were named, others sorted, events by time."""
+    found: Found = []
+    for kind in request.kinds:
+        objects = objects_of(store, kind, request.namespace)
+        if names := request.names[kind.names[0]]:
+            objects = [obj for name in names for obj in objects if obj["metadata"]["name"] == name]
+        if request.matches is not None:
+            objects = [obj for obj in objects if request.matches(obj["metadata"].get("labels") or {})]
+        found.append((kind, objects))
+    return found
+
+
+def objects_of(store: Store, kind: Kind, namespace: str | None) -> list[Object]:
     if kind.kind == "Event":
-        objects = [obj for obj in store.events() if namespace in (None, obj["metadata"].get("namespace"))]
-    elif kind.kind == "Namespace":
-        objects = store.list(kind.group, kind.kind)
-    else:
-        objects = store.list(kind.group, kind.kind, namespace)
-    return [obj for obj in objects if name in (None, obj["metadata"]["name"])]
+        return [obj for obj in store.events() if namespace in (None, obj["metadata"].get("namespace"))]
+    return store.list(kind.group, kind.kind, None if kind.cluster_scoped else namespace)
 
 
-def show(store: Store, found: list[tuple[Kind, list[Object]]], output: str, namespace: str | None, name: str | None) -> str:
+def not_found(store: Store, request: Request) -> list[str]:
+    """A line for each object that was asked for by name and is not there."""
+    lines = []
+    for kind in request.kinds:
+        here = {obj["metadata"]["name"] for obj in objects_of(store, kind, request.namespace)}
+        for name in request.names[kind.names[0]]:
+            if name not in here:
+                others = [obj for obj in objects_of(store, kind, None) if obj["metadata"]["name"] == name]
+                where = "" if request.namespace is None or kind.cluster_scoped else f' in namespace "{request.namespace}"'
+                lines.append(f'Error from server (NotFound): {kind.plural} "{name}" not found{where}{_elsewhere(others)}')
+    return lines
+
+
+def nothing_found(store: Store, request: Request) -> str:
+    if request.namespace is None or all(kind.cluster_scoped for kind in request.kinds):
+        return "No resources found"
+    everywhere = Request(request.names, None, request.matches)
+    others = [obj for _, objects in find(store, everywhere) for obj in objects]
+    return f"No resources found in {request.namespace} namespace.{_elsewhere(others)}"
+
+
+def _elsewhere(objects: Sequence[Object]) -> str:
+    """Where they are, the mesh's own namespace last: it is seldom what was meant."""
+    found = {str(obj["metadata"].get("namespace") or "default") for obj in objects}
+    namespaces = sorted(found, key=lambda name: (name == SYSTEM_NAMESPACE, name))
+    return f" (there is some in {', '.join(namespaces)}: -n {namespaces[0]})" if namespaces else ""
+
+
+# ---------------------------------------------------------------- how it is shown
+
+
+def show(store: Store, request: Request, output: str, *, labels: bool = False, headers: bool = True) -> str:
+    found = find(store, request)
     if output in ("json", "yaml"):
-        return dump([obj for _, objects in found for obj in objects], output, single=name is not None)
-    parts = [
+        return dump([obj for _, objects in found for obj in objects], output, single=request.single)
+    if output == "name":
+        return "\n".join(f"{kind.prefix}/{obj['metadata']['name']}" for kind, objects in found for obj in objects)
+    tables = [
         table(
             kind,
             objects,
             wide=output == "wide",
-            namespaces=namespace is None and kind.kind != "Namespace",
-            prefix=len(found) > 1,
+            namespaces=request.namespace is None and not kind.cluster_scoped,
+            prefix=len(request.kinds) > 1,
+            labels=labels,
+            headers=headers,
         )
         for kind, objects in found
         if objects
     ]
-    if parts:
-        return "\n\n".join(parts)
-    if namespace is None:
-        return "No resources found."
-    others = {str(obj["metadata"].get("namespace")) for kind, _ in found for obj in select(store, kind, None, None)} - {
-        namespace
-    }
-    hint = f" (there are some in {', '.join(sorted(others))}: -n NAMESPACE or -A)" if others else ""
-    return f"No resources found in {namespace} namespace.{hint}"
+    return "\n\n".join(tables) or nothing_found(store, request)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meshproxy.cli.common import age
+from meshproxy.cli.common import age, columns
 
 Object = dict[str, Any]
 Row = list[str]
@@ -25,10 +25,17 @@ class Kind:
     row: Callable[[Object, float], Row]
     wide_header: tuple[str, ...] = ()
     wide: Callable[[Object], Row] = lambda obj: []
+    cluster_scoped: bool = False
 
     @property
-    def singular(self) -> str:
-        return self.names[1]
+    def plural(self) -> str:
+        """As error messages name it: pods, deployments.apps."""
+        return f"{self.names[0]}.{self.group}" if self.group else self.names[0]
+
+    @property
+    def prefix(self) -> str:
+        """Before a name: pod, deployment.apps."""
+        return f"{self.names[1]}.{self.group}" if self.group else self.names[1]
 
     def headers(self, wide: bool) -> list[str]:
         return [*self.header, *(self.wide_header if wide else ())]
@@ -199,23 +206,32 @@ _ALL_KINDS = (
     Kind(("configmaps", "configmap", "cm"), "", "ConfigMap", ("NAME", "DATA", "AGE"), _data),
     Kind(("secrets", "secret"), "", "Secret", ("NAME", "TYPE", "DATA", "AGE"), _secret),
     Kind(("serviceaccounts", "serviceaccount", "sa"), "", "ServiceAccount", ("NAME", "AGE"), _plain),
-    Kind(("namespaces", "namespace", "ns"), "", "Namespace", ("NAME", "AGE"), _plain),
+    Kind(("namespaces", "namespace", "ns"), "", "Namespace", ("NAME", "AGE"), _plain, cluster_scoped=True),
     Kind(("releasepolicies", "releasepolicy"), "meshproxy.dev", "ReleasePolicy", ("NAME", "AGE"), _plain),
 )
 KINDS: dict[str, Kind] = {name: kind for kind in _ALL_KINDS for name in kind.names}
 ALL: tuple[str, ...] = ("pods", "services", "deployments", "trafficsplits", "canaries")
 
 
-def table(kind: Kind, objects: Sequence[Object], *, wide: bool, namespaces: bool, prefix: bool = False) -> str:
-    """Rows with a header; `namespaces` adds the first column, `prefix` writes names as kind/name."""
-    from meshproxy.cli.common import columns
-
+def table(
+    kind: Kind,
+    objects: Sequence[Object],
+    *,
+    wide: bool,
+    namespaces: bool,
+    prefix: bool = False,
+    labels: bool = False,
+    headers: bool = True,
+) -> str:
+    """Rows with a header; `namespaces` adds the first column, `labels` the last, `prefix` writes names as kind/name."""
     rows = []
     for obj in objects:
+        metadata = obj["metadata"]
         cells = kind.cells(obj, wide)
-        if prefix:
-            group = f".{kind.group}" if kind.group else ""
-            cells[0] = f"{kind.singular}{group}/{cells[0]}"
-        rows.append([obj["metadata"].get("namespace") or "default", *cells] if namespaces else cells)
-    header = kind.headers(wide)
-    return columns(["NAMESPACE", *header] if namespaces else header, rows)
+        if prefix and kind.header[0] == "NAME":
+            cells[0] = f"{kind.prefix}/{cells[0]}"
+        row = [metadata.get("namespace") or "default", *cells] if namespaces else cells
+        rows.append([*row, _selector(dict(sorted((metadata.get("labels") or {}).items())))] if labels else row)
+    header = ["NAMESPACE", *kind.headers(wide)] if namespaces else kind.headers(wide)
+    header += ["LABELS"] if labels else []
+    return columns(header, rows, headers=headers)

@@ -145,13 +145,34 @@ def _detach(
             answer = _follow(reader, shown, patience)
     os.close(reader)
     if answer == b"":
-        raise fail(f"the mesh did not start (exit status {child.wait()})")
+        raise fail(f"the mesh did not start (exit status {child.wait()}); its log is {layout.up_log}")
     if answer is None:
         named = "" if name == "default" else f" --name {name}"
         raise fail(
-            f"not everything is ready after {patience:g} s; the mesh goes on: "
+            f"{_not_ready(layout)} after {patience:g} s; the mesh goes on: "
             f"`meshproxy get pods -A{named}` shows what is not, `meshproxy down{named}` ends it"
         )
+
+
+def _not_ready(layout: Layout) -> str:
+    """How far it came, from the Pods as the mesh shows them (the gateway aside)."""
+    from control.runtime.layout import SYSTEM_NAMESPACE
+    from control.store.files import FileStore
+    from meshproxy.cli.printers import pod_state
+
+    store = FileStore(None, layout.objects, "cli")
+    store.refresh()
+    pods = [pod for pod in store.list("", "Pod") if pod["metadata"].get("namespace") != SYSTEM_NAMESPACE]
+    waiting = {}
+    for pod in pods:
+        statuses = (pod.get("status") or {}).get("containerStatuses") or []
+        if not statuses or not all(status.get("ready") for status in statuses):
+            waiting[f"{pod['metadata'].get('namespace')}/{pod['metadata']['name']}"] = pod_state(pod)
+    if not waiting:
+        return "not everything is ready"
+    shown = ", ".join(f"{name} ({state})" for name, state in list(waiting.items())[:5])
+    more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+    return f"{'nothing is' if len(waiting) == len(pods) else 'not everything is'} ready ({shown}{more})"
 
 
 def _follow(reader: int, shown: BinaryIO, patience: float) -> bytes | None:

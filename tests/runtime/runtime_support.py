@@ -19,7 +19,7 @@ from control.runtime.addresses import Network
 from control.runtime.controller import Controller, steady_clock
 from control.runtime.layout import Layout
 from control.runtime.process import reap
-from control.runtime.worker import PodIdentity, PodWorker, Settings
+from control.runtime.worker import PodIdentity, PodWorker, Settings, SidecarCommand
 from control.store.files import FileStore
 from control.store.store import Key
 
@@ -147,7 +147,7 @@ class LocalMesh:
         temporary.write_text(text)
         temporary.rename(self.directory / f"{name}.yaml")
 
-    def start(self, **settings: Any) -> None:
+    def start(self, command: SidecarCommand | None = None, **settings: Any) -> None:
         accepting = FileStore(self.directory, self.layout.objects, "control", accepting=True)
         accepting.refresh()
         self.store = FileStore(None, self.layout.objects, "runtime")
@@ -157,7 +157,7 @@ class LocalMesh:
         sidecar = self.directory.parent / "sidecar.py"
         sidecar.write_text(textwrap.dedent(SIDECAR))
 
-        def command(settings: Settings, pod: PodIdentity, token_file: Path, extra: Any) -> list[str]:
+        def stand_in(settings: Settings, pod: PodIdentity, token_file: Path, extra: Any) -> list[str]:
             return [sys.executable, str(sidecar), pod.ip]
 
         self.controller = Controller(
@@ -166,7 +166,7 @@ class LocalMesh:
             self.network.prefix,
             clock=steady_clock(),
             say=self.said.append,
-            command=command,
+            command=command or stand_in,
             seed=1,
         )
         self._accepting = accepting

@@ -317,3 +317,14 @@ def test_a_pod_that_is_done_says_succeeded_or_failed() -> None:
         status = pod_status(pod, 1.0, pod_ip="127.1.2.10", images={})
         assert status["phase"] == phase
         assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == code
+
+
+def test_what_keeps_a_container_from_starting_is_said_once_however_often_it_is_tried() -> None:
+    container = Container("app")
+    container.start(0.0)
+    said = container.blocked("PortBusy", "port 80 is taken", 2.0)
+    for now in (2.0, 4.0):
+        container.start(now)
+        assert container.blocked("PortBusy", "port 80 is taken", now + 2.0) == []
+    container.start(6.0)
+    assert [type(note) for note in [*said, *container.blocked("PortBusy", "by somebody else", 8.0)]] == [Note, Note]

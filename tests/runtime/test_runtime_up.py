@@ -136,7 +136,9 @@ def test_up_detached_answers_through_the_gateway_and_down_ends_everything(web: V
     assert web("logs", name, "-n", "shop").stdout == "app starts\n"
     assert web("logs", "deploy/web", "-n", "shop", "--tail", "1").stdout == f"[{name}] app starts\n"
     nobody = web("logs", "nobody", "-n", "shop")
-    assert (nobody.returncode, "no logs of nobody" in nobody.stderr) == (1, True)
+    assert (nobody.returncode, 'pods "nobody" not found in namespace "shop"' in nobody.stderr) == (1, True)
+
+    assert "control plane" in web("logs", "control-plane").stdout
 
     down = web("down")
     assert (down.returncode, down.stdout) == (0, 'mesh "default" ended\n')
@@ -249,6 +251,19 @@ def test_directories_without_usable_manifests_are_refused(verbs: Verbs) -> None:
     assert (bad.returncode, "were refused" in bad.stderr, "bad.yaml:" in bad.stdout) == (1, True, True)
     detached = verbs("up", str(verbs.manifests), "-d")
     assert (detached.returncode, "did not start" in detached.stderr, "were refused" in detached.stdout) == (1, True, True)
+
+
+def test_up_that_is_not_ready_in_time_says_why_within_seconds_and_goes_on(verbs: Verbs) -> None:
+    command = ["sh", "-c", "echo no such table: prices; exit 7"]
+    verbs.write("shop", deployment("loop", {"name": "app", "command": command}))
+    up = verbs("up", str(verbs.manifests), "-d", "--wait", "8")
+    assert up.returncode == 1
+    assert "app ended 2 times, last with exit code 7, its last lines:\n    | no such table: prices\n" in up.stdout
+    (pod,) = verbs("get", "po", "-n", "shop", "-o", "name").stdout.split()
+    name = pod.removeprefix("pod/")
+    assert f"more: meshproxy logs {name} -n shop\n" in up.stdout
+    assert f"nothing is ready (shop/{name} (CrashLoopBackOff)) after 8 s; the mesh goes on" in up.stderr
+    assert verbs("logs", pod, "-n", "shop", "--previous").stdout == "no such table: prices\n"
 
 
 def test_verbs_name_the_mesh_they_speak_to_when_several_are_up(web: Verbs) -> None:
