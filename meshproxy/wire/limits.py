@@ -23,8 +23,6 @@ class Limits:
         self.stream_window = 64 * 1024 - 1  # initial receive window of a stream
         self.stream_window_max = 1024 * 1024  # it doubles to this while the far side drains
         self.connection_window = 16 * 1024 * 1024  # returned on receipt, so one stalled stream cannot hold the others
-        self.stream_buffer = 256 * 1024  # bytes held for one stalled stream
-        self.connection_buffer = 4 * 1024 * 1024  # bytes held for all streams of a connection
         self.continuation_frames = 8  # per header block; nghttp2's figure
         self.resets_burst = 200  # resets (by either side) whose work was still running ...
         self.resets_per_second = 100  # ... and the rate they are forgiven at (the host passes time in)
