@@ -95,7 +95,8 @@ class TlsLayer:
         try:
             while True:
                 count = obj.read(_RECORD, _BUFFER)
-                if count == 0:
+                if count == 0:  # close_notify, as long as ours is not out; SSLZeroReturnError after that
+                    self.eof = True
                     break
                 parts.append(bytes(_VIEW[:count]))
                 # The read that only raises SSLWantReadError costs 1.7 us; OpenSSL has already drained the BIO by now,
