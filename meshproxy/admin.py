@@ -25,6 +25,8 @@ TEXT = b"text/plain; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 JSON = b"application/json"
 
+MAX_NAMES = 100  # families in one query; there are about forty
+
 
 class Status:
     """What the admin pages ask of the proxy; subclassed by each way of running one."""
@@ -43,8 +45,9 @@ class Status:
 
 
 def names(path: bytes) -> frozenset[str] | None:
-    """The families asked for by `?name[]=a&name[]=b` (as Prometheus' own servers take it), None for all."""
-    query = parse_qs(path.partition(b"?")[2].decode("latin-1"), max_num_fields=100)
+    """The families asked for by `?name[]=a&name[]=b` (as Prometheus' own servers take it), None for all.
+    Raises ValueError for more than MAX_NAMES."""
+    query = parse_qs(path.partition(b"?")[2].decode("latin-1"), max_num_fields=MAX_NAMES)
     wanted = query.get("name[]")
     return frozenset(wanted) if wanted else None
 
@@ -62,7 +65,12 @@ class AdminSide(Side):
         if head.method not in (b"GET", b"HEAD"):
             reply(stream, head, 405, TEXT, b"only GET is possible here\n")
         elif path == b"/metrics":
-            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(names(head.path)))
+            try:
+                wanted = names(head.path)
+            except ValueError:
+                reply(stream, head, 400, TEXT, b"at most %d names at once\n" % MAX_NAMES)
+                return
+            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(wanted))
         elif path == b"/live":
             reply(stream, head, 200, TEXT, b"live\n")
         elif path == b"/ready":

@@ -17,7 +17,7 @@ from meshproxy.proxy.context import Context
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_engine
 from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
 from meshproxy.wire import detect
-from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, Stream
+from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Stream
 from meshproxy.wire.message import Field, Head
 
 SNIFFING: Final = 0
@@ -191,7 +191,12 @@ class Accepted(Carrier):
             self.abort()
 
     def on_request(self, stream: Stream, head: Head, end: bool) -> None:
-        self.side.request(self, stream, head, end)
+        try:
+            self.side.request(self, stream, head, end)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this request only
+            self.ctx.escaped("on_request")
+            stream.sink.request_reset(INTERNAL_ERROR)
+            stream.reset(INTERNAL_ERROR)
 
     # -- ending
 

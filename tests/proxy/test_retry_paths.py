@@ -318,3 +318,35 @@ async def test_a_fault_while_a_failed_dial_is_told_still_answers_every_request(h
     assert {status for status, _, _ in answers} == {500}
     assert side.route.series.in_flight() == 0
     assert endpoint.load.pending == 0
+
+
+class FaultyStart(HttpSeries):
+    """Counters that fail when a request begins, once it was counted."""
+
+    def request(self):
+        super().request()
+        raise RuntimeError("a fault, for the test")
+
+
+async def test_a_fault_when_a_request_begins_ends_it_and_not_the_others_of_its_connection(houses, peer):
+    async def script(reader, writer):
+        await read_head(reader)
+        writer.write(OK)
+
+    backend = await peer(script)
+    house = houses()
+    side = await house.forward(backend.port)
+    front = await house.forward(side.port, upstream="http2")  # so that both requests share a connection
+    good = asyncio.create_task(request(front.port, GET))
+    assert (await good)[0] == 200
+    (connection,) = side.connections
+    held = side.opaque.series
+    side.route.series = FaultyStart(held.labels)
+    assert (await request(front.port, GET))[0] == 502
+    assert side.route.series.in_flight() == 0
+    side.route.series = held
+    assert (await request(front.port, GET))[0] == 200
+    assert list(side.connections) == [connection]
+    house.faults = house.ctx.internal_errors.value
+    assert house.faults >= 1
+    await house.quiet()
