@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from runtime_support import deployment, service
+from runtime_support import deployment, service, until_sync
 
 from control.runtime import meshes
 from control.runtime.layout import Layout, MeshInfo
@@ -35,29 +36,31 @@ def pod(name: str, **labels: str) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [WEB]}}
 
 
+OBJECTS = [
+    deployment("web", WEB),
+    deployment("api", WEB),
+    service("web"),
+    service("api"),
+    SPLIT,
+    pod("web-1", app="web", version="v1"),
+    pod("web-2", app="web", version="v2", **{"meshproxy.dev/proxy-deployment": "web"}),
+    pod("api-1", app="api"),
+]
+
+
 @pytest.fixture
-def layout(tmp_path: Path, state_home: Path) -> Iterator[Layout]:
+def layout(tmp_path: Path, state_home: Path) -> Layout:
     layout = Layout.of("old")
     layout.root.mkdir(parents=True)
     address = "127.8.9.1:8086"
     meshes.write_info(layout, MeshInfo("old", "/m", "127.8.9", "cluster.local", "127.0.0.1:1", address, address, 1, "1", 0.0))
     manifests = tmp_path / "manifests"
     manifests.mkdir()
-    objects = [
-        deployment("web", WEB),
-        deployment("api", WEB),
-        service("web"),
-        service("api"),
-        SPLIT,
-        pod("web-1", app="web", version="v1"),
-        pod("web-2", app="web", version="v2", **{"meshproxy.dev/proxy-deployment": "web"}),
-        pod("api-1", app="api"),
-    ]
-    (manifests / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    (manifests / "all.yaml").write_text(yaml.safe_dump_all(OBJECTS))
     with FileStore(manifests, layout.objects, "control", accepting=True) as store:
         store.refresh()
         assert store.get(Key("", "Pod", "shop", "web-1")) is not None
-        yield layout
+    return layout
 
 
 def get(*words: str) -> Result:
@@ -231,3 +234,35 @@ def test_logs_of_a_pod_that_is_gone_and_of_the_control_plane(layout: Layout) -> 
     assert logs("gone-1", "-n", "shop").stdout == "last words\n"
     layout.control_log.write_text("control plane: here\n")
     assert logs("control-plane").stdout == "control plane: here\n"
+
+
+def test_a_followed_log_goes_on_across_a_rotation_and_ends_with_its_pod(layout: Layout, tmp_path: Path) -> None:
+    log = LogFile(layout.pod("shop", "web-1") / "app.log", limit=64)
+    log.write(b"before 1\nbefore 2\n")
+    follow = subprocess.Popen(
+        [sys.executable, "-m", "meshproxy", "logs", "web-1", "-n", "shop", "-f", "--tail", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert follow.stdout is not None
+        assert follow.stdout.readline() == "before 2\n"
+        for number in range(3):  # each is 40 bytes: a file of its own
+            line = f"line {number} {'.' * 32}\n"
+            log.write(line.encode())
+            assert follow.stdout.readline() == line
+        (tmp_path / "manifests" / "all.yaml").write_text(yaml.safe_dump(service("web")))
+        with FileStore(tmp_path / "manifests", layout.objects, "control", accepting=True) as store:
+
+            def gone() -> bool:
+                store.refresh()
+                return store.get(Key("", "Pod", "shop", "web-1")) is None
+
+            until_sync(gone, "the pod gone")
+            assert follow.wait(30) == 0
+            assert follow.stdout.read() == ""
+    finally:
+        follow.kill()
+        follow.wait()
+        log.close()
