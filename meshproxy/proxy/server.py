@@ -19,6 +19,7 @@ from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
 from meshproxy.wire import detect
 from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Stream
 from meshproxy.wire.message import Field, Head
+from meshproxy.wire.native import mypyc_attr
 
 SNIFFING: Final = 0
 HANDSHAKE: Final = 1
@@ -34,6 +35,7 @@ REFUSE: Final = 3
 HTTP2_ALPN: Final = ("h2", "meshproxy/1")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the admin side is one
 class Side:
     """What kind of listener a connection came in by.  `direction` is the metric label."""
 

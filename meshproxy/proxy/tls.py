@@ -18,6 +18,8 @@ import ssl
 from contextlib import suppress
 from typing import Any, Final
 
+from meshproxy.wire.native import mypyc_attr
+
 HANDSHAKE: Final = 0
 OPEN: Final = 1
 CLOSED: Final = 2
@@ -36,6 +38,7 @@ class TlsFailure(Exception):
         self.reason = reason
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the mesh's are
 class Credentials:
     """What a side needs for TLS; subclassed by whoever holds certificates.  Contexts are asked for on every connection,
     so a swap takes effect with the next one."""

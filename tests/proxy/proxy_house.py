@@ -23,6 +23,19 @@ from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import Registry
 
 
+class Door:
+    """A side and the port it listens on.  Everything else is the side's (a compiled class takes no attributes of ours)."""
+
+    def __init__(self, side: Any, port: int) -> None:
+        self.__dict__.update(side=side, port=port)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["side"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["side"], name, value)
+
+
 class House:
     def __init__(self, **changed: Any) -> None:
         """`changed`: settings that differ from their defaults."""
@@ -44,34 +57,30 @@ class House:
         if not isinstance(context.get("exception"), asyncio.CancelledError):  # Python 3.11's streams, when a peer is stopped
             self.complaints.append(str(context))
 
-    async def forward(self, *ports: int, upstream: str = "http1", timeout_s: float = 0.0) -> ForwardSide:
-        """A forward to 127.0.0.1:ports; it listens on `side.port`."""
+    async def forward(self, *ports: int, upstream: str = "http1", timeout_s: float = 0.0) -> Any:
+        """A forward to 127.0.0.1:ports (a ForwardSide, as a Door)."""
         targets = [Target("127.0.0.1", port) for port in ports]
         side = ForwardSide(self.ctx, targets, upstream, timeout_s, None, False, None, "")
-        await self.listen(side)
-        return side
+        return await self.listen(side)
 
-    async def outbound(self) -> Outbound:
+    async def outbound(self) -> Any:
         """An outbound side that knows no services: everything goes outside the mesh."""
         side = Outbound(self.ctx, Credentials(), "shop", frozenset())
         side.apply(Tables(1, {}, {}, ()))
-        await self.listen(side)
-        return side
+        return await self.listen(side)
 
-    async def admin(self, status: Status) -> AdminSide:
+    async def admin(self, status: Status) -> Any:
         side = AdminSide(self.ctx, status)
-        await self.listen(side)
-        return side
+        return await self.listen(side)
 
-    async def listen(self, side: Any, destination: str = "") -> int:
+    async def listen(self, side: Any, destination: str = "") -> Door:
         listener = Listener(self.ctx, side, "127.0.0.1", 0, destination)
         self.lifecycle.listeners.append(listener)
         self.lifecycle.sides.append(side) if not isinstance(side, AdminSide) else self.lifecycle.pages.append(side)
         if self.lifecycle.sweeper is None:
             self.lifecycle.sweeper = self.loop.call_later(self.ctx.settings.sweep_s, self.lifecycle.sweep)
         await listener.start()
-        side.port = listener.port
-        return listener.port
+        return Door(side, listener.port)
 
     def open_books(self) -> list[str]:
         """What is not finished; [] when all is over."""
