@@ -18,7 +18,7 @@ from control.runtime import probe_io
 from control.runtime.logfile import LogFile
 from control.runtime.probes import Backoff, HttpGet
 from control.runtime.process import Exit, Process, spawn
-from control.runtime.worker import Settings
+from control.runtime.sidecar import Settings
 
 _GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 

@@ -26,8 +26,9 @@ from control.runtime.podobjects import made_by_runtime
 from control.runtime.pods import GATEWAY_KEY, Pods
 from control.runtime.podtokens import PodTokens
 from control.runtime.services import Services, names
+from control.runtime.sidecar import Settings, SidecarCommand, sidecar_command
 from control.runtime.troubles import Troubles
-from control.runtime.worker import PodWorker, Settings, SidecarCommand, sidecar_command
+from control.runtime.worker import PodWorker
 from control.store.store import Change, Key, Object, Store
 
 _SETTLE = 0.02  # seconds: changes come in bursts, one reconcile is enough for a burst

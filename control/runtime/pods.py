@@ -24,7 +24,8 @@ from control.runtime.podobjects import ANNOTATION_TERMINATING, GATEWAY, made_by_
 from control.runtime.podstatus import timestamp
 from control.runtime.podtokens import PodTokens
 from control.runtime.services import Services, names
-from control.runtime.worker import PodWorker, Settings, SidecarCommand, sidecar_annotations, wants_sidecar
+from control.runtime.sidecar import Settings, SidecarCommand, sidecar_annotations, wants_sidecar
+from control.runtime.worker import PodWorker
 from control.store.store import Key, Object
 
 GATEWAY_KEY = (SYSTEM_NAMESPACE, GATEWAY)

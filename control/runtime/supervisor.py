@@ -29,7 +29,7 @@ from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_POR
 from control.runtime.meshes import start_time, write_info
 from control.runtime.preflight import SHOWN, MeshLock, UpError, find_manifests, gateway_address, refuse_nonsense
 from control.runtime.process import reap, reap_abandoned, records_of
-from control.runtime.worker import LEAF_LIFETIME, Settings, SidecarCommand, sidecar_command
+from control.runtime.sidecar import LEAF_LIFETIME, Settings, SidecarCommand, sidecar_command
 
 if TYPE_CHECKING:
     from control.store.files import FileStore

@@ -10,91 +10,33 @@ The sidecar is `python -m meshproxy proxy ...`; its token file is kept fresh by 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from control.runtime import environment, listening, probe_io
 from control.runtime.addresses import busy_ports
-from control.runtime.container import Action, Ask, Container, Note, Phase, ProbeKind, Start, Terminate
+from control.runtime.container import Action, Ask, Container, Note, ProbeKind, Start, Terminate
 from control.runtime.environment import ConfigError, Lookup, ServiceListener
 from control.runtime.layout import (
     ADMIN_PORT,
-    ANNOTATION_INJECT,
-    ANNOTATION_LISTENERS,
-    ANNOTATION_PROXY,
     INBOUND_PORT,
     OUTBOUND_PORT,
-    Layout,
 )
 from control.runtime.logfile import LogFile
 from control.runtime.pod import PodMachine, Stage
 from control.runtime.podstatus import pod_status
 from control.runtime.probes import Backoff, HttpGet, Probe
 from control.runtime.process import Exit, Process, SpawnError, process_names, spawn
+from control.runtime.sidecar import SIDECAR, PodIdentity, Settings, SidecarCommand, sidecar_command, wants_sidecar
 
 Object = dict[str, Any]
 
-SIDECAR = "meshproxy-proxy"  # the sidecar's name among the containers
 _RETRY = 2.0  # seconds until a container that is blocked is looked at again
 _MAX_TURNS = 1000  # actions that lead to actions; more would be a loop of ours
 _NEVER = 1 << 30
-LEAF_LIFETIME = 86400.0  # seconds; Linkerd's
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all pods of a mesh have in common."""
-
-    layout: Layout
-    records: Path  # of the processes of this supervisor
-    directory: Path  # the user's manifests: where relative working directories begin
-    trust_domain: str = "cluster.local"
-    control: str = ""  # host:port
-    identity: str = ""  # host:port
-    leaf_lifetime: float = LEAF_LIFETIME  # seconds, of proxies' certificates
-    backoff_base: float = 1.0  # the kubelet's is 10 s; on a laptop somebody waits
-    drain: float = 1.0  # seconds between "terminating" and SIGTERM: endpoints reach every sidecar well within
-    sidecar_grace: float = 10.0
-    environment: Mapping[str, str] = field(default_factory=lambda: environment.inherited(os.environ))  # of apps
-    own_environment: Mapping[str, str] = field(default_factory=lambda: environment.of_the_mesh(os.environ))  # of ours
-
-
-@dataclass(frozen=True, slots=True)
-class PodIdentity:
-    namespace: str
-    name: str
-    service_account: str
-    ip: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-# (identity, token file, extra arguments) -> argv of the sidecar
-SidecarCommand = Callable[[Settings, PodIdentity, Path, Sequence[str]], list[str]]
-
-
-def sidecar_command(settings: Settings, pod: PodIdentity, token_file: Path, extra: Sequence[str]) -> list[str]:
-    """The command line of the real sidecar."""
-    return [
-        *(sys.executable, "-m", "meshproxy", "proxy"),
-        *("--namespace", pod.namespace, "--pod", pod.name, "--service-account", pod.service_account, "--pod-ip", pod.ip),
-        *("--trust-domain", settings.trust_domain, "--trust-bundle", str(settings.layout.trust / "root.pem")),
-        *("--control", settings.control, "--identity", settings.identity, "--token-file", str(token_file)),
-        *extra,
-    ]
-
-
-def wants_sidecar(pod: Object) -> bool:
-    annotations = pod["metadata"].get("annotations") or {}
-    return "disabled" not in (annotations.get(ANNOTATION_INJECT), annotations.get("linkerd.io/inject"))
 
 
 class PodWorker:
@@ -358,21 +300,3 @@ class PodWorker:
         return Container(
             SIDECAR, probes=probes, grace=self._settings.sidecar_grace, backoff=Backoff(self._settings.backoff_base)
         )
-
-
-def sidecar_annotations(listeners: Sequence[ServiceListener]) -> dict[str, str]:
-    """What compile reads of a pod with a sidecar."""
-    entries = [{"address": item.address, "service": item.service, "port": item.port} for item in listeners]
-    return {ANNOTATION_PROXY: "true", ANNOTATION_LISTENERS: json.dumps(entries)}
-
-
-__all__ = [
-    "SIDECAR",
-    "Phase",
-    "PodIdentity",
-    "PodWorker",
-    "Settings",
-    "sidecar_annotations",
-    "sidecar_command",
-    "wants_sidecar",
-]

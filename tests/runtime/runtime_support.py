@@ -19,7 +19,8 @@ from control.runtime.addresses import Network
 from control.runtime.controller import Controller, steady_clock
 from control.runtime.layout import Layout
 from control.runtime.process import reap
-from control.runtime.worker import PodIdentity, PodWorker, Settings, SidecarCommand
+from control.runtime.sidecar import PodIdentity, Settings, SidecarCommand
+from control.runtime.worker import PodWorker
 from control.store.files import FileStore
 from control.store.store import Key
 

@@ -17,7 +17,7 @@ from control.runtime.addresses import free_port
 from control.runtime.controller import steady_clock
 from control.runtime.diagnosis import Diagnosis, misplaced
 from control.runtime.listening import Socket
-from control.runtime.worker import PodIdentity, Settings
+from control.runtime.sidecar import PodIdentity, Settings
 from control.store.store import Key
 
 SERVE = 'import http.server as h; h.ThreadingHTTPServer(("{address}", {port}), h.SimpleHTTPRequestHandler).serve_forever()'
