@@ -12,7 +12,7 @@ from typing import Final
 
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import parse_authority
+from meshproxy.policy.route import HTTP1, HTTP2, parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
@@ -40,6 +40,19 @@ class InboundPort:
         self.port = port
         self.protocol = protocol
         self.probe_paths = frozenset(path.encode() for path in probe_paths)
+
+
+def app_speaks(port: InboundPort, orig_proto: bytes, head: Head) -> int:
+    """What to speak to the app: what its port declares (appProtocol), otherwise what the calling app spoke."""
+    if head.method == b"CONNECT" and not head.protocol:
+        return SPEAKS_OPAQUE
+    if head.grpc or port.protocol == HTTP2:
+        return SPEAKS_HTTP2
+    if port.protocol == HTTP1:
+        return SPEAKS_HTTP1
+    if orig_proto == b"HTTP/2" or (not orig_proto and head.version == 20):
+        return SPEAKS_HTTP2
+    return SPEAKS_HTTP1
 
 
 class Inbound(Side):
@@ -121,16 +134,9 @@ class Inbound(Side):
         if not self.admits(connection, port, head):
             refuse(ctx, stream, head, "inbound", NOT_AUTHENTICATED)
             return
-        opaque = head.method == b"CONNECT" and not head.protocol
-        if opaque:
-            speaks = SPEAKS_OPAQUE
-        elif proto == b"HTTP/2" or head.grpc or (not proto and head.version == 20):
-            speaks = SPEAKS_HTTP2
-        else:
-            speaks = SPEAKS_HTTP1
         exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
         stream.sink = exchange
-        exchange.begin(self.route(connection.client_id, target, speaks), connection.client_extra, end)
+        exchange.begin(self.route(connection.client_id, target, app_speaks(port, proto, head)), connection.client_extra, end)
 
     def clear_target(self, head: Head) -> int:
         """The port a plaintext request means: the one its authority names, or the only one there is."""
