@@ -9,7 +9,7 @@
                         (client gone, deadline passed: from any state)
 
 An **exchange** is what the client saw; an **attempt** is what one endpoint did.  They are counted apart: the route's
-series counts exchanges, each endpoint's series counts attempts, and both end in exactly one recorded outcome.
+series counts exchanges, each endpoint's series counts attempts (proxy/outcome.py keeps the states and the books).
 
 Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
 stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
@@ -27,6 +27,7 @@ from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, RETRY, Failure, decide, is_idempotent
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
+from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
     INTERNAL,
     NO_BACKEND,
@@ -37,7 +38,6 @@ from meshproxy.proxy.refusals import (
     UPSTREAM_RESET,
     Refusal,
 )
-from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.wire.engine import (
     CANCEL,
@@ -50,30 +50,20 @@ from meshproxy.wire.engine import (
 )
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
-ROUTED: Final = 0
-WAITING: Final = 1
-SENT: Final = 2
-RESPONDING: Final = 3
-DONE: Final = 4
-
 _UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
 _BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
 
 
-class Exchange(Requester):
+class Exchange(Outcome):
     def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, meshed: bool) -> None:
         """`meshed`: the client is a mesh peer, so what fails here is told by a reset and not by an answer (see `refuse`)."""
-        self.ctx = ctx
-        self.down: Stream = down
-        self.head = head
+        super().__init__(ctx, down, head)
         self.direction = direction
         self.meshed = meshed
-        self.state = ROUTED
-        self.route: Route | None = None
         self.backend: Backend | None = None
         self.extra: list[Field] = NO_FIELDS
-        self.started = ctx.now
+        self.attempts = 0
         # the request, kept as long as it may have to be sent (again)
         self.body: list[bytes] | None = None
         self.body_bytes = 0
@@ -81,16 +71,7 @@ class Exchange(Requester):
         self.request_ended = False
         self.replayable = True
         self.held = False  # downstream is paused: the request waits for a stream, or upstream takes no more of it
-        # the current attempt
-        self.up: Stream | None = None
-        self.endpoint: Endpoint | None = None
-        self.attempts = 0
-        self.attempt_started = 0.0
-        self.pending = False  # counted in the endpoint's load
         # the answer
-        self.status = 0
-        self.grpc_status = NO_GRPC
-        self.first_byte_s = -1.0  # from the attempt's start to the first response data
         self.tunnel = False
         self.response_ended = False
 
@@ -137,7 +118,7 @@ class Exchange(Requester):
         endpoint.load.start(now)
         self.pending = True
         endpoint.series.request()
-        self.state = WAITING
+        self.enter(WAITING)
         endpoint.acquire(self, self.head)
 
     def attached(self, stream: Stream) -> None:
@@ -151,7 +132,7 @@ class Exchange(Requester):
         endpoint = self.endpoint
         assert endpoint is not None
         self.up = stream
-        self.state = SENT
+        self.enter(SENT)
         if self.held:  # before anything is sent: what is sent may be too much for upstream, and pause downstream again
             self.held = False
             self.down.resume()
@@ -236,7 +217,7 @@ class Exchange(Requester):
         self.status = status
         if (status < 300 and (self.head.method == b"CONNECT" or self.head.protocol)) and not self.tunnel_granted(head):
             return
-        self.state = RESPONDING
+        self.enter(RESPONDING)
         self.body = None
         self.replayable = False
         extra = NO_FIELDS
@@ -284,16 +265,6 @@ class Exchange(Requester):
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("response_trailers")
 
-    def first_byte(self) -> None:
-        """The EWMA's sample: dispatch to first response data (or to the end where there is none), as Linkerd."""
-        now = self.ctx.now
-        latency = now - self.attempt_started
-        self.first_byte_s = latency
-        endpoint = self.endpoint
-        if self.pending and endpoint is not None:
-            self.pending = False
-            endpoint.load.finish(now, latency)
-
     def response_over(self) -> None:
         if self.tunnel and not self.request_ended:
             self.response_ended = True  # half-closed; the other direction goes on
@@ -304,7 +275,8 @@ class Exchange(Requester):
         if self.first_byte_s < 0.0:
             self.first_byte()
         up = self.up
-        self.record(self.status, self.grpc_status)
+        self.record_attempt(self.status, self.grpc_status)
+        self.record_exchange(self.status, self.grpc_status)
         if up is not None and not self.request_ended:
             # The answer came before the request was complete: the rest of it is not wanted (RFC 9113 8.1)
             up.reset(NO_ERROR)
@@ -488,71 +460,3 @@ class Exchange(Requester):
     def response_unblocked(self) -> None:
         if self.up is not None:
             self.up.resume()
-
-    # ---------------------------------------------------------------- outcomes, each recorded once
-
-    def record(self, status: int, grpc_status: int) -> None:
-        """Attempt and exchange ended with this answer."""
-        self.record_attempt(status, grpc_status)
-        self.record_exchange(status, grpc_status)
-
-    def record_attempt(self, status: int, grpc_status: int) -> None:
-        endpoint = self.endpoint
-        if endpoint is None:
-            return
-        now = self.ctx.now
-        failed = not is_success(status, grpc_status)
-        if failed:
-            endpoint.load.penalise(now)
-        first = self.first_byte_s
-        elapsed = now - self.attempt_started
-        endpoint.series.response(
-            status, grpc_status, not failed, (first if first >= 0.0 else elapsed) * 1000.0, elapsed * 1000.0
-        )
-
-    def attempt_failed(self, error: str) -> None:
-        """The attempt ended without a complete answer; `error` "" means the client gave it up."""
-        endpoint = self.endpoint
-        if endpoint is None:
-            return
-        now = self.ctx.now
-        if self.pending:
-            self.pending = False
-            endpoint.load.finish(now, None)
-        if error:
-            endpoint.load.penalise(now)
-            endpoint.series.failed(error, (now - self.attempt_started) * 1000.0)
-        else:  # the client's change of mind says nothing about the endpoint
-            endpoint.series.cancelled()
-
-    def record_exchange(self, status: int, grpc_status: int) -> None:
-        route = self.finish()
-        if route is None:
-            return
-        now = self.ctx.now
-        first = self.first_byte_s
-        elapsed = now - self.started
-        route.series.response(
-            status,
-            grpc_status,
-            is_success(status, grpc_status),
-            (self.attempt_started - self.started + first if first >= 0.0 else elapsed) * 1000.0,
-            elapsed * 1000.0,
-        )
-
-    def record_exchange_failed(self, error: str) -> None:
-        route = self.finish()
-        if route is not None:
-            route.series.failed(error, (self.ctx.now - self.started) * 1000.0)
-
-    def finish(self) -> Route | None:
-        """The one way into DONE: no deadline, no events, no references that keep anything alive."""
-        self.state = DONE
-        route = self.route
-        if route is not None and route.deadlines is not None:
-            route.deadlines.remove(self)
-        self.down.sink = NULL_SINK
-        if self.up is not None:
-            self.up.sink = NULL_SINK
-        self.body = None
-        return route

@@ -1,0 +1,147 @@
+"""How an exchange and its attempts end, each in exactly one recorded outcome; and the states an exchange goes through.
+
+    ROUTED --> WAITING <--> SENT --> RESPONDING
+       |          |          |           |
+       +----------+----------+-----------+--> DONE      (`finish`: the one way in, and only the first time counts)
+
+An exchange is recorded in its route's series, an attempt in its endpoint's; a latency sample goes to the endpoint's load.
+What leads from state to state is told in proxy/exchange.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.policy.classify import NO_GRPC, is_success
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.endpoint import Endpoint
+from meshproxy.proxy.requester import Requester
+from meshproxy.proxy.route import Route
+from meshproxy.wire.engine import NULL_SINK, Stream
+from meshproxy.wire.message import Head
+
+ROUTED: Final = 0  # it has a route
+WAITING: Final = 1  # an endpoint is chosen; waiting for a stream to it
+SENT: Final = 2  # on a stream; no answer yet
+RESPONDING: Final = 3  # part of the answer is out to the client
+DONE: Final = 4
+
+# state -> the states that may follow, as bits.  WAITING follows WAITING when a dial failed and another endpoint is asked.
+_NEXT: Final = (
+    1 << WAITING | 1 << DONE,
+    1 << WAITING | 1 << SENT | 1 << DONE,
+    1 << WAITING | 1 << RESPONDING | 1 << DONE,
+    1 << DONE,
+    0,
+)
+
+
+class IllegalTransition(AssertionError):
+    """An exchange went where its drawing has no arrow: a fault of ours."""
+
+
+class Outcome(Requester):
+    """An exchange's state and books."""
+
+    def __init__(self, ctx: Context, down: Stream, head: Head) -> None:
+        self.ctx = ctx
+        self.down: Stream = down
+        self.head = head
+        self.state = ROUTED
+        self.route: Route | None = None
+        self.started = ctx.now
+        # the current attempt
+        self.up: Stream | None = None
+        self.endpoint: Endpoint | None = None
+        self.attempt_started = 0.0
+        self.pending = False  # counted in the endpoint's load
+        # the answer
+        self.status = 0
+        self.grpc_status = NO_GRPC
+        self.first_byte_s = -1.0  # from the attempt's start to the first response data
+
+    def enter(self, state: int) -> None:
+        """Go to `state`.  Raises IllegalTransition."""
+        if not (_NEXT[self.state] >> state) & 1:
+            raise IllegalTransition(f"from state {self.state} to {state}")
+        self.state = state
+
+    # ---------------------------------------------------------------- of an attempt
+
+    def first_byte(self) -> None:
+        """The EWMA's sample: dispatch to first response data (or to the end where there is none), as Linkerd."""
+        now = self.ctx.now
+        latency = now - self.attempt_started
+        self.first_byte_s = latency
+        endpoint = self.endpoint
+        if self.pending and endpoint is not None:
+            self.pending = False
+            endpoint.load.finish(now, latency)
+
+    def record_attempt(self, status: int, grpc_status: int) -> None:
+        """The attempt ended with a complete answer (or with one that is enough to try another endpoint)."""
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        now = self.ctx.now
+        failed = not is_success(status, grpc_status)
+        if failed:
+            endpoint.load.penalise(now)
+        first = self.first_byte_s
+        elapsed = now - self.attempt_started
+        endpoint.series.response(
+            status, grpc_status, not failed, (first if first >= 0.0 else elapsed) * 1000.0, elapsed * 1000.0
+        )
+
+    def attempt_failed(self, error: str) -> None:
+        """The attempt ended without a complete answer; `error` "" means the client gave it up."""
+        endpoint = self.endpoint
+        if endpoint is None:
+            return
+        now = self.ctx.now
+        if self.pending:
+            self.pending = False
+            endpoint.load.finish(now, None)
+        if error:
+            endpoint.load.penalise(now)
+            endpoint.series.failed(error, (now - self.attempt_started) * 1000.0)
+        else:  # the client's change of mind says nothing about the endpoint
+            endpoint.series.cancelled()
+
+    # ---------------------------------------------------------------- of the exchange
+
+    def record_exchange(self, status: int, grpc_status: int) -> None:
+        """The client got this answer."""
+        route = self.finish()
+        if route is None:
+            return
+        now = self.ctx.now
+        first = self.first_byte_s
+        elapsed = now - self.started
+        route.series.response(
+            status,
+            grpc_status,
+            is_success(status, grpc_status),
+            (self.attempt_started - self.started + first if first >= 0.0 else elapsed) * 1000.0,
+            elapsed * 1000.0,
+        )
+
+    def record_exchange_failed(self, error: str) -> None:
+        """The client got no complete answer; `error` is a short fixed label."""
+        route = self.finish()
+        if route is not None:
+            route.series.failed(error, (self.ctx.now - self.started) * 1000.0)
+
+    def finish(self) -> Route | None:
+        """The one way into DONE: no deadline, no events, nothing kept alive.  Returns the route that counts the exchange,
+        None if it was never routed or is finished already."""
+        if self.state == DONE:
+            return None
+        self.enter(DONE)
+        route = self.route
+        if route is not None and route.deadlines is not None:
+            route.deadlines.remove(self)
+        self.down.sink = NULL_SINK
+        if self.up is not None:
+            self.up.sink = NULL_SINK
+        return route
