@@ -15,13 +15,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from loopback_ports import free_port as free_port
+
 DEADLINE_S = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Forward:

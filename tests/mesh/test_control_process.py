@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from loopback_ports import free_port, free_ports
 from plane import DEADLINE
 
 from control.runtime.layout import ANNOTATION_PROXY, Layout
@@ -28,21 +28,6 @@ PATIENCE = 2 * DEADLINE  # processes take a second to start, more on a busy mach
 def manifest(name: str) -> str:
     spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
     return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
-
-
-def free_ports() -> tuple[int, int]:
-    """Two neighbours and one more, free a moment ago."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as two, socket.socket() as admin:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            try:
-                two.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            admin.bind(("127.0.0.1", 0))
-            return port, admin.getsockname()[1]
-    raise AssertionError("no two neighbouring ports are free")
 
 
 class Program:
@@ -78,7 +63,7 @@ class Mesh:
         self.manifests = directory / "manifests"
         self.manifests.mkdir()
         (self.manifests / "prices.yaml").write_text(manifest("prices"))
-        self.port, self.admin = free_ports()
+        self.port, self.admin = free_ports(2), free_port()
         self.runtime = FileStore(None, self.layout.objects, "runtime")
         self.programs: list[Program] = []
 
@@ -226,7 +211,7 @@ async def test_a_taken_port_and_a_second_control_plane_are_named(tmp_path: Path)
     async with a_mesh(tmp_path) as mesh:
         await mesh.control()
         where = ("-m", "meshproxy", "control", "--manifests", str(mesh.manifests), "--admin", "127.0.0.1:0")
-        port, _ = free_ports()
+        port = free_ports(2)
         second = await mesh.program(*where, "--state", str(mesh.layout.root), "--listen", f"127.0.0.1:{port}")
         await asyncio.wait_for(second.process.wait(), PATIENCE)
         assert await second.end() == 1

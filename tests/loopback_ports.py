@@ -1,0 +1,36 @@
+"""Ports for processes that tests start.
+
+Below 32768, where Linux takes the ports of outgoing connections from: a port that is free now stays free until the process
+binds it, however many connections the rest of the suite makes meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+
+LOWEST, HIGHEST = 10_000, 32_000
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> int:
+    """The first of `count` neighbouring ports that nobody listens on.  Raises AssertionError if there are none."""
+    for _ in range(1000):
+        first = random.randrange(LOWEST, HIGHEST - count)
+        if all(_free(host, first + i) for i in range(count)):
+            return first
+    raise AssertionError(f"no {count} neighbouring ports are free on {host}")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    return free_ports(1, host)
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: a port with connections in TIME_WAIT can be bound.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
