@@ -36,7 +36,7 @@ _NEXT: Final = (
 )
 
 
-class IllegalTransition(AssertionError):
+class IllegalTransition(Exception):
     """An exchange went where its drawing has no arrow: a fault of ours."""
 
 
