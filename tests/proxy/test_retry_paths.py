@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from proxy_house import total
 from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 
 from meshproxy.policy.retry import parse_policy
-from meshproxy.telemetry import series
 from meshproxy.telemetry.series import HttpSeries
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -269,9 +267,6 @@ async def test_a_client_that_breaks_the_protocol_inside_its_body_cancels_upstrea
 
 # ---------------------------------------------------------------- faults of ours
 
-COMPILED = not series.__file__.endswith(".py")
-interpreted = pytest.mark.skipif(COMPILED, reason="faults are brought in by subclasses, which compiled counters do not allow")
-
 
 class FaultyOnce(HttpSeries):
     """Counters that fail the first time a response is counted: the exception comes from deep inside an exchange."""
@@ -285,7 +280,6 @@ class FaultyOnce(HttpSeries):
         super().response(*args)
 
 
-@interpreted
 async def test_a_fault_inside_one_exchange_ends_that_one_and_leaves_its_connections_to_the_others(houses, http2_peer):
     backend = await http2_peer()
     house = houses()
@@ -313,7 +307,6 @@ class FaultyFailures(HttpSeries):
         raise RuntimeError("a fault, for the test")
 
 
-@interpreted
 async def test_a_fault_while_a_failed_dial_is_told_still_answers_every_request(houses):
     house = houses()
     side = await house.forward(free_port())
@@ -335,7 +328,6 @@ class FaultyStart(HttpSeries):
         raise RuntimeError("a fault, for the test")
 
 
-@interpreted
 async def test_a_fault_when_a_request_begins_ends_it_and_not_the_others_of_its_connection(houses, peer):
     async def script(reader, writer):
         await read_head(reader)
