@@ -131,15 +131,23 @@ def _is_about_the_present(store: Store, canary: Object, now: Status) -> bool:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @mesh_option
 @namespace_options
 @output_option
-def history(name: str, mesh: str | None, namespace: str | None, output: str) -> None:
-    """Show the decisions about a release, oldest first, with the numbers they were made on (the last hundred)."""
+def history(name: str | None, mesh: str | None, namespace: str | None, output: str) -> None:
+    """Show the decisions about a release, oldest first, with the numbers they were made on (the last hundred).
+
+    Without NAME: which canaries there are to ask about.
+    """
     from control.canary.history import decisions, policy_key
 
+    if name is None and output in ("json", "yaml"):
+        raise click.UsageError(f"-o {output} needs NAME")
     store = open_store(find_mesh(mesh, down_too=True))
+    if name is None:
+        click.echo(_askable(store, namespace))
+        return
     canary = _one(store, namespace, name)
     found = decisions(store.get(policy_key(canary["metadata"]["namespace"], name)))
     if output in ("json", "yaml"):
@@ -164,6 +172,15 @@ def history(name: str, mesh: str | None, namespace: str | None, output: str) -> 
     click.echo(columns(header, rows))
 
 
+def _askable(store: Store, namespace: str | None) -> str:
+    """The commands that show a history: of the canaries of the namespace, of all if it has none."""
+    found = store.list("flagger.app", "Canary", namespace) or store.list("flagger.app", "Canary")
+    if not found:
+        return "No canaries found."
+    names = sorted((obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in found)
+    return "\n".join(["The history of which canary?", *(f"  meshproxy canary history {name} -n {ns}" for ns, name in names)])
+
+
 def _said(check: Object) -> str:
     value = check.get("value")
     seen = "no data" if value is None else f"{value:g}"
@@ -185,12 +202,24 @@ def _verb(name: str, help: str) -> Callable[[Callable[[Object, Status], dict[str
         def verb(name: str, mesh: str | None, namespace: str | None) -> None:
             store = open_store(find_mesh(mesh))
             canary = _one(store, namespace, name)
-            _write(store, canary, function(canary, _status(canary)))
-            click.echo(f"canary.flagger.app/{name} {function.__name__.lstrip('_')}")
+            now = _status(canary)
+            annotations = function(canary, now)
+            _write(store, canary, annotations)
+            click.echo(f"canary.flagger.app/{name} {function.__name__.lstrip('_')}{_effect(annotations, now)}")
 
         return verb
 
     return make
+
+
+def _effect(annotations: dict[str, str], now: Status) -> str:
+    """What is to be added to the answer: a pause holds the release that is analysed, and where there is none the next."""
+    from control.canary.commands import ANNOTATION_PAUSE
+    from control.canary.status import ANALYSED, Phase
+
+    if annotations.get(ANNOTATION_PAUSE) != "true" or now.phase in (Phase.WAITING, *ANALYSED):
+        return ""
+    return f" ({now.phase or 'new'}, nothing to hold now: the next release will wait)"
 
 
 @_verb("pause", "Hold the weight of a release where it is.  Checks go on: a bad release is still rolled back.")
@@ -324,38 +353,47 @@ def _marks(store: Store, namespace: str | None, name: str | None) -> Sequence[An
 def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:
     header = [*(["NAMESPACE"] if everywhere else []), "NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION"]
     if wide:
-        header += ["TARGET", "INTERVAL", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT", "PAUSED", "MESSAGE"]
+        header += ["TARGET", "INTERVAL", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT", "PAUSED"]
+    header.append("MESSAGE")
     rows = []
     for obj in canaries:
         now, spec, metadata = obj.get("status") or {}, obj.get("spec") or {}, obj["metadata"]
         row: list[object] = [metadata["namespace"]] if everywhere else []
         row += [
             metadata["name"],
-            now.get("phase") or "<none>",
+            (now.get("phase") or "<none>") + (" (paused)" if _is_paused(metadata) else ""),
             now.get("canaryWeight", 0),
             now.get("failedChecks", 0),
             f"{age(now.get('lastTransitionTime'))} ago" if now.get("lastTransitionTime") else "<none>",
         ]
         if wide:
-            row += _details(spec, metadata, now)
+            row += _details(spec, metadata)
+        row.append(_message(now))
         rows.append(row)
     if not rows:
         return "No canaries found." if everywhere else "No canaries found in this namespace (-A shows all)."
     return columns(header, rows)
 
 
-def _details(spec: Object, metadata: Object, now: Object) -> list[object]:
+def _is_paused(metadata: Object) -> bool:
     from control.canary.commands import Commands
 
+    return Commands.of(metadata.get("annotations") or {}).pause
+
+
+def _message(now: Object) -> str:
+    """Why it is refused, else what its phase means."""
+    said = {c.get("type"): str(c.get("message", "")) for c in now.get("conditions") or ()}
+    return said.get("Accepted") or said.get("Promoted") or ""
+
+
+def _details(spec: Object, metadata: Object) -> list[object]:
     analysis = spec.get("analysis") or {}
-    conditions = now.get("conditions") or ()
-    refused = [c["message"] for c in conditions if c.get("type") == "Accepted"]
     return [
         (spec.get("targetRef") or {}).get("name", ""),
         analysis.get("interval", "60s"),
         analysis.get("stepWeight", ""),
         ",".join(str(step) for step in analysis.get("stepWeights") or ()),
         analysis.get("maxWeight", ""),
-        "yes" if Commands.of(metadata.get("annotations") or {}).pause else "",
-        *(refused or [c["message"] for c in conditions if c.get("type") == "Promoted"] or [""])[:1],
+        "yes" if _is_paused(metadata) else "",
     ]

@@ -70,8 +70,9 @@ async def released(shell: Shell, ticks: int = 3, **canary) -> None:
 async def test_status_shows_phase_weight_and_failed_checks(shell):
     await released(shell)
     lines = shell.run("status", "-n", "test").output.splitlines()
-    assert lines[0].split() == ["NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION"]
+    assert lines[0].split() == ["NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION", "MESSAGE"]
     assert lines[1].split()[:4] == ["podinfo", "Progressing", "20", "0"]
+    assert lines[1].endswith("New revision detected, progressing canary analysis.")
     assert shell.run("status", "-A").output.splitlines()[1].split()[:3] == ["test", "podinfo", "Progressing"]
     assert "New revision detected, progressing canary analysis." in shell.run("status", "-A", "-o", "wide").output
     assert json.loads(shell.run("status", "podinfo", "-n", "test", "-o", "json").output)["status"]["canaryWeight"] == 20
@@ -127,9 +128,22 @@ async def test_pause_holds_the_release_and_resume_lets_it_go_on(shell):
     assert shell.run("pause", "podinfo", "-n", "test").output == "canary.flagger.app/podinfo paused\n"
     await shell.cluster.tick()
     assert shell.cluster.status().canary_weight == 20
+    assert "Progressing (paused)" in shell.run("status", "-n", "test").output
     shell.run("resume", "podinfo", "-n", "test")
+    assert "(paused)" not in shell.run("status", "-n", "test").output
     await shell.cluster.tick()
     assert shell.cluster.status().canary_weight == 30
+
+
+async def test_pause_where_nothing_is_released_holds_the_next_release_and_says_so(shell):
+    await released(shell)
+    while shell.cluster.status().phase is not Phase.SUCCEEDED:
+        await shell.cluster.tick()
+    assert "the next release will wait" in shell.run("pause", "podinfo", "-n", "test").output
+    shell.cluster.write(deployment("v3"))
+    for _ in range(5):
+        await shell.cluster.tick()
+    assert (shell.cluster.status().phase, shell.cluster.status().canary_weight) == (Phase.PROGRESSING, 0)
 
 
 async def test_abort_rolls_back_and_there_is_nothing_to_abort_after_that(shell):
@@ -186,3 +200,11 @@ async def test_history_shows_every_decision_with_its_numbers(shell):
     assert "request-success-rate 75 of 40 requests" in lines[-1]
     items = json.loads(shell.run("history", "podinfo", "-n", "test", "-o", "json").output)["items"]
     assert items[-1]["failedChecks"] == 1
+
+
+@pytest.mark.parametrize("where", [("-n", "test"), ("-A",), ()])
+async def test_history_without_a_name_says_which_there_are(shell, where):
+    assert shell.run("history", *where).output == "No canaries found.\n"
+    await released(shell)
+    assert "  meshproxy canary history podinfo -n test\n" in shell.run("history", *where).output
+    assert "needs NAME" in shell.run("history", *where, "-o", "json", code=2).output
