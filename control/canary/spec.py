@@ -30,6 +30,8 @@ SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -select
 # object in many versions.  Others need another router (Gateway API) or another mesh.
 _SPLIT_PROVIDERS = ("", "linkerd", "osm")
 
+_MAX_NUMBER = 1e15  # of a threshold; neither infinite nor NaN passes
+
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
@@ -238,7 +240,7 @@ def _metric(metric: Mapping[str, Any], where: str) -> Metric:
 
 def _minimum_requests(annotations: Mapping[str, str]) -> int:
     text = annotations.get(ANNOTATION_MINIMUM_REQUESTS, "1")
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise SpecError(f"metadata.annotations[{ANNOTATION_MINIMUM_REQUESTS}]: {text!r}; expected a whole number from 1")
     return int(text)
 
@@ -288,6 +290,6 @@ def _integer(value: object, where: str, default: int | None, low: int, high: int
 def _number(value: object, where: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SpecError(f"{where}: expected a number, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
+        raise SpecError(f"{where}: expected a number, found {value!r:.60}")
     return float(value)

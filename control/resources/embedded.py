@@ -5,10 +5,17 @@ Refused: what would run differently than asked.  Ignored with a warning line: wh
 
 from __future__ import annotations
 
+import re
+
+from control.canary.spec import SpecError
+from control.canary.spec import parse as parse_release
 from control.resources.documents import Document, Path
 from control.resources.kinds import REFUSED
 from control.resources.shape import Report
 from control.store.store import Diagnostic, Key, Object
+
+_FIELD = re.compile(r"[a-z]\w*(?:\.[A-Za-z]\w*|\[[^\]]*\])*")  # how the canary controller's reasons begin
+_FIELD_PART = re.compile(r"\[([^\]]*)\]|(\w+)")
 
 _IGNORED_POD_FIELDS = {
     "affinity": "there is one machine",
@@ -53,6 +60,42 @@ def check_embedded(obj: Object, report: Report) -> None:
                 report.warning(
                     ("spec", "type"), f"{obj['spec']['type']} is treated as ClusterIP", "people come in by the gateway"
                 )
+        case "Canary":
+            _canary(obj, report)
+
+
+def _canary(obj: Object, report: Report) -> None:
+    """What the canary controller will say of it: the object is taken, but the controller does not run it."""
+    if report.failed:
+        return  # it is refused as a whole
+    refused: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    try:
+        release = parse_release(obj)
+    except SpecError as mistake:
+        refused = (str(mistake),)
+    else:
+        refused, ignored = release.refused, release.ignored
+    for reason in refused:
+        path, rest = _split_reason(reason, obj)
+        what, _, hint = rest.partition("; ")
+        report.warning(path, f"{what}: the Canary is accepted, but not run", hint)
+    for reason in ignored:
+        path, rest = _split_reason(reason, obj)
+        report.warning(path, f"ignored: {rest.strip('()')}")
+
+
+def _split_reason(reason: str, obj: Object) -> tuple[Path, str]:
+    """("spec.analysis.mirror is not ...") -> (("spec", "analysis", "mirror"), "is not ...")"""
+    begin = _FIELD.match(reason)
+    if begin is None:
+        return (), reason
+    path: Path = tuple(
+        plain or (int(index) if index.isdecimal() else index) for index, plain in _FIELD_PART.findall(begin.group())
+    )
+    if path[:2] == ("spec", "analysis") and not obj["spec"].get("analysis") and obj["spec"].get("canaryAnalysis"):
+        path = ("spec", "canaryAnalysis", *path[2:])
+    return path, reason[begin.end() :].lstrip(": ")
 
 
 def _pod(spec: Object, path: Path, report: Report) -> None:

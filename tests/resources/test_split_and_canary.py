@@ -162,7 +162,57 @@ FULL: dict[str, Any] = {
 def test_fields_of_flaggers_crd_are_known(field: str) -> None:
     import json
 
-    assert told(CANARY + f"  {field}: {json.dumps(FULL[field])}\n") == []
+    lines = told(CANARY + f"  {field}: {json.dumps(FULL[field])}\n")
+    assert [line for line in lines if "not run" not in line and "ignored" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            "    threshold: 3",
+            "    webhooks: [{name: load, url: http://x/}]",
+            "9 warning spec.analysis.webhooks: (load) are not supported yet: the Canary is accepted, but not run"
+            " (for manual gates use the annotation meshproxy.dev/confirm)",
+        ),
+        (
+            "request-success-rate",
+            "latency",
+            "12 warning spec.analysis.metrics[0]: 'latency' is not a built-in metric: the Canary is accepted",
+        ),
+        (
+            "      interval: 30s",
+            "      templateRef: {name: t}",
+            "12 warning spec.analysis.metrics[0]: templateRef and query are not supported yet: the Canary is accepted,"
+            " but not run (use request-success-rate or request-duration)",
+        ),
+        (
+            "  analysis:",
+            "  canaryAnalysis:\n    mirror: true",
+            "8 warning spec.canaryAnalysis.mirror: is not supported yet: the Canary is accepted, but not run",
+        ),
+        (
+            "namespace: shop}",
+            "namespace: shop, annotations: {meshproxy.dev/confirm: all}}",
+            "3 warning metadata.annotations[\"meshproxy.dev/confirm\"]: 'all' is no gate",
+        ),
+        (
+            "namespace: shop}",
+            "namespace: shop, annotations: {meshproxy.dev/minimum-requests: '²'}}",
+            "3 warning metadata.annotations[\"meshproxy.dev/minimum-requests\"]: '²'",
+        ),
+        (
+            "  analysis:",
+            "  autoscalerRef: {kind: HorizontalPodAutoscaler, name: web}\n  analysis:",
+            "7 warning spec.autoscalerRef: ignored: replicas are the Deployments' own",
+        ),
+    ],
+)
+def test_a_canary_the_controller_will_not_run_is_taken_with_a_warning(before: str, after: str, expected: str) -> None:
+    text = CANARY.replace(before, after)
+    (line,) = told(text)
+    assert line.startswith(expected), line
+    assert len(taken(text)) == 1
 
 
 @pytest.mark.parametrize(
