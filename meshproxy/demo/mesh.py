@@ -25,6 +25,7 @@ from typing import Any
 from control.runtime.layout import LABEL_DEPLOYMENT, Layout, MeshInfo
 from control.runtime.logfile import LogFile
 from control.runtime.meshes import alive, read_info
+from control.runtime.podobjects import ANNOTATION_TERMINATING
 from control.runtime.process import Exit, Process, records_of, spawn
 from control.store.files import FileStore
 from control.store.store import Key, Object
@@ -105,7 +106,12 @@ class Mesh:
         await self._verb("down")  # reaps what an end by force may have left
 
     async def forget(self) -> None:
-        """Remove the state of this run."""
+        """Remove the state of this run, once it has ended; never that of a mesh somebody else has up under this name."""
+        if self._process is None:
+            return
+        other = read_info(self.layout)
+        if other and alive(other.supervisor_pid, other.supervisor_start):
+            return
         await self._verb("down", "--purge")
 
     def _ended(self, exit_: Exit) -> None:
@@ -239,7 +245,7 @@ def _pod(pod: Object, pids: dict[tuple[str, str], dict[str, int]]) -> Pod:
         version=str(labels.get("version", "")),
         deployment=str(labels.get(LABEL_DEPLOYMENT, "")),
         ready=conditions.get("Ready") == "True",
-        terminating="deletionTimestamp" in metadata,
+        terminating="deletionTimestamp" in metadata or ANNOTATION_TERMINATING in (metadata.get("annotations") or {}),
         pids=pids.get((namespace, name), {}),
     )
 

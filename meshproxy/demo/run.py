@@ -78,7 +78,8 @@ async def _interruptible(play: Coroutine[Any, Any, int]) -> int:
 
 async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
     view = stage.view
-    ok = False
+    ok: bool | None = None  # None: nobody knows yet
+    interrupted = False
     view.open()
     pictures = asyncio.create_task(_pictures(stage), name="pictures")
     try:
@@ -100,6 +101,9 @@ async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
             stage.visitors("guest")  # something to look at; not counted
             view.say(f"The mesh stays up: try `meshproxy get pods -n shop --name {stage.mesh.name}`. {keys.what} ends it.")
             await keys.wait()
+    except asyncio.CancelledError:
+        interrupted = True
+        raise
     finally:
         pictures.cancel()
         (shown,) = await asyncio.gather(pictures, return_exceptions=True)
@@ -108,8 +112,8 @@ async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
             view.warn(f"the picture ended early: {shown!r}")
         view.say("Ending everything that was started ...")
         await stage.close()
-    if ok:
-        await stage.mesh.forget()
+        if ok or (ok is None and interrupted):  # of a run that failed the logs stay
+            await stage.mesh.forget()
     return 0 if ok else 1
 
 

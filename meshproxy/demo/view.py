@@ -43,13 +43,14 @@ class View:
     def scene(self, number: int, total: int, title: str, explain: str) -> None:
         self.console.print()
         self.console.print(Text(f"Scene {number} of {total}: {title}", style="bold cyan"))
-        self.console.print(Text(textwrap.indent(textwrap.fill(explain, 100), "  "), style="dim"))
+        width = min(100, self.console.width - 3) if self.console.is_terminal else 100
+        self.console.print(Text(textwrap.indent(textwrap.fill(explain, max(width, 20)), "  "), style="dim"))
 
     def say(self, text: str) -> None:
-        self.console.print(Text(f"  {text}"))
+        self._line(Text(f"  {text}"), 2)
 
     def warn(self, text: str) -> None:
-        self.console.print(Text(f"  {text}", style="bold red"))
+        self._line(Text(f"  {text}", style="bold red"), 2)
 
     def diff(self, lines: Sequence[str]) -> None:
         styles = {"+": "green", "-": "red", "@": "cyan"}
@@ -59,7 +60,7 @@ class View:
     def conclude(self, finding: Finding) -> None:
         """What came of a scene."""
         mark, style = ("ok    ", "green") if finding.ok else ("FAILED", "bold red")
-        self.console.print(Text.assemble("  ", (mark, style), f"  {finding.claim}: {finding.detail}"), soft_wrap=True)
+        self._line(Text.assemble("  ", (mark, style), f"  {finding.claim}: {finding.detail}"), 10)
 
     def verdict(self, findings: Sequence[Finding]) -> None:
         self.console.print()
@@ -71,6 +72,18 @@ class View:
 
     def figures(self, watch: Watch) -> None:
         """Show the state of things."""
+
+    def _line(self, text: Text, indent: int) -> None:
+        """On a terminal wrapped at words, what follows below the first word; elsewhere one line, however long."""
+        if not self.console.is_terminal:
+            self.console.print(text, soft_wrap=True)
+            return
+        for line in text.split("\n", allow_blank=True):
+            room = max(self.console.width - indent - 1, 20)
+            first, *more = line[indent:].wrap(self.console, room) or [Text()]
+            self.console.print(Text.assemble(line[:indent], first), soft_wrap=True)
+            for part in more:
+                self.console.print(Text.assemble(" " * indent, part), soft_wrap=True)
 
 
 class PlainView(View):
@@ -87,9 +100,7 @@ class PlainView(View):
         self._due = now + FIGURES_S
         cells = [_brief(row) for row in watch.table]
         release = watch.release
-        self.console.print(
-            Text(f"  . canary {release.phase or '-'} {release.weight} %  |  {'  |  '.join(cells)}", style="dim"), soft_wrap=True
-        )
+        self._line(Text(f"  . canary {release.phase or '-'} {release.weight} %  |  {'  |  '.join(cells)}", style="dim"), 4)
 
 
 class LiveView(View):
@@ -124,10 +135,10 @@ def picture(watch: Watch, title: str) -> RenderableType:
 
 def _metrics(rows: Sequence[Figures]) -> Table:
     table = Table(box=None, expand=True, header_style="bold")
-    table.add_column("SERVICE")
-    table.add_column("VERSION")
-    for name in ("PODS", "SUCCESS", "RPS", "P50", "P95", "P99"):
-        table.add_column(name, justify="right")
+    table.add_column("SERVICE", ratio=1, no_wrap=True)  # what the others leave: nothing depends on what is in a cell
+    table.add_column("VERSION", width=7, no_wrap=True)
+    for name, width in (("PODS", 4), ("SUCCESS", 7), ("RPS", 6), ("P50", 8), ("P95", 8), ("P99", 8)):
+        table.add_column(name, justify="right", width=width, no_wrap=True)
     for row in rows:
         success = Text("-" if row.success is None else f"{row.success:.1f} %")
         if row.success is not None and row.success < 99:
@@ -140,12 +151,17 @@ def _metrics(rows: Sequence[Figures]) -> Table:
 def _release(watch: Watch) -> RenderableType:
     release = watch.release
     styles = {"Progressing": "yellow", "Promoting": "yellow", "Finalising": "yellow", "Failed": "bold red"}
-    line = Table.grid(padding=(0, 1))
+    line = Table.grid(padding=(0, 1), expand=True)
+    for width in (16, 4, 16):
+        line.add_column(width=width, no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_column(width=5, justify="right", no_wrap=True)
+    line.add_column(width=16, no_wrap=True)
     line.add_row(
         Text("canary catalogue", style="bold"),
         Text(release.version),
         Text(release.phase or "-", style=styles.get(release.phase, "green")),
-        ProgressBar(total=100, completed=release.weight, width=30),
+        ProgressBar(total=100, completed=release.weight),
         Text(f"{release.weight} %"),
         Text(f"failed checks {release.failed_checks}" if release.failed_checks else ""),
     )
@@ -154,11 +170,15 @@ def _release(watch: Watch) -> RenderableType:
 
 def _processes(watch: Watch) -> Table:
     table = Table(box=None, expand=True, header_style="bold")
-    for name in ("POD", "ADDRESS", "VERSION", "APP", "SIDECAR", "STATE"):
-        table.add_column(name, justify="right" if name in ("APP", "SIDECAR") else "left")
+    table.add_column("POD", ratio=1, no_wrap=True)
+    table.add_column("ADDRESS", width=15, no_wrap=True)
+    table.add_column("VERSION", width=7, no_wrap=True)
+    for name in ("APP", "SIDECAR"):
+        table.add_column(name, width=7, justify="right", no_wrap=True)
+    table.add_column("STATE", width=8, no_wrap=True)
     for pod in watch.pods[:MAX_PODS]:
-        state = "terminating" if pod.terminating else "ready" if pod.ready else "starting"
-        style = {"ready": "green", "starting": "yellow", "terminating": "dim"}[state]
+        state = "ending" if pod.terminating else "ready" if pod.ready else "starting"
+        style = {"ready": "green", "starting": "yellow", "ending": "dim"}[state]
         app, sidecar = (str(pod.pids.get(name, "-")) for name in ("app", "sidecar"))
         table.add_row(pod.name, pod.ip, pod.version, app, sidecar, Text(state, style=style))
     if len(watch.pods) > MAX_PODS:

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from control.runtime.podobjects import ANNOTATION_TERMINATING
 from meshproxy.demo.mesh import Mesh, Pod, _pod, _settled
 from meshproxy.demo.verdict import Finding
 from meshproxy.demo.view import LiveView, PlainView, picture
@@ -50,7 +51,7 @@ def test_the_picture_shows_figures_release_and_processes(watch):
     out = console()
     out.print(picture(watch, "scene 7 of 7"))
     text = out.file.getvalue()
-    for words in ("scene 7 of 7", "79.6 %", "998 ms", "Progressing", "10 %", "failed checks 1", "4711", "4712", "terminating"):
+    for words in ("scene 7 of 7", "79.6 %", "998 ms", "Progressing", "10 %", "failed checks 1", "4711", "4712", "ending"):
         assert words in text, words
 
 
@@ -80,6 +81,38 @@ def test_a_claim_that_does_not_hold_is_marked_in_words_and_not_only_in_colour(wa
     assert "FAILED  that happened: not so" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_on_a_terminal_lines_break_between_words_and_elsewhere_not_at_all(width):
+    words = " ".join(f"word{'x' * (number % 9)}" for number in range(60))
+    terminal = PlainView(Console(file=io.StringIO(), width=width, highlight=False, force_terminal=True, color_system=None))
+    for view in (terminal, PlainView(console())):
+        view.say(words)
+        view.warn(f"{words}\n  and another line")
+        view.conclude(Finding("this happened", True, words))
+    lines = terminal.console.file.getvalue().splitlines()
+    assert max(map(len, lines)) < width
+    assert " ".join(lines).split() == [*f"{words} {words} and another line ok this happened: {words}".split()]
+    assert len(view.console.file.getvalue().splitlines()) == 4
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_columns_of_the_picture_stay_where_they_are(watch, width):
+    def places():
+        out = Console(file=io.StringIO(), width=width, highlight=False)
+        out.print(picture(watch, "scene 1 of 7"))
+        lines = out.file.getvalue().splitlines()
+        headers = [line for line in lines if "SERVICE" in line or "SIDECAR" in line]
+        return [*headers, next(line for line in lines if "canary catalogue" in line).index("%")]
+
+    before = places()
+    watch.release = Release("WaitingPromotion", 100, "v12", 0)
+    watch.table = [Figures("catalogue", "v1234", 12, 1234.5, 100.0, 12345.0, 12345.0, 12345.0)]
+    watch.pods = [
+        Pod("shop", "catalogue-primary-7d9f8c6b5-x2x4z-and-so-on", "127.255.255.254", "c", "v1", "c", False, False, {})
+    ]
+    assert places() == before
+
+
 def test_a_pod_is_read_as_kubernetes_writes_it():
     written = {
         "metadata": {
@@ -93,6 +126,8 @@ def test_a_pod_is_read_as_kubernetes_writes_it():
     assert (pod.app, pod.version, pod.ip, pod.ready, pod.pids) == ("catalogue", "v2", "127.80.0.12", True, {"app": 7})
     bare = _pod({"metadata": {"name": "new", "deletionTimestamp": "2026-01-01T00:00:00Z"}}, {})
     assert (bare.ready, bare.terminating, bare.ip) == (False, True, "")
+    scaled_away = {"metadata": {"name": "old", "annotations": {ANNOTATION_TERMINATING: "2026-01-01T00:00:00Z"}}}
+    assert _pod(scaled_away, {}).terminating
 
 
 @pytest.mark.parametrize(
