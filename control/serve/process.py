@@ -34,6 +34,7 @@ from control.runtime.layout import Layout
 from control.serve.admin import serve_admin
 from control.serve.compiled import CompiledSource
 from control.serve.issuer import CurrentAuthority
+from control.serve.manifest_events import ManifestEvents
 from control.serve.server import ControlServer, ControlServerError, Ports
 from control.serve.tokens import sweep
 from control.store.files import FileStore
@@ -114,6 +115,7 @@ async def _serve(
             tasks = [
                 group.create_task(store.run(), name="store"),
                 group.create_task(_housekeeping(authority, layout.tokens), name="housekeeping"),
+                group.create_task(ManifestEvents(store).run(), name="manifest events"),
                 group.create_task(facts.run(), name="metric source"),
                 group.create_task(canaries.run(), name="canary controller"),
             ]

@@ -28,7 +28,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -155,6 +155,14 @@ class FileStore(Store):
         for it to pass the time it started the control plane."""
         return self._report.at
 
+    def takes(self, key: Key) -> bool:
+        """This process accepts, and the object's manifest is good."""
+        return self._acceptance is not None and self._acceptance.locate(key, ()) is not None
+
+    def taken_from(self, file: str) -> Sequence[Key]:
+        """The objects in force that were accepted from a file."""
+        return sorted(key for key in self._objects if self._file(key) == file)
+
     def owned(self, key: Key) -> Object | None:
         """The fields this manager owns of an object that exists, as last applied; None if it owns none."""
         record = self._tree.records.get(key, {}).get(self.manager)
@@ -249,6 +257,10 @@ class FileStore(Store):
             return place
         record = self._tree.records.get(key, {}).get(ACCEPTED)
         return (record.file, record.line) if record is not None and record.created else ("", 0)
+
+    def _file(self, key: Key) -> str | None:
+        record = self._tree.records.get(key, {}).get(ACCEPTED)
+        return record.file if record is not None and record.created else None
 
     # ---------------------------------------------------------------- leftovers
 
