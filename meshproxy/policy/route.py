@@ -189,7 +189,7 @@ def parse_authority(authority: bytes) -> Authority | None:
 class Tables:
     """Everything one proxy routes by, at one version.  Make it with `build_tables`."""
 
-    __slots__ = ("_by_address", "_memo", "_suffixes", "services", "version")
+    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "services", "version")
 
     def __init__(
         self,
@@ -203,6 +203,7 @@ class Tables:
         self._by_address = by_address  # "<cluster ip>:<port>"
         self._suffixes = tuple("." + domain for domain in cluster_domains)
         self._memo: dict[tuple[bytes, str, int], ServiceEntry | None] = {}
+        self._namespaces = frozenset(entry.namespace for entry in services.values())
 
     def service(self, namespace: str, name: str, port: int) -> ServiceEntry | None:
         """By its own name and port (a listener knows both)."""
@@ -220,6 +221,14 @@ class Tables:
                 memo.clear()  # the names in use are back after one lookup each; an LRU would cost on every one
             memo[key] = entry
         return entry
+
+    def is_ours(self, host: str) -> bool:
+        """Does this name lie in the mesh, whether or not there is a Service of it?  `x.shop` does where a Service of the
+        namespace shop is known, and so does all under a cluster domain: such a name is a mistake, not an outside host."""
+        labels = host.split(".")
+        if any(host.endswith(suffix) for suffix in self._suffixes):
+            return True
+        return len(labels) in (2, 3) and labels[1] in self._namespaces and labels[2:] in ([], ["svc"])
 
     def _find(self, authority: bytes, default_namespace: str, default_port: int) -> ServiceEntry | None:
         parsed = parse_authority(authority)

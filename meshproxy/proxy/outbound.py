@@ -20,7 +20,7 @@ from meshproxy.proxy.answer import CONNECTED, refuse
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
-from meshproxy.proxy.refusals import BAD_AUTHORITY, LOOP, NOT_READY, Refusal
+from meshproxy.proxy.refusals import BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
 from meshproxy.proxy.tls import Credentials
@@ -225,6 +225,8 @@ class Outbound(Side):
         pod = self.pods.get(address)
         if pod is not None:
             return pod
+        if not parsed.absolute and self.tables.is_ours(parsed.host):
+            return NO_ROUTE
         return self.outside(authority, parsed.host, port, opaque)
 
     def remember(self, authority: bytes, route: Route) -> None:

@@ -60,7 +60,7 @@ def _grpc_head(refusal: Refusal) -> Head:
 
 
 # gRPC: 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 13 INTERNAL, 14 UNAVAILABLE
-NO_ROUTE: Final = Refusal("no_route", 404, 5, "no service of this name is known here")
+NO_ROUTE: Final = Refusal("no_route", 404, 5, "the mesh has no Service of this name with this port (SERVICE.NAMESPACE:PORT)")
 BAD_AUTHORITY: Final = Refusal("bad_authority", 400, 13, "the request does not name a host this proxy can reach")
 NO_ENDPOINTS: Final = Refusal(
     "no_endpoints", 503, 14, "the service has no endpoint that could take the request", REFUSED_STREAM

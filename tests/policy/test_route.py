@@ -155,3 +155,19 @@ def test_any_bytes_parse_to_a_clean_name_or_to_nothing(authority: bytes) -> None
         assert parsed.host
         assert parsed.host == parsed.host.lower()
         assert 0 <= parsed.port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("gone.shop", True),
+        ("gone.shop.svc", True),
+        ("gone.nowhere.svc.cluster.local", True),
+        ("gone.nowhere", False),
+        ("shop", False),
+        ("a.shop.example", False),
+        ("example.org", False),
+    ],
+)
+def test_a_name_in_the_mesh_is_told_from_a_host_outside(host: str, ours: bool) -> None:
+    assert tables().is_ours(host) is ours
