@@ -1,15 +1,26 @@
-"""MESHPROXY_PURE=1: use the Python source although compiled extensions are there (benchmarks and tests compare the two)."""
+"""Compiled or not: how the modules of the data path are found.
+
+MESHPROXY_PURE=1 uses the Python source although compiled extensions are there (benchmarks and tests compare the two).
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
 from types import ModuleType
 
 SWITCH = "MESHPROXY_PURE"
+LIBRARY = "meshproxy__mypyc"  # setup.py's group_name, and what mypyc makes of it
 
 
 class SourceOnly:
@@ -26,9 +37,24 @@ class SourceOnly:
         return None
 
 
+class SharedLibrary:
+    """Finds the one library all compiled modules are shims of.  mypyc puts it beside the package, not into it, where an
+    editable install does not look: without this finder the shims would load only from the repository's own directory."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != LIBRARY:
+            return None
+        beside = str(Path(__file__).parent.parent)
+        return FileFinder(beside, (ExtensionFileLoader, EXTENSION_SUFFIXES)).find_spec(name)
+
+
 def install() -> None:
-    if os.environ.get(SWITCH) == "1" and SourceOnly not in sys.meta_path:
-        sys.meta_path.insert(sys.meta_path.index(PathFinder), SourceOnly)
+    if os.environ.get(SWITCH) == "1":
+        if SourceOnly not in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder), SourceOnly)
+    elif SharedLibrary not in sys.meta_path:
+        sys.meta_path.append(SharedLibrary)
 
 
 def extensions() -> list[Path]:
