@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from control.runtime.logfile import LogFile as LogFile  # re-exported: where a process's output goes belongs to starting it
 from control.runtime.meshes import alive, start_time
 
 _READ = 64 << 10

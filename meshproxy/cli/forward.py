@@ -38,17 +38,14 @@ ADDRESS = Address()
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def identify(identity_required: bool) -> Any:
-    """The function that reads a peer's identity from its certificate (whose chain OpenSSL has checked)."""
+def identify(leaf_der: bytes) -> str:
+    """A peer's identity, from its certificate (whose chain OpenSSL has checked).  Raises TlsFailure."""
     from certs.verify import PeerRefused, check_any_leaf
 
-    def identity_of(leaf_der: bytes) -> str:
-        try:
-            return str(check_any_leaf(leaf_der))
-        except PeerRefused as refusal:
-            raise TlsFailure(refusal.reason, refusal.detail) from refusal
-
-    return identity_of
+    try:
+        return str(check_any_leaf(leaf_der))
+    except PeerRefused as refusal:
+        raise TlsFailure(refusal.reason, refusal.detail) from refusal
 
 
 def credentials(server: Path | None, demand: bool, client: Path | None, alpn: tuple[str, ...]) -> FixedCredentials | None:
@@ -67,10 +64,10 @@ def credentials(server: Path | None, demand: bool, client: Path | None, alpn: tu
         click.echo(f"warning: {warning}", err=True)
     if server is not None:
         context = server_context(material.chain_pem, material.key_pem, material.ca_pem if demand else None)
-        return FixedCredentials(context, None, identify(demand))
+        return FixedCredentials(context, None, identify)
     assert material.ca_pem is not None
     context = client_context(material.chain_pem, material.key_pem, material.ca_pem, alpn)
-    return FixedCredentials(None, context, identify(True))
+    return FixedCredentials(None, context, identify)
 
 
 @click.command()

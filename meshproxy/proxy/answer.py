@@ -14,6 +14,11 @@ def refuse(ctx: Context, stream: Stream, head: Head, direction: str, refusal: Re
     """Refuse a request that has no exchange (yet).  What the client still sends of it is dropped."""
     ctx.refused(refusal.reason, direction)
     stream.sink = Sink()
+    send_refusal(stream, head, refusal)
+
+
+def send_refusal(stream: Stream, head: Head, refusal: Refusal) -> None:
+    """Put a refusal of the request `head` on its stream, in the form that its client reads."""
     if head.grpc:
         stream.send_head(refusal.grpc_head, NO_FIELDS, True)
     elif head.method == b"HEAD":

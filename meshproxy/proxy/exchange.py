@@ -25,6 +25,7 @@ from typing import Final
 from meshproxy.policy.balancer import pick
 from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, RETRY, Failure, decide, is_idempotent
+from meshproxy.proxy.answer import send_refusal
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
@@ -431,16 +432,10 @@ class Exchange(Outcome):
             down.reset(refusal.reset)
             return
         if head.grpc:
-            self.status = 200
             self.record_exchange(200, refusal.grpc)
-            down.send_head(refusal.grpc_head, NO_FIELDS, True)
-        elif head.method == b"HEAD":
-            self.record_exchange(refusal.status, NO_GRPC)
-            down.send_head(refusal.head, NO_FIELDS, True)
         else:
             self.record_exchange(refusal.status, NO_GRPC)
-            down.send_head(refusal.head, NO_FIELDS, False)
-            down.send_data(refusal.body, True)
+        send_refusal(down, head, refusal)
 
     # ---------------------------------------------------------------- back-pressure
 

@@ -232,7 +232,7 @@ async def test_a_response_that_only_the_close_ends_needs_close_notify(houses, pe
     side = await house.forward(port)
     material = read_material(mesh.member("web"), time.time())
     context = client_context(material.chain_pem, material.key_pem, material.ca_pem, ("http/1.1",))
-    credentials = FixedCredentials(None, context, identify(True))
+    credentials = FixedCredentials(None, context, identify)
     side.route = side.make_route("tls", [Target("127.0.0.1", port)], SPEAKS_HTTP1, 0.0, credentials, "")
     try:
         status, _, body = await request(side.port, GET)
