@@ -19,7 +19,8 @@ request against 2.4, interpreted.
 window spent, or the socket is full) it says so once: `request_blocked` (a client-role stream cannot take more of the
 request) or `response_blocked` (a server-role stream cannot take more of the response).  The sink then calls `pause()`
 on the *other* side's stream, which stops reading there (HTTP/1.1) or stops granting window (HTTP/2), so the sender
-stops.  `…_unblocked` undoes it.  What an engine holds for one stream is therefore bounded by what was in flight.
+stops.  `…_unblocked` undoes it.  What an engine holds for one stream is therefore bounded by what was in flight; it tells
+its host of every change (`on_held`), who bounds the sum for the connection and for the process.
 
 **The end of a stream.**  Exactly one of: both directions ended; the response ended before the request did (HTTP/1.1: the
 connection is then closed); `request_reset` / `response_reset` told the sink; the owner called `reset()`.  After that the
@@ -167,6 +168,9 @@ class Host:
     def on_goaway(self, code: int) -> None:
         """Client role: no new streams here (GOAWAY, Connection: close).  Streams in flight below the last id go on; those
         above got response_reset(unprocessed=True) already."""
+
+    def on_held(self, change: int) -> None:
+        """The bytes this engine holds back for its streams (queued for window or socket) grew or, negative, shrank."""
 
     def on_violation(self, reason: str) -> None:
         """The peer broke the protocol or a limit.  `reason` is a short fixed label (metric value), e.g. "h2_rapid_reset"."""
