@@ -15,6 +15,7 @@ from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
 from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
 from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.tls import TlsFailure
+from meshproxy.proxy.via import Via
 from meshproxy.telemetry.registry import Registry
 
 
@@ -91,6 +92,8 @@ def credentials(server: Path | None, demand: bool, client: Path | None, alpn: tu
     "--http2-engine", type=click.Choice(["ours", "h2"]), default="ours", show_default=True, help="h2: the reference engine."
 )
 @click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="Whole request; 504 after it.  0: none.")
+@click.option("--via", "via", metavar="NAME", default="", help="Add 'Via: 1.1 NAME' (2 NAME) to requests and answers.")
+@click.option("--forwarded-for", is_flag=True, help="Add the client's address to requests as x-forwarded-for.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def command(
     listen: Target,
@@ -103,6 +106,8 @@ def command(
     upstream_identity: str,
     http2_engine: str,
     timeout: float,
+    via: str,
+    forwarded_for: bool,
     log_level: str,
 ) -> None:
     """Forward HTTP/1.1 and HTTP/2 from LISTEN to the TARGETs, balancing by latency.
@@ -128,6 +133,11 @@ def command(
         except SpiffeError as error:
             raise click.UsageError(f"--upstream-identity: {error}") from error
     alpn = {"http1": ("http/1.1",), "http2": ("h2",), "auto": ("h2", "http/1.1")}[upstream]
+    if via:
+        try:
+            Via(via)
+        except ValueError as error:
+            raise click.UsageError(f"--via: {error}") from error
     serve_with = credentials(tls or mtls, mtls is not None, None, ())
     connect_with = credentials(None, False, upstream_mtls, alpn)
     configure_logging(log_level)
@@ -135,6 +145,8 @@ def command(
         click.echo(f"note: no --upstream-identity: any identity under {upstream_mtls / 'ca.pem'} is accepted", err=True)
     settings = Settings()
     settings.http2_engine = http2_engine
+    settings.via_name = via
+    settings.forwarded_for = forwarded_for
 
     async def main() -> int:
         registry = Registry()
@@ -154,6 +166,8 @@ def command(
                 "upstream_identity": upstream_identity,
                 "http2_engine": http2_engine,
                 "timeout_s": timeout,
+                "via_name": via,
+                "forwarded_for": forwarded_for,
             }
         )
         admin_listener = None

@@ -225,6 +225,8 @@ class Exchange(Outcome):
         endpoint = self.endpoint
         if head.mesh and endpoint is not None and endpoint.speaks == SPEAKS_MESH:
             extra = [field for field in head.mesh if field.name == b"mesh-error"]
+        if route.via is not None:
+            extra = [*extra, route.via.field(head)]
         self.down.send_head(head, extra, end)
         if end:
             self.response_over()

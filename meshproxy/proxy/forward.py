@@ -19,6 +19,7 @@ from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
+from meshproxy.proxy.via import Via, forwarded_for
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
 
@@ -67,6 +68,9 @@ class ForwardSide(Side):
         upstream_identity: str,
     ) -> None:
         super().__init__(ctx, "outbound")
+        name = ctx.settings.via_name
+        self.via = Via(name) if name else None
+        self.forwarded_for = ctx.settings.forwarded_for
         self.credentials = credentials
         self.client_certificates = client_certificates
         self.endpoints: list[Endpoint] = []
@@ -95,7 +99,13 @@ class ForwardSide(Side):
         budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
         deadlines = ctx.deadlines.queue(timeout_s) if timeout_s > 0.0 else None
         series = ctx.registry.route("outbound", (("authority", name),))
-        return Route(name, [Backend(name, endpoints)], None, retry, budget, deadlines, series)
+        via = None if speaks == SPEAKS_OPAQUE else self.via
+        return Route(name, [Backend(name, endpoints)], None, retry, budget, deadlines, series, via)
+
+    def opened(self, connection: Accepted) -> None:
+        super().opened(connection)
+        if self.forwarded_for:
+            connection.client_extra = [forwarded_for(connection.peer)]
 
     def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
         if self.credentials is not None:
@@ -110,7 +120,8 @@ class ForwardSide(Side):
         assert self.credentials is not None
         connection.client_id = identity = self.credentials.verify(leaf)
         value = identity.encode()
-        connection.client_extra = [Field(b"mesh-client-id", value), Field(b"l5d-client-id", value)]
+        known = connection.client_extra
+        connection.client_extra = [*known, Field(b"mesh-client-id", value), Field(b"l5d-client-id", value)]
 
     def allows_clear(self, connection: Accepted) -> bool:
         return self.credentials is None
@@ -126,6 +137,8 @@ class ForwardSide(Side):
         if connection.opaque:
             exchange.begin(self.opaque, extra, end)
             return
+        if self.via is not None:
+            extra = [*extra, self.via.field(head)]
         if not head.request_id:
             extra = [*extra, Field(b"x-request-id", ctx.request_id())]
         exchange.begin(self.route, extra, end)

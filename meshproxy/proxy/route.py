@@ -11,6 +11,7 @@ from meshproxy.policy.retry import GATEWAY_ERROR, RETRIABLE_4XX, STATUS_5XX, Ret
 from meshproxy.policy.split import Split
 from meshproxy.proxy.endpoint import Endpoint
 from meshproxy.proxy.timers import DeadlineQueue
+from meshproxy.proxy.via import Via
 from meshproxy.telemetry.registry import HttpSeries
 
 
@@ -29,6 +30,7 @@ class Route:
     """backends   leaves in the order of the split's weights; one backend needs no split
     deadlines  the queue for this route's request timeout, None without one
     series     counters of exchanges: what clients saw, retries included
+    via        names this proxy to the clients in every answer that is passed on; None: it does not
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Route:
         budget: Budget,
         deadlines: DeadlineQueue | None,
         series: HttpSeries,
+        via: Via | None = None,
     ) -> None:
         self.name = name
+        self.via = via
         self.backends = backends
         self.split = split
         self.retry = retry

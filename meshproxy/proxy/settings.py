@@ -25,6 +25,9 @@ class Settings:
         # -- requests
         self.request_timeout_s = 0.0  # whole exchange, when the route names none; 0: none
         self.replay_bytes = 64 * 1024  # request body kept for a retry; larger requests are not retried (Linkerd's figure)
+        # -- saying that we were there; `forward` only: between mesh proxies the certificate says who calls, and no header
+        self.via_name = ""  # Via: "1.1 NAME" on requests and answers (RFC 9110 7.6.3); "": none, a sidecar is part of its app
+        self.forwarded_for = False  # x-forwarded-for: the client's address.  Off: whoever trusts it can be lied to by clients
         # -- pools
         self.http1_connections = 1024  # per endpoint; further requests wait
         self.http2_connections = 4  # per endpoint: more only when streams run short

@@ -198,6 +198,7 @@ class Head:
 
     Requests: method, scheme, authority, path.  `path` is origin-form (b"/a?b"), b"*" for OPTIONS, b"" for CONNECT.
     Responses: status (100..599), method is b"".
+    reason          of a response over HTTP/1.x: its reason phrase where that is not the standard one, else b""
     version         10, 11 or 20: what the peer spoke
     protocol        b"" or what the connection is to become: the Upgrade token (lower case) or RFC 8441's :protocol
     fields          end-to-end fields in order, cookie crumbs joined (RFC 9113 8.2.3)
@@ -207,7 +208,7 @@ class Head:
     close           HTTP/1.x: the sender closes after this message (RFC 9112 9.3)
     expect_continue the client waits for 100 (Continue)
     trailers_ok     te: trailers was there
-    grpc            content-type starts with application/grpc
+    grpc            content-type is application/grpc, or that with a suffix (+proto) or parameters; not application/grpc-web
     request_id      value of x-request-id, b"" if absent
     grpc_timeout    value of grpc-timeout, b"" if absent
     grpc_status     value of grpc-status in a head (trailers-only), b"" if absent
@@ -217,8 +218,8 @@ class Head:
 
     __slots__ = (
         "authority", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
-        "grpc", "grpc_status", "grpc_timeout", "host_seen", "memo_h1", "mesh", "method", "path", "protocol", "request_id",
-        "route", "scheme", "status", "trailers_ok", "version",
+        "grpc", "grpc_status", "grpc_timeout", "host_seen", "memo_h1", "mesh", "method", "path", "protocol", "reason",
+        "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -227,6 +228,7 @@ class Head:
         self.authority = b""
         self.path = b""
         self.status = 0
+        self.reason = b""
         self.version = 11
         self.protocol = b""
         self.fields: list[Field] = []
@@ -298,7 +300,8 @@ def add_field(head: Head, field: Field) -> None:
             head.request_id = field.value
             head.fields.append(field)
     elif kind == CONTENT_TYPE:
-        if field.value.startswith(b"application/grpc"):
+        # application/grpc-web is ordinary HTTP: its trailers travel in the body
+        if field.value.startswith(b"application/grpc") and field.value[16:17] in (b"", b"+", b";"):
             head.grpc = True
         head.fields.append(field)
     elif kind == GRPC_TIMEOUT:
@@ -308,8 +311,9 @@ def add_field(head: Head, field: Field) -> None:
         head.grpc_status = field.value
         head.fields.append(field)
     elif kind == TE:
-        if b"trailers" in field.value.lower():
-            head.trailers_ok = True
+        for token in field.value.lower().split(b","):
+            if token.strip(b" \t") == b"trailers":
+                head.trailers_ok = True
     elif kind == EXPECT:
         if field.value.lower() == b"100-continue":
             head.expect_continue = True

@@ -312,6 +312,31 @@ def test_pipelined_requests_reach_a_server_one_after_the_other() -> None:
     assert proxy.up_host.take() == b"GET /2 HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "onward"),
+    [
+        (b"HTTP/1.1 200 Fine", b"HTTP/1.1 200 Fine"),
+        (b"HTTP/1.0 404 Nicht gefunden \xe4", b"HTTP/1.1 404 Nicht gefunden \xe4"),
+        (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 200", b"HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 299 Mine", b"HTTP/1.1 299 Mine"),
+        (b"HTTP/1.1 299 ", b"HTTP/1.1 299 "),
+        (b"HTTP/1.1 200 a\x01b", b"HTTP/1.1 200 OK"),  # no reason phrase (RFC 9112 4), so it is not passed on
+    ],
+)
+def test_a_reason_phrase_is_the_servers_own(line: bytes, onward: bytes) -> None:
+    for caches in (True, False):
+        CACHES.enabled = caches
+        try:
+            for _ in range(2):
+                proxy = Proxy()
+                proxy.from_client(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert proxy.from_server(line + b"\r\nContent-Length: 0\r\n\r\n").split(b"\r\n")[0] == onward
+        finally:
+            CACHES.enabled = True
+
+
 def test_a_server_engine_without_an_exchange_is_at_rest() -> None:
     engine, _ = server()
     assert (engine.active(), engine.capacity(), engine.closing) == (0, 0, False)

@@ -428,6 +428,59 @@ def test_a_client_that_waits_for_100_owes_nothing_until_it_is_told() -> None:
     assert host.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+def test_a_refusal_instead_of_100_says_that_the_connection_closes_and_arrives() -> None:
+    """The body was never asked for, so whatever comes next on the connection may be it or a new request."""
+    engine, host = server()
+    engine.receive(get(b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"), 0.0)
+    stream = host.requests[0].stream
+    stream.send_head(response(417, (b"Content-Length", b"2")), [], False)
+    stream.send_data(b"no", True)
+    assert host.take() == b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\nconnection: close\r\n\r\nno"
+    assert engine.closing
+    assert engine.linger
+    engine.receive(GET, 0.0)
+    assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("after", ["100", "body"])
+def test_an_answer_after_100_or_after_the_body_began_leaves_the_connection_open(after: str) -> None:
+    engine, host = server()
+    engine.receive(get(b"Expect: 100-continue", b"Content-Length: 5", method=b"POST"), 0.0)
+    stream = host.requests[0].stream
+    if after == "100":
+        stream.send_interim(response(100))
+    else:
+        engine.receive(b"he", 0.0)
+    stream.send_head(OK, [], False)
+    engine.receive(b"hello" if after == "100" else b"llo", 0.0)
+    stream.send_data(b"ok", True)
+    assert b"connection: close" not in host.take()
+    assert not engine.closing
+
+
+def test_a_1_0_client_is_not_taken_to_wait_for_100() -> None:
+    engine, host = server()
+    engine.receive(get(b"Expect: 100-continue", b"Content-Length: 5", method=b"POST", version=b"HTTP/1.0"), 0.0)
+    assert not host.requests[0].head.expect_continue
+    assert engine.awaiting() == AWAITING_BODY
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        (b"trailers", True),
+        (b"gzip, Trailers", True),
+        (b"deflate,trailers ", True),
+        (b"xtrailers", False),
+        (b"trailers-x", False),
+    ],
+)
+def test_te_asks_for_trailers_by_that_token_only(value: bytes, asked: bool) -> None:
+    engine, host = server()
+    engine.receive(get(b"TE: " + value, b"Connection: TE"), 0.0)
+    assert host.requests[0].head.trailers_ok is asked
+
+
 def test_awaiting_names_whose_move_it_is() -> None:
     engine, host = server()
     assert engine.awaiting() == AWAITING_NOTHING

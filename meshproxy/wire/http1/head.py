@@ -11,6 +11,7 @@ header lines by theirs (16 us a request interpreted, against 27 with every head 
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from meshproxy.wire.limits import Limits
@@ -41,7 +42,8 @@ LINE_MEMO: Final[dict[bytes, Field]] = {}
 
 CR: Final = 13
 METHODS: Final = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS"))  # no token check needed
-NOTHING_NAMED: Final[frozenset[bytes]] = frozenset()
+PHRASES: Final[dict[int, bytes]] = {s.value: s.phrase.encode() for s in HTTPStatus}  # the standard reason phrases
+REASON: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))  # what a reason phrase may consist of (RFC 9112 4)
 
 
 class BadMessage(Exception):
@@ -201,6 +203,8 @@ def request_head(lines: list[bytes]) -> Head:
     elif head.version == 11:
         raise BadMessage(400, "h1_host", "a Host field is missing")
     persistence(head)
+    if head.version == 10:
+        head.expect_continue = False  # such a client does not wait (RFC 9110 10.1.1)
     if head.chunked and (head.content_length >= 0 or head.version == 10):
         # RFC 9112 6.1: allowed to answer "chunked wins"; refusing is what leaves nothing to smuggle.
         raise BadMessage(400, "h1_framing", "transfer-encoding together with content-length or HTTP/1.0")
@@ -295,6 +299,9 @@ def response_head(lines: list[bytes]) -> Head:
     head.status = int(code)
     if head.status < 100 or head.status > 599:
         raise BadMessage(502, "h1_status_line", "the status is not within 100 to 599")
+    reason = line[13:]
+    if reason != PHRASES.get(head.status, b"") and not reason.translate(None, REASON):
+        head.reason = reason
     file_fields(head, lines)
     protocol = head.protocol
     persistence(head)

@@ -9,13 +9,13 @@ The memo never holds what depends on the `end` flag or on the peer, so one memo 
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Final
 
 from meshproxy.wire.http1.chunked import trailer_allowed
+from meshproxy.wire.http1.head import PHRASES
 from meshproxy.wire.message import CACHES, CONTENT_LENGTH, Field, Head
 
-STATUS_LINES: Final[dict[int, bytes]] = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode()) for s in HTTPStatus}
+STATUS_LINES: Final[dict[int, bytes]] = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for code, phrase in PHRASES.items()}
 
 CRLF: Final = b"\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -54,11 +54,12 @@ def request_start(head: Head) -> bytes:
 
 
 def response_start(head: Head) -> bytes:
-    """Status line and end-to-end fields, without the final CRLF.  The reason phrase is the standard one."""
+    """Status line and end-to-end fields, without the final CRLF.  The reason phrase is the server's own, if it came over
+    HTTP/1.x and gave one, else the standard one."""
     known = head.memo_h1
     if known is not None and CACHES.enabled:
         return known
-    parts = [status_line(head.status)]
+    parts = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason) if head.reason else status_line(head.status)]
     if head.status == 204 or head.status < 200:
         parts.extend([f.line for f in head.fields if f.kind != CONTENT_LENGTH])  # RFC 9110 8.6: MUST NOT
     else:

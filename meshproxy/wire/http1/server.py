@@ -249,7 +249,9 @@ class Http1Server(Http1Connection):
         elif status == 101:
             self.refuse(502, "h1_unexpected_101", "the upstream switched protocols without being asked")  # RFC 9110 15.2.2
             return
-        if self.draining or (end and self.reading != R_COMPLETE) or (self.input_ended and not self.buffer):
+        # An answer instead of 100 (Continue) means that the body is not wanted, as one that is over before its request does.
+        unread = (end or self.expecting) and self.reading != R_COMPLETE
+        if self.draining or unread or (self.input_ended and not self.buffer):
             self.keep_alive = False
         tail = b""
         if request.method == b"HEAD" or status == 204 or status == 304:
