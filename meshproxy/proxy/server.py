@@ -1,23 +1,28 @@
 """A downstream connection: server role.  It finds out what the client speaks, then lets an engine speak it.
 
     SNIFFING --TLS hello--> HANDSHAKE --peer checked--> SNIFFING (inside TLS; SERVING if ALPN says HTTP/2)
-        |  \\
-        |   +--HTTP/1.1, HTTP/2 or opaque--> SERVING --drain--> DRAINING --> ENDED
-        +--refused, too late--------------------------------------------------^
+     |  |  \\
+     |  |   +--HTTP/1.1, HTTP/2 or opaque--> SERVING --drain--> DRAINING --> ENDED
+     |  +--refused, too late--------------------------------------------------^
+     +--silence: perhaps the server speaks first--> ASKING --the server spoke, or the client no HTTP--> SERVING (opaque)
+                                                           --the client spoke HTTP--> SERVING (HTTP; the tunnel is dropped)
 
 What is allowed here (TLS or not, opaque or not) and where requests go is the *side's* to say: forward, outbound, inbound.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from time import monotonic
+from typing import Any, Final
 
 from meshproxy.proxy.carrier import LOST, OPEN, Carrier
-from meshproxy.proxy.context import Context
+from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_engine
+from meshproxy.proxy.server_first import ServerFirst
 from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
 from meshproxy.wire import detect
-from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Stream
+from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Engine, Host, Stream
 from meshproxy.wire.message import Field, Head
 from meshproxy.wire.native import mypyc_attr
 
@@ -26,6 +31,7 @@ HANDSHAKE: Final = 1
 SERVING: Final = 2
 DRAINING: Final = 3
 ENDED: Final = 4
+ASKING: Final = 5
 
 # What a side wants done with a TLS ClientHello.
 TERMINATE: Final = 1
@@ -45,6 +51,7 @@ class Side:
         self.connections: dict[Accepted, None] = {}
         self.credentials: Credentials | None = None
         self.tcp = ctx.registry.tcp(direction, (("peer", "src"),))
+        self.server_first = ServerFirst(ctx.registry, direction)
 
     def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
         """A ClientHello arrived: TERMINATE, PASS_THROUGH or REFUSE."""
@@ -93,7 +100,9 @@ class Accepted(Carrier):
         self.destination = destination
         self.client_extra: list[Field] = []
         self.opaque = False
-        self.opened_at = ctx.now
+        self.opened_at = ctx.now  # what detect_timeout_s and handshake_timeout_s count from
+        self.silence: Any = None  # the timer that ends the wait for a client's first byte
+        self.question: Question | None = None
         self.head_since = 0.0  # when a sweep first found a request head incomplete
 
     def opened(self) -> None:
@@ -101,13 +110,21 @@ class Accepted(Carrier):
         self.side.opened(self)
         if self.side.declared_opaque(self):
             self.serve_opaque(b"")
+        elif self.side.allows_clear(self):
+            self.await_client()
 
     # -- sniffing
 
     def first_bytes(self, data: bytes) -> None:
-        if self.phase != SNIFFING:
+        if self.phase != SNIFFING and self.phase != ASKING:
             return
-        data = self.head + data if self.head else data
+        if self.silence is not None:
+            self.silence.cancel()
+            self.silence = None
+        if self.head:
+            data = self.head + data
+        elif self.phase == ASKING:
+            self.opened_at = self.active_at  # silence was allowed for any time; what has begun must go on
         kind = detect.detect(data)
         if kind == detect.NEED_MORE:
             self.head = data
@@ -120,12 +137,12 @@ class Accepted(Carrier):
             self.ctx.refused("plaintext", self.side.direction)
             self.finish()
             return
-        if kind == detect.HTTP1:
-            self.serve(KIND_HTTP1, data)
-        elif kind == detect.HTTP2:
-            self.serve(KIND_HTTP2, data)
-        else:
+        if kind == detect.OPAQUE or kind == detect.TLS:
             self.serve_opaque(data)
+            return
+        if self.question is not None:
+            self.unask(True)
+        self.serve(KIND_HTTP1 if kind == detect.HTTP1 else KIND_HTTP2, data)
 
     def hello(self, data: bytes) -> None:
         alpn = detect.client_hello_alpn(data)
@@ -135,6 +152,7 @@ class Accepted(Carrier):
         verdict = self.side.on_hello(self, alpn)
         self.head = b""
         if verdict == TERMINATE:
+            self.unask(False)
             credentials = self.side.credentials
             assert credentials is not None
             self.phase = HANDSHAKE
@@ -156,12 +174,20 @@ class Accepted(Carrier):
         self.phase = SNIFFING
         if self.tls.alpn() in HTTP2_ALPN:  # agreed on: whatever else comes is an error, not another protocol (RFC 9113 3.3)
             self.serve(KIND_HTTP2, b"")
+        else:
+            self.await_client()
 
     def tls_failed(self, failure: TlsFailure) -> None:
         self.ctx.tls_failed(failure.reason, self.side.direction, str(failure), self.peer)
         self.finish()
 
+    def bytes_allowed(self) -> bool:
+        return self.side.opaque_authority(self) != b"" and (self.secured or self.side.allows_clear(self))
+
     def serve_opaque(self, data: bytes) -> None:
+        if self.question is not None:
+            self.adopt(data)
+            return
         authority = self.side.opaque_authority(self)
         if not authority:
             self.ctx.refused("unknown_protocol", self.side.direction)
@@ -179,9 +205,96 @@ class Accepted(Carrier):
         if self.ctx.draining:
             self.drain()
 
+    # -- a server that speaks first (proxy/server_first.py)
+
+    def await_client(self) -> None:
+        """Nothing has arrived yet.  Where bytes may go the client gets `server_first_s` to speak, and no time at all where
+        the server is known to speak first."""
+        destination = self.side.opaque_authority(self)
+        if not destination:
+            return
+        if self.side.server_first.speaks_first(destination):
+            self.ask(destination)
+        else:
+            self.silence = self.ctx.loop.call_later(self.ctx.settings.server_first_s, self.silent)
+
+    def silent(self) -> None:
+        self.silence = None
+        if self.phase != SNIFFING or self.head or self.state != OPEN:
+            return
+        ctx = self.ctx
+        ctx.now = monotonic()
+        self.side.server_first.timeouts.value += 1
+        destination = self.side.opaque_authority(self)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("client of %s said nothing for %.1f s", destination.decode(), ctx.settings.server_first_s)
+        try:
+            self.ask(destination)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("silent")
+
+    def ask(self, destination: bytes) -> None:
+        """Open the tunnel and wait for whoever speaks first."""
+        if not self.side.server_first.ask(destination):
+            return
+        self.phase = ASKING
+        self.opaque = True
+        self.question = question = Question(self, destination)
+        question.engine = engine = server_engine(question, KIND_OPAQUE, self.ctx.settings, destination)
+        engine.start()
+
+    def server_spoke(self) -> None:
+        """The server's first bytes or its end; or it could not be reached, and the engine closes."""
+        question = self.question
+        if question is None:
+            return
+        assert question.engine is not None
+        out = question.engine.out
+        # A web server may say 408 before it closes an idle connection: that is no protocol in which it speaks first.
+        if out and not self.head and not out[0].startswith(b"HTTP/"):
+            self.side.server_first.learn(question.destination)
+        head = self.head
+        self.head = b""
+        self.adopt(head)
+        self.wake()
+
+    def adopt(self, data: bytes) -> None:
+        """It is bytes: the tunnel is this connection's from now on.  `data`: what the client said so far."""
+        question = self.question
+        assert question is not None
+        engine = question.engine
+        assert engine is not None
+        self.question = None
+        self.side.server_first.over(question.destination)
+        engine.host = self
+        self.engine = engine
+        self.phase = SERVING
+        if data:
+            engine.receive(data, self.ctx.now)
+        if self.ctx.draining:
+            self.drain()
+
+    def unask(self, http: bool) -> None:
+        """Drop the tunnel: nothing was said in it.  `http`: the client spoke first, so its server does not."""
+        question = self.question
+        if question is None:
+            return
+        self.question = None
+        self.opaque = False
+        server_first = self.side.server_first
+        server_first.over(question.destination)
+        if http:
+            server_first.forget(question.destination)
+        assert question.engine is not None
+        question.engine.lost()
+
     # -- serving
 
     def end_of_input(self) -> None:
+        if self.question is not None or (self.head and self.phase == SNIFFING and self.bytes_allowed()):
+            head = self.head  # too little to tell what it is, and all there is: bytes
+            self.head = b""
+            self.serve_opaque(head)
         super().end_of_input()
         engine = self.engine
         if engine is not None and engine.unanswered():
@@ -206,7 +319,7 @@ class Accepted(Carrier):
         """Finish what is in flight; take nothing new."""
         engine = self.engine
         if engine is None:
-            if self.state == OPEN and not self.head and self.phase == SNIFFING:
+            if self.state == OPEN and not self.head and (self.phase == SNIFFING or self.phase == ASKING):
                 self.finish()  # nothing was ever asked
             return
         if self.phase == SERVING:
@@ -225,25 +338,26 @@ class Accepted(Carrier):
 
     def gone(self) -> None:
         self.phase = ENDED
+        if self.silence is not None:
+            self.silence.cancel()
+            self.silence = None
+        self.unask(False)
         self.side.ended(self)
-
-    def may_speak_second(self) -> bool:
-        """The client has said nothing at all: perhaps its protocol is one in which the server speaks first.  It is then
-        passed on as bytes, where bytes may go (as Linkerd does after its detection timeout)."""
-        if self.phase != SNIFFING or self.head or not self.side.opaque_authority(self):
-            return False
-        return self.secured or self.side.allows_clear(self)
 
     def sweep(self, now: float) -> None:
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""
         if self.state == LOST:
             return
         settings = self.ctx.settings
-        if self.phase == SNIFFING or self.phase == HANDSHAKE:
+        if self.phase == ASKING and not self.head:
+            return  # it is a tunnel as far as anyone knows, and a tunnel may be silent for hours
+        if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
-                if self.may_speak_second():
-                    self.serve_opaque(b"")
+                if self.phase == SNIFFING and not self.head and self.side.opaque_authority(self):
+                    # Too many were silent here to ask for each (server_first.ASKED): an idle connection like any other.
+                    if now - self.opened_at > settings.idle_timeout_s:
+                        self.finish()
                     return
                 self.ctx.violation("slow_handshake" if self.phase == HANDSHAKE else "slow_start")
                 self.abort()
@@ -270,3 +384,24 @@ class Accepted(Carrier):
             self.abort()
         elif awaiting == AWAITING_NOTHING and silence > settings.idle_timeout_s:
             self.drain()
+
+
+class Question(Host):
+    """Carries the engine of a tunnel in which nobody has spoken yet: nothing may leave before it is known who does."""
+
+    def __init__(self, connection: Accepted, destination: bytes) -> None:
+        self.connection = connection
+        self.destination = destination
+        self.engine: Engine | None = None
+
+    def wake(self) -> None:
+        self.connection.server_spoke()
+
+    def on_request(self, stream: Stream, head: Head, end: bool) -> None:
+        self.connection.on_request(stream, head, end)
+
+    def hold_reading(self) -> None:
+        self.connection.hold_reading()
+
+    def resume_reading(self) -> None:
+        self.connection.resume_reading()

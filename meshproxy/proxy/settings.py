@@ -13,7 +13,10 @@ class Settings:
         # -- connecting
         self.connect_timeout_s = 1.0  # TCP + TLS + HTTP/2 SETTINGS; Linkerd's connect timeout
         self.handshake_timeout_s = 10.0  # a peer that connects and says nothing
-        self.detect_timeout_s = 10.0  # first bytes of a connection; Linkerd's
+        self.detect_timeout_s = 10.0  # what a connection speaks must be clear this long after its first byte; Linkerd's
+        # A client that says nothing this long may wait for its server to speak first (MySQL, SMTP): the server is asked.  Clients
+        # that speak first do so within a round-trip of connecting, so longer only makes people wait.
+        self.server_first_s = 0.3
         # -- receiving
         self.head_timeout_s = 10.0  # a request head that has begun must be complete (slowloris)
         self.body_idle_timeout_s = 60.0  # silence inside a message body

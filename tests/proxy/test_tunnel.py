@@ -359,22 +359,6 @@ async def test_a_request_cannot_name_its_way_into_the_byte_tunnel(houses, peer):
     await house.quiet()
 
 
-async def test_a_client_that_says_nothing_hears_a_server_that_speaks_first(houses, peer):
-    async def greets(reader, writer):
-        writer.write(b"220 ready\r\n")
-        await shouts(reader, writer)
-
-    backend = await peer(greets)
-    house = houses(detect_timeout_s=0.05, sweep_s=0.02)
-    side = await house.forward(backend.port)
-    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
-    assert await asyncio.wait_for(reader.readline(), DEADLINE_S) == b"220 ready\r\n"
-    writer.write(b"helo")
-    assert await asyncio.wait_for(reader.readexactly(4), DEADLINE_S) == b"HELO"
-    writer.close()
-    await house.quiet()
-
-
 async def test_a_client_that_begins_a_request_and_stops_is_let_go(houses, peer):
     backend = await peer(shouts)
     house = houses(detect_timeout_s=0.05, sweep_s=0.02)
