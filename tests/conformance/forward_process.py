@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from loopback_ports import free_port as free_port
 
 DEADLINE_S = 20.0
+TLS_PORTS: set[int] = set()  # of proxies whose clients speak TLS: `connect` does it for them
 
 
 class Forward:
@@ -25,8 +28,8 @@ class Forward:
 
     def __init__(self, target: int, *options: str) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "meshproxy", "forward", f"127.0.0.1:{self.port}", f"127.0.0.1:{target}", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        self.named = True
+        self.process = subprocess.Popen(self.command(target, *options), stderr=subprocess.PIPE)
         self.log: list[str] = []
         self.started = threading.Event()
         self.reader = threading.Thread(target=self.read_log, daemon=True)
@@ -34,6 +37,9 @@ class Forward:
         if not self.started.wait(DEADLINE_S) or self.process.poll() is not None:
             self.process.kill()
             raise RuntimeError("forward did not start:\n" + "\n".join(self.log))
+
+    def command(self, target: int, *options: str) -> list[str]:
+        return [sys.executable, "-m", "meshproxy", "forward", f"127.0.0.1:{self.port}", f"127.0.0.1:{target}", *options]
 
     def read_log(self) -> None:
         assert self.process.stderr is not None
@@ -66,15 +72,27 @@ class Forward:
         assert not escaped, "\n".join(self.log)
 
 
+class Sidecars(Forward):
+    """Two sidecars in a row (sidecar_pair.py), entered where an app enters the first; `options`: a directory to work in."""
+
+    def command(self, target: int, *options: str) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("sidecar_pair.py")), str(self.port), str(target), *options]
+
+
 def connect(port: int) -> socket.socket:
     made = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if port in TLS_PORTS:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context.wrap_socket(made)
     return made
 
 
 def send(sock: socket.socket, data: bytes) -> None:
     """Send it; that the peer closed meanwhile is for the reader to find out."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         sock.sendall(data)
 
 
@@ -120,7 +138,7 @@ class Reader:
             return False
         try:
             data = self.sock.recv(65536)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             data = b""
             self.reset = True
         if not data:

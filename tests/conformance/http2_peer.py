@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 
 import h2.config
@@ -123,7 +124,7 @@ class RawClient:
     def read(self) -> None:
         try:
             data = self.sock.recv(65536)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             data = b""
         if not data:
             self.ended = True

@@ -1,7 +1,8 @@
 """Backends that keep every byte they are sent, and judge it with somebody else's parser.
 
     RecordingBackend          one thread, one selector: accepts, reads, answers
-        Http1Recorder         h11 reads the requests; `audit` reads the same bytes again, letter by letter
+        Http1Recorder         h11 reads the requests; `audit` reads the same bytes again, letter by letter, and llhttp (a parser
+                              known for what it forgives) a third time
         Http2Recorder         the h2 package with its checks on
 
 Tests ask `since(mark)` what arrived.  `settle` makes that question exact: it waits until the thread has read what is there.
@@ -20,6 +21,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 import h11
+import httptools
 from forward_process import DEADLINE_S
 
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -83,6 +85,30 @@ def audit(data: bytes) -> list[Request]:
             rest = left
         requests.append(request)
         data = rest
+
+
+class Forgiving:
+    """The complete requests in `data` as llhttp reads them, which is Node's parser; httptools is its Python face."""
+
+    def __init__(self, data: bytes) -> None:
+        self.requests: list[tuple[bytes, bytes, bytes]] = []
+        self.target = b""
+        self.body = b""
+        self.parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(httptools.HttpParserUpgrade):  # CONNECT: what follows is no HTTP
+            self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.target = self.body = b""
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.requests.append((self.parser.get_method(), self.target, self.body))
 
 
 def dechunk(request: Request, data: bytes) -> bytes | None:
@@ -290,6 +316,7 @@ class RecordingBackend:
                 assert [(r.method, r.target, r.body, r.trailers) for r in read] == [
                     (r.method, r.target, r.body, r.trailers) for r in requests
                 ]
+                assert Forgiving(bytes(recorder.raw[at:])).requests == [(r.method, r.target, r.body) for r in requests]
             found += requests
         return found
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from conftest import make_forwards
 from forward_process import Forward, Reader, ask, connect, send
 from http2_peer import Http2Client, get
 from scripted_backend import Connection, Ended, ScriptedBackend
@@ -111,11 +112,20 @@ def backend() -> Iterator[ScriptedBackend]:
     made.stop()
 
 
-@pytest.fixture(scope="module")
-def forward(backend: ScriptedBackend) -> Iterator[Forward]:
-    made = Forward(backend.port)
-    yield made
-    made.stop()
+@pytest.fixture(scope="module", params=["http1 backend", "http1 between", "mtls between", "sidecars"])
+def forward(request: pytest.FixtureRequest, backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The proxy that the client speaks to; `named`: whether a refusal of the last proxy keeps its name on the way (a
+    `forward` does not pass on a stranger's mesh-error, a sidecar does pass on its peer's)."""
+    chain = make_forwards(request.param, backend.port, tmp_path_factory.mktemp("chain"))
+    chain[0].named = request.param in ("http1 backend", "sidecars")
+    yield chain[0]
+    for made in chain:
+        made.stop()
+
+
+def check_refused(forward: Forward, fields: dict[bytes, bytes]) -> None:
+    if forward.named or b"mesh-error" in fields:  # the first proxy may also find the fault itself: too many 1xx, passed on
+        assert fields[b"mesh-error"] in (b"upstream_malformed", b"upstream_reset")
 
 
 def controls(forward: Forward, after: str) -> None:
@@ -136,7 +146,7 @@ def test_an_http1_client_sees_a_whole_answer_a_refusal_or_a_cut(forward: Forward
         assert answer is not None
         if case.outcome == REFUSED:
             assert (answer.status, answer.complete) == (502, True)
-            assert answer.fields[b"mesh-error"] in (b"upstream_malformed", b"upstream_reset")
+            check_refused(forward, answer.fields)
         elif case.outcome == CUT:
             assert (answer.status, answer.complete) == (200, False)
             assert reader.at_end()
@@ -162,7 +172,7 @@ def test_an_http2_client_sees_a_whole_answer_a_refusal_or_a_cut(forward: Forward
         answer = client.ask(get(path.encode(), method=case.method))
         if case.outcome == REFUSED:
             assert (answer.status, answer.complete) == (502, True)
-            assert answer.fields[b"mesh-error"] in (b"upstream_malformed", b"upstream_reset")
+            check_refused(forward, answer.fields)
         elif case.outcome == CUT:
             assert not answer.complete
             assert answer.reset >= 0

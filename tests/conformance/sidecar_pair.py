@@ -1,0 +1,77 @@
+"""Two real sidecars' data paths in one process: an outbound side, mesh mTLS, an inbound side; no control plane.
+
+python sidecar_pair.py PORT BACKEND DIRECTORY       listens on 127.0.0.1:PORT as the listener of Service svc.shop:80 does
+                                                    and speaks HTTP/1.1 to 127.0.0.1:BACKEND
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from certs.authority import Authority, open_authority
+from certs.context import mesh_contexts
+from certs.issue import issue_svid
+from certs.spiffe import SpiffeId
+from meshproxy.mesh.sidecar import MeshCredentials
+from meshproxy.policy.retry import RetryPolicy
+from meshproxy.policy.route import DETECT, HTTP1, BackendEntry, EndpointEntry, ServiceEntry, Tables
+from meshproxy.proxy.inbound import ALL_AUTHENTICATED, Inbound, InboundPort
+from meshproxy.proxy.listener import Lifecycle, Listener
+from meshproxy.proxy.outbound import Outbound
+from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
+from meshproxy.proxy.settings import Settings
+from meshproxy.telemetry.registry import Registry
+
+DOMAIN = "mesh.test"
+SERVER_ID = f"spiffe://{DOMAIN}/ns/shop/sa/svc"
+CLIENT_ID = f"spiffe://{DOMAIN}/ns/shop/sa/web"
+
+
+def credentials(authority: Authority, identity: str) -> MeshCredentials:
+    contexts = mesh_contexts(issue_svid(authority, SpiffeId.parse(identity), time.time()), authority.bundle)
+    made = MeshCredentials(DOMAIN)
+    made.server, made.client = contexts.server, contexts.client
+    return made
+
+
+def tables(backend: int, inbound: int) -> Tables:
+    endpoint = EndpointEntry("127.0.0.1", 80, backend, SERVER_ID, inbound)
+    leaf = BackendEntry("shop", "svc", 80, 1, [endpoint])
+    entry = ServiceEntry("shop", "svc", 80, DETECT, [leaf], 0.0, RetryPolicy(), "cluster.local")
+    return Tables(1, {entry.key: entry}, {}, ("cluster.local",))
+
+
+async def main() -> int:
+    port, backend = int(sys.argv[1]), int(sys.argv[2])
+    authority = open_authority(Path(sys.argv[3]), DOMAIN, time.time())
+    lifecycles = []
+    receiving = new_context(Settings(), Registry())
+    inbound = Inbound(receiving, credentials(authority, SERVER_ID), "127.0.0.1")
+    inbound.apply([InboundPort(backend, HTTP1, ())], ALL_AUTHENTICATED)
+    between = Listener(receiving, inbound, "127.0.0.1", 0)
+    lifecycles.append(lifecycle(receiving, inbound, between))
+    await lifecycles[0].start()
+
+    sending = new_context(Settings(), Registry())
+    outbound = Outbound(sending, credentials(authority, CLIENT_ID), "shop", frozenset())
+    outbound.apply(tables(backend, between.port))
+    lifecycles.append(lifecycle(sending, outbound, Listener(sending, outbound, "127.0.0.1", port, "svc.shop:80")))
+    await lifecycles[1].start()
+    print(f"forwarding 127.0.0.1:{port} -> 127.0.0.1:{between.port} -> 127.0.0.1:{backend}", file=sys.stderr, flush=True)
+    await until_signal()
+    ends = [await each.stop() for each in reversed(lifecycles)]
+    return 0 if all(ends) else 1
+
+
+def lifecycle(ctx, side, listener: Listener) -> Lifecycle:
+    made = Lifecycle(ctx)
+    made.sides.append(side)
+    made.listeners.append(listener)
+    return made
+
+
+if __name__ == "__main__":
+    configure_logging("info")
+    sys.exit(run(main))
