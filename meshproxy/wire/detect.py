@@ -4,6 +4,8 @@
     b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n"             -> HTTP2
     known method SP "/", "*" or "http"               -> HTTP1    at once, so that what follows cannot slip by as opaque
     token SP ... SP "HTTP/" digit "." digit CRLF     -> HTTP1    any method, once the line is whole
+    "PRI * HTTP/2.0", then no preface                -> HTTP2    whose engine says what is wrong with it
+    token SP word SP word CRLF CRLF, in one read     -> HTTP1    a request with a broken version: refused, not passed on
     anything else                                    -> OPAQUE
     a prefix of one of these                         -> NEED_MORE
 
@@ -12,6 +14,7 @@ The decision needs at most DETECT_BYTES; the host adds a time limit (protocols w
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from meshproxy.wire.message import TCHAR
@@ -24,6 +27,7 @@ OPAQUE: Final = 4
 
 DETECT_BYTES: Final = 8 * 1024  # a longer first line is HTTP if it began like it: the engine answers 414
 METHOD_BYTES: Final = 32  # the longest registered method has 17 (UPDATEREDIRECTREF)
+FOREIGN_VERSION: Final = re.compile(rb"(?!(?i:http)/)[A-Za-z]+/[0-9]")  # RTSP/1.0, SIP/2.0, ICAP/1.0: like HTTP, and not it
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
 
@@ -44,6 +48,8 @@ def detect(data: bytes) -> int:
         return HTTP2
     if len(data) < 24 and PREFACE.startswith(data):
         return NEED_MORE
+    if data[:14] == PREFACE[:14]:
+        return HTTP2
     if first == 13:  # one empty line may precede a request (RFC 9112 2.2)
         if len(data) <= 2:
             return NEED_MORE if data == b"\r" or data == b"\r\n" else OPAQUE
@@ -74,6 +80,12 @@ def http1_line(data: bytes, space: int, known: bool) -> int:
     version = line[-8:]
     if version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:8].isdigit():
         return HTTP1
+    if data[end - 1 : end + 3] == b"\r\n\r\n" and line.count(b" ") == 2 and line.isascii():
+        # An empty line after three words is the end of a head.  It is looked for only in what is here: protocols of lines
+        # (Redis, memcached) wait for an answer after the first.
+        word = line[line.rfind(b" ") + 1 :]
+        if word and line[space + 1] != 32 and FOREIGN_VERSION.match(word) is None:
+            return HTTP1
     return OPAQUE
 
 

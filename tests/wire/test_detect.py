@@ -71,6 +71,81 @@ def test_detection_needs_no_more_than_its_bound() -> None:
     assert detect(b"CUSTOM " + b"a" * DETECT_BYTES) == OPAQUE
 
 
+OPAQUE_PROTOCOLS = {
+    "SMTP": b"EHLO client.test\r\nMAIL FROM:<a@b> SIZE=3\r\n",
+    "IMAP": b"a001 CAPABILITY\r\n",
+    "IMAP login": b"a1 LOGIN user secret\r\n",
+    "POP3": b"USER name\r\nPASS secret\r\n",
+    "FTP": b"USER anonymous\r\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.9\r\n\x00\x00\x04\x3c\x07\x14",
+    "Redis": b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n",
+    "Redis inline": b"PING\r\n",
+    "Redis inline of three words": b"SET key value\r\n",
+    "Redis inline of three words, twice": b"SET key value\r\nSET key value\r\n",
+    "Redis inline GET": b"GET key\r\n",
+    "Redis HELLO": b"HELLO 3\r\n",
+    "memcached get": b"get a b\r\n",
+    "memcached gets of one": b"gets a\r\n",
+    "memcached incr": b"incr k 5\r\n",
+    "memcached empty value": b"set k 0 0 0\r\n\r\n",
+    "memcached meta": b"mg key v\r\n",
+    "beanstalkd": b"put 0 0 60 5\r\nhello\r\n",
+    "MySQL": b"\x20\x00\x00\x01\x85\xa6\x3f\x20\x00\x00\x00\x01\x21",
+    "PostgreSQL SSLRequest": b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+    "PostgreSQL startup": b"\x00\x00\x00\x2b\x00\x03\x00\x00user\x00postgres\x00database\x00shop\x00\x00",
+    "PostgreSQL cancel": b"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x01\x00\x00\x00\x02",
+    "STOMP": b"CONNECT\naccept-version:1.2\nhost:x\n\n\x00",
+    "STOMP CRLF": b"STOMP\r\naccept-version:1.2\r\n\r\n\x00",
+    "NATS": b'CONNECT {"verbose":false}\r\nPING\r\n',
+    "AMQP 0-9-1": b"AMQP\x00\x00\x09\x01",
+    "AMQP 1.0": b"AMQP\x03\x01\x00\x00",
+    "MQTT": b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00",
+    "Kafka": b"\x00\x00\x00\x23\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07console",
+    "Cassandra": b"\x04\x00\x00\x00\x05\x00\x00\x00\x00",
+    "MongoDB": b"\x3a\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xd4\x07\x00\x00",
+    "LDAP": b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00",
+    "ZooKeeper": b"\x00\x00\x00\x2d\x00\x00\x00\x00",
+    "IRC": b"NICK foo\r\nUSER foo 0 * :Foo\r\n",
+    "RTSP": b"DESCRIBE rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+    "RTSP without fields": b"DESCRIBE rtsp://a/b RTSP/1.0\r\n\r\n",
+    "SIP": b"OPTIONS sip:a@b SIP/2.0\r\n\r\n",
+    "ICAP": b"OPTIONS icap://a/b ICAP/1.0\r\n\r\n",
+    "finger": b"user\r\n",
+}
+
+
+@pytest.mark.parametrize("name", OPAQUE_PROTOCOLS)
+def test_protocols_that_are_no_http_stay_bytes_however_they_are_cut(name: str) -> None:
+    data = OPAQUE_PROTOCOLS[name]
+    assert detect(data) == OPAQUE
+    for size in range(1, len(data)):
+        assert detect(data[:size]) in (NEED_MORE, OPAQUE), data[:size]
+    # Their first line, sent alone, must be enough: the client waits for an answer to it.
+    line, newline, _ = data.partition(b"\n")
+    if newline:
+        assert detect(line + newline) == OPAQUE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"INVALID CONNECTION PREFACE\r\n\r\n",  # h2spec 3.5/2
+        b"GET /\x0b HTTP/x.y\r\n\r\n",
+        b"FETCH x http/1.1\r\n\r\n",
+        b"FETCH x HTTP/11\r\n\r\n",
+        b"FETCH x y\r\n\r\nand more",
+    ],
+)
+def test_three_words_and_an_empty_line_are_a_request_that_is_refused_and_not_passed_on(data: bytes) -> None:
+    assert detect(data) == HTTP1
+
+
+@pytest.mark.parametrize("size", range(14, 24))
+@pytest.mark.parametrize("tail", [b"x", b"Host: a\r\n\r\n", b"\x00" * 9])
+def test_a_preface_that_goes_wrong_is_for_the_http2_engine_to_answer(size: int, tail: bytes) -> None:
+    assert detect(PREFACE[:size] + tail) == HTTP2
+
+
 @given(
     data=st.one_of(
         st.binary(max_size=60), st.sampled_from([d for d, _ in DECIDED]).flatmap(lambda d: st.binary(max_size=5).map(d.__add__))
@@ -81,7 +156,9 @@ def test_a_decision_once_made_stands_whatever_follows(data: bytes) -> None:
     decided = NEED_MORE
     for size in range(len(data) + 1):
         now = detect(data[:size])
-        if decided != NEED_MORE:
+        if decided == OPAQUE and now == HTTP1:  # the empty line after three words is not waited for
+            assert data[:size].count(b"\n") >= 2
+        elif decided != NEED_MORE:
             assert now == decided
         decided = now
 
