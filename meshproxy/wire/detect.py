@@ -5,7 +5,7 @@
     known method SP "/", "*" or "http"               -> HTTP1    at once, so that what follows cannot slip by as opaque
     token SP ... SP "HTTP/" digit "." digit CRLF     -> HTTP1    any method, once the line is whole
     "PRI * HTTP/2.0", then no preface                -> HTTP2    whose engine says what is wrong with it
-    token SP word SP word CRLF CRLF, in one read     -> HTTP1    a request with a broken version: refused, not passed on
+    token SP word SP word CRLF CRLF, in one read     -> HTTP2    an invalid preface (RFC 9113 3.4): refused, not passed on
     anything else                                    -> OPAQUE
     a prefix of one of these                         -> NEED_MORE
 
@@ -85,7 +85,7 @@ def http1_line(data: bytes, space: int, known: bool) -> int:
         # (Redis, memcached) wait for an answer after the first.
         word = line[line.rfind(b" ") + 1 :]
         if word and line[space + 1] != 32 and FOREIGN_VERSION.match(word) is None:
-            return HTTP1
+            return HTTP1 if known else HTTP2
     return OPAQUE
 
 

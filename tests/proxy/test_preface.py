@@ -57,16 +57,18 @@ async def side(houses, peer):
 
 @pytest.mark.parametrize(
     "wrong",
-    [PREFACE[:14] + b"\r\n\r\nXX\r\n\r\n", PREFACE[:23] + b"x", b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n", PREFACE[:14] + b"x"],
+    [
+        PREFACE[:14] + b"\r\n\r\nXX\r\n\r\n",
+        PREFACE[:23] + b"x",
+        b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n",
+        PREFACE[:14] + b"x",
+        b"INVALID CONNECTION PREFACE\r\n\r\n",
+    ],
 )
 async def test_a_wrong_preface_is_a_connection_error_of_http2(side, wrong):
     assert [(kind, body[4:8]) for kind, body in frames(await said(side, wrong + SETTINGS)) if kind == GOAWAY] == [
         (GOAWAY, b"\x00\x00\x00\x01")
     ]
-
-
-async def test_what_is_no_preface_but_the_head_of_a_request_is_refused_as_http1(side):
-    assert parse(await said(side, b"INVALID CONNECTION PREFACE\r\n\r\n"))[0] == 400
 
 
 async def test_a_preface_after_an_http1_request_is_no_change_of_protocol(houses, peer):
