@@ -40,6 +40,7 @@ from meshproxy.wire.engine import (
     AWAITING_NOTHING,
     AWAITING_US,
     CANCEL,
+    CONNECT_ERROR,
     FRAME_SIZE_ERROR,
     HTTP_1_1_REQUIRED,
     INTERNAL_ERROR,
@@ -263,7 +264,7 @@ class H2Engine(Engine):
         self.closing = True
         unsent = self.batch if self.out else NOTHING_UNSENT
         self.out.clear()
-        self.end_streams(CANCEL, unsent)
+        self.end_streams(CANCEL if self.server else CONNECT_ERROR, unsent)
 
     def fail(self, code: int) -> None:
         """The connection is beyond repair: h2 has written its GOAWAY already, where it could."""

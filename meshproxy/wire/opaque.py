@@ -79,6 +79,7 @@ class OpaqueEngine(Engine):
         self.holding = False
         self.blocked = False
         self.told_blocked = False
+        self.held = 0  # bytes the host was told of: given to a socket that was full, or read before there was a stream
         self.draining = False
 
     # -- what the roles decide
@@ -122,6 +123,7 @@ class OpaqueEngine(Engine):
     def lost(self) -> None:
         stream = self.stream
         self.close()
+        self.hold(-self.held)
         if stream is not None:
             self.gone(stream)
 
@@ -134,6 +136,8 @@ class OpaqueEngine(Engine):
             self.out.append(data)
             if len(self.out) == 1:
                 self.host.wake()
+            if self.blocked:
+                self.hold(len(data))
         if end:
             self.output_ended = True
             if self.input_ended:
@@ -152,8 +156,14 @@ class OpaqueEngine(Engine):
             self.told_blocked = True
             self.say_blocked(stream)
 
+    def hold(self, change: int) -> None:
+        if change:
+            self.held += change
+            self.host.on_held(change)
+
     def socket_unblocked(self) -> None:
         self.blocked = False
+        self.hold(-self.held)
         stream = self.stream
         if self.told_blocked:
             self.told_blocked = False
@@ -265,6 +275,7 @@ class OpaqueClient(OpaqueEngine):
         stream.sink.response_head(granted(), False)
         early = self.early
         self.early = []
+        self.hold(-self.held)
         if early and self.stream is stream:
             stream.resume()
             stream.sink.response_data(b"".join(early), False)
@@ -278,6 +289,7 @@ class OpaqueClient(OpaqueEngine):
             super().receive(data, now)
         elif data:
             self.early.append(data)
+            self.hold(len(data))
             if not self.holding:
                 self.holding = True
                 self.host.hold_reading()

@@ -115,6 +115,8 @@ class Recorder(Host):
         self.goaways: list[int] = []
         self.wakes = 0
         self.held = False
+        self.waiting = 0  # bytes that on_held told of
+        self.capacities = 0
         self.handler: Callable[[Seen], None] | None = None
 
     def wake(self) -> None:
@@ -138,6 +140,14 @@ class Recorder(Host):
 
     def on_goaway(self, code: int) -> None:
         self.goaways.append(code)
+
+    def on_capacity(self) -> None:
+        self.capacities += 1
+
+    def on_held(self, change: int) -> None:
+        assert change != 0, "nothing changed"
+        self.waiting += change
+        assert self.waiting >= 0
 
     def on_violation(self, reason: str) -> None:
         self.violations.append(reason)

@@ -130,6 +130,7 @@ class Recorder(Host):
         self.events: list[Event] = []
         self.wakes = 0
         self.holding = False
+        self.waiting = 0  # bytes that on_held told of
         self.engine: Engine | None = None
         self.on_request_do = on_request_do
 
@@ -171,6 +172,11 @@ class Recorder(Host):
 
     def on_goaway(self, code: int) -> None:
         self.events.append(("on_goaway", code))
+
+    def on_held(self, change: int) -> None:
+        assert change != 0, "nothing changed"
+        self.waiting += change
+        assert self.waiting >= 0
 
     def on_violation(self, reason: str) -> None:
         self.events.append(("on_violation", reason))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from http2_harness import Log, Recorder, Seen, pairs, pump, request, response, take
 
-from meshproxy.wire.engine import CANCEL, NO_ERROR, REFUSED_STREAM, Engine
+from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, NO_ERROR, REFUSED_STREAM, Engine
 from meshproxy.wire.h2_adapter import H2Client, H2Server
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
@@ -434,8 +434,8 @@ def test_a_request_never_handed_to_the_socket_is_unprocessed(wire: Wire) -> None
     take(wire.client)
     _, kept = wire.ask()
     wire.client.lost()
-    assert sent.reset == (CANCEL, False)
-    assert kept.reset == (CANCEL, True)
+    assert sent.reset == (CONNECT_ERROR, False)
+    assert kept.reset == (CONNECT_ERROR, True)
     assert take(wire.client) == b"", "what was called unprocessed must never be sent"
 
 

@@ -369,8 +369,199 @@ def test_a_server_that_floods_a_client_is_cut_off_too() -> None:
 
 def test_resets_are_remembered_in_bounded_space() -> None:
     raw, host = serve()
-    for i in range(2000):
+    for i in range(3000):
         raw.headers(2 * i + 1)
         host.requests[-1].stream.reset(CANCEL)
-    assert len(getattr(raw.engine, "reset_ids")) <= 512  # noqa: B009
+    assert len(getattr(raw.engine, "reset_ids")) <= 2048  # noqa: B009
     assert raw.engine.active() == 0
+
+
+# -- a peer of the mesh: judged by the work it keeps running, not by how often it changes its mind
+
+
+def peer(limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
+    host = Recorder()
+    raw = Raw(Http2Server(host, limits or Limits(), True), *values)
+    raw.settle()
+    return raw, host
+
+
+def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request() -> None:
+    raw, host = peer()
+    raw.headers(1, POST, end=False)  # a long one, open all the time
+    steady = host.requests[0]
+    answered = 0
+    for i in range(30 * 500):
+        raw.now = i / 500
+        sid = 4 * i + 3
+        raw.headers(sid)
+        if i % 10 == 0:
+            raw.headers(sid + 2)
+            host.requests[-1].stream.send_head(response(), [], True)
+            assert host.requests[-1].log.reset is None
+            answered += 1
+            raw.data(1, b"x")
+        raw.send(frame(RST_STREAM, 0, sid, u32(CANCEL)))
+        assert raw.engine.active() == 1
+    assert not killed(raw, host, "h2_rapid_reset")
+    assert host.violations == []
+    assert answered == 1500
+    assert steady.log.body == b"x" * 1500
+    assert sum(seen.log.reset is not None for seen in host.requests) == 15_000
+
+
+@pytest.mark.parametrize("kind", ["malformed", "too large", "own parent"])
+def test_bad_requests_that_a_peer_relays_fail_alone_however_many(kind: str) -> None:
+    raw, host = peer()
+    raw.headers(1, POST, end=False)
+    for i in range(1500):
+        sid = 2 * i + 3
+        if kind == "malformed":
+            raw.headers(sid, [*GET, (b"te", b"gzip")])
+        elif kind == "too large":
+            raw.headers(sid, [*GET, *[(b"x", b"y")] * 200])
+        else:
+            raw.send(frame(HEADERS, 5, sid, block(GET)) + frame(PRIORITY, 0, sid, u32(sid) + b"\0"))
+        raw.data(1, b"x")
+    assert not killed(raw, host, "h2_rapid_reset")
+    assert host.requests[0].log.body == b"x" * 1500
+
+
+def test_what_a_peer_keeps_running_is_bounded_by_streams() -> None:
+    raw, host = peer()
+    for i in range(1002):
+        raw.headers(2 * i + 1)
+    assert raw.resets() == {2001: REFUSED_STREAM, 2003: REFUSED_STREAM}
+    assert raw.engine.active() == 1000
+    raw.send(frame(RST_STREAM, 0, 1, u32(CANCEL)))
+    raw.headers(2005)
+    assert raw.resets() == {}
+    assert host.requests[-1].log.reset is None
+
+
+def test_a_peer_is_told_that_it_may_have_a_thousand_streams() -> None:
+    engine = Http2Server(Recorder(), Limits(), True)
+    engine.start()
+    assert (3).to_bytes(2, "big") + u32(1000) in take(engine)
+
+
+def test_control_a_peer_that_floods_with_other_frames_is_cut_off_as_anyone() -> None:
+    raw, host = peer()
+    repeat(raw, 5000, lambda i: raw.send(frame(PING, 0, 0, bytes(8))))
+    assert killed(raw, host, "h2_control_flood")
+
+
+def test_resets_by_a_server_are_bounded_by_our_own_requests_and_end_no_connection() -> None:
+    host = Recorder()
+    raw = Raw(Http2Client(host, Limits()))
+    first = raw.engine.open()
+    first.sink = kept = Log()
+    first.send_head(request(), [], False)
+    for i in range(2000):
+        stream = raw.engine.open()
+        stream.sink = log = Log()
+        stream.send_head(request(), [], i % 2 == 0)
+        sid = 2 * i + 3
+        if i % 3 == 0:  # half an answer, then RST_STREAM; or an answer that is malformed; or none
+            raw.send(frame(HEADERS, END_HEADERS, sid, block([(b":status", b"200")])))
+        if i % 3 == 1:
+            raw.send(frame(HEADERS, END_HEADERS, sid, block([(b"x", b"y")])))
+        else:
+            raw.send(frame(RST_STREAM, 0, sid, u32(2)))
+        assert log.reset is not None
+    assert not raw.engine.closing
+    assert kept.reset is None
+
+
+def test_a_thousand_streams_cancelled_at_one_stroke_leave_the_connection_alone() -> None:
+    host = Recorder()
+    raw = Raw(Http2Client(host, Limits()))
+    streams = [raw.engine.open() for _ in range(1000)]
+    for stream in streams:
+        stream.send_head(request(), [], True)
+    for stream in streams:
+        stream.reset(CANCEL)
+    for i in range(1000):  # what was on its way
+        raw.send(frame(HEADERS, END_HEADERS, 2 * i + 1, block([(b":status", b"200")])), frame(DATA, 1, 2 * i + 1, b"late"))
+        if i % 500 == 499:
+            raw.now += 100
+    assert not raw.engine.closing, host.violations
+
+
+# -- what waits here
+
+
+def test_a_connection_that_holds_too_much_takes_no_new_streams_until_it_has_got_rid_of_it() -> None:
+    raw, host = serve(None, (4, 0))
+    raw.headers(1)
+    raw.headers(3)
+    first, second = host.requests[0].stream, host.requests[1].stream
+    for stream in (first, second):
+        stream.send_head(response(), [], False)
+        stream.send_data(bytes(Limits().connection_held // 2), False)
+    raw.headers(5)
+    assert len(host.requests) == 3, "at the bound is not above it"
+    first.send_data(b"x", False)
+    raw.headers(7)
+    assert raw.resets() == {7: REFUSED_STREAM}
+    assert host.violations == ["h2_connection_held"]
+    first.reset(CANCEL)
+    raw.headers(9)
+    assert raw.resets() == {1: CANCEL}
+    assert len(host.requests) == 4
+
+
+def test_answers_that_nobody_reads_are_bounded_though_they_have_no_body() -> None:
+    raw, host = serve()
+    fields = tuple((b"x-%d" % i, b"v" * 1000) for i in range(30))
+    raw.engine.socket_blocked()
+    written = 0
+    for i in range(10_000):
+        before = len(host.requests)
+        raw.headers(2 * i + 1)
+        if raw.engine.closing:
+            break
+        if len(host.requests) > before:
+            host.requests[-1].stream.send_head(response(204, fields), [], True)
+        written += sum(9 + len(frame_[3]) for frame_ in raw.read())
+    assert written < Limits().connection_held + 2 * Limits().control_out_bytes
+    assert host.violations.count("h2_connection_held") >= 1
+
+
+def test_a_peer_that_reads_nothing_and_asks_on_is_cut_off_in_the_end() -> None:
+    limits = Limits()
+    limits.mesh_connection_held = 1000
+    raw, host = peer(limits)
+    raw.engine.socket_blocked()
+
+    def step(i: int) -> None:
+        before = len(host.requests)
+        raw.headers(2 * i + 1)
+        if len(host.requests) > before:
+            host.requests[-1].stream.send_head(response(204), [], True)
+
+    steps = repeat(raw, 50_000, step)
+    assert steps < 6000
+    assert killed(raw, host, "h2_unread_acks")
+
+
+def test_a_client_takes_no_requests_while_heads_pile_up_before_a_full_socket() -> None:
+    limits = Limits()
+    limits.connection_held = 20_000
+    host = Recorder()
+    raw = Raw(Http2Client(host, limits))
+    raw.engine.socket_blocked()
+    count = 0
+    while raw.engine.capacity() > 0:
+        stream = raw.engine.open()
+        stream.send_head(request(path=b"/%d" % count), [], True)
+        stream.reset(CANCEL)  # cancelled calls: no stream is open, and yet each leaves bytes behind
+        count += 1
+        assert count < 2000
+    assert sum(9 + len(frame_[3]) for frame_ in raw.read()) <= 20_000 + 100
+    assert host.waiting > 20_000
+    host.capacities = 0
+    raw.engine.socket_unblocked()
+    assert raw.engine.capacity() > 0
+    assert host.capacities == 1, "who waits in the pool is told"
+    assert host.waiting == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from http2_harness import (
+    ACK,
     DATA,
     GET,
     HEADERS,
+    PING,
     POST,
     RST_STREAM,
     WINDOW_UPDATE,
@@ -239,25 +242,108 @@ def test_more_than_the_connections_window_ends_the_connection() -> None:
     assert raw.goaway() == FLOW_CONTROL_ERROR
 
 
-def test_a_streams_window_doubles_while_its_reader_drains_and_falls_back_when_it_stops() -> None:
-    raw, host = serve()
-    raw.headers(1, POST, end=False)
-    stream = host.requests[0].stream
-    stream.sink = NULL_SINK
-    window = 65_535
-    largest = window
-    for _ in range(400):
-        raw.data(1, bytes(10_000))
-        window += granted(raw, 1) - 10_000
-        largest = max(largest, window)
-    assert largest == Limits().stream_window_max
-    stream.pause()
-    while window >= 10_000:
-        raw.data(1, bytes(10_000))
-        assert granted(raw, 1) == 0
-        window -= 10_000
-    stream.resume()
-    assert window + granted(raw, 1) == Limits().stream_window
+class Link:
+    """An upload over a link with a round-trip of `rtt_s`, by a client that sends what the window allows and no more.
+
+    window   what it may send now        largest  the largest the window was
+    grants   (when they arrive, bytes)   pings    (when their acks arrive)
+    """
+
+    def __init__(self, rtt_s: float, limits: Limits | None = None) -> None:
+        self.raw, self.host = serve(limits)
+        self.rtt_s = rtt_s
+        self.raw.headers(1, POST, end=False)
+        self.stream = self.host.requests[0].stream
+        self.stream.sink = NULL_SINK
+        self.window = self.largest = 65_535
+        self.grants: list[tuple[float, int]] = []
+        self.pings: list[tuple[float, bytes]] = []
+        self.pinged = 0
+
+    def arrive(self) -> None:
+        now = self.raw.now
+        self.window += sum(size for at, size in self.grants if at <= now)
+        self.largest = max(self.largest, self.window)
+        self.grants = [grant for grant in self.grants if grant[0] > now]
+        for _, payload in [ping for ping in self.pings if ping[0] <= now]:
+            self.raw.send(frame(PING, ACK, 0, payload))
+        self.pings = [ping for ping in self.pings if ping[0] > now]
+
+    def listen(self) -> None:
+        for kind, flags, sid, payload in self.raw.read():
+            if kind == WINDOW_UPDATE and sid == 1:
+                self.grants.append((self.raw.now + self.rtt_s, int.from_bytes(payload, "big")))
+            elif kind == PING and not flags & ACK:
+                self.pings.append((self.raw.now + self.rtt_s, payload))
+                self.pinged += 1
+
+    def upload(self, size: int, bytes_per_s: float) -> None:
+        while size > 0:
+            self.arrive()
+            part = min(self.window, 16_384, size)
+            if part == 0:
+                self.raw.now = min(at for at, _ in self.grants)
+                continue
+            self.raw.data(1, bytes(part))
+            self.window -= part
+            size -= part
+            self.listen()
+            self.raw.now += part / bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("rtt_s", "bytes_per_s", "largest"),
+    [
+        (0.0, 1e9, 256 * 1024),  # the same machine
+        (0.0005, 1e9, 256 * 1024),  # the same data centre
+        (0.0015, 1e9, 256 * 1024),
+        (0.010, 1e9, 1024 * 1024),
+        (0.080, 1e8, 1024 * 1024),  # another continent
+        (0.080, 1e6, 256 * 1024),  # far, but 80 kB a round-trip are all there is
+    ],
+)
+def test_a_streams_window_grows_beyond_256_kib_only_where_the_round_trip_makes_it_necessary(
+    rtt_s: float, bytes_per_s: float, largest: int
+) -> None:
+    link = Link(rtt_s)
+    link.upload(16 << 20, bytes_per_s)
+    assert largest // 2 < link.largest <= largest  # half of it is granted at a time
+    assert link.pinged <= 3 + link.raw.now
+
+
+def test_a_window_that_was_large_falls_back_when_its_reader_stops() -> None:
+    link = Link(0.010)
+    link.upload(16 << 20, 1e9)
+    link.raw.now += 1.0
+    link.arrive()
+    link.stream.pause()
+    assert link.window > 512 * 1024
+    while link.window:
+        part = min(link.window, 16_384)
+        link.raw.data(1, bytes(part))
+        link.window -= part
+        assert granted(link.raw, 1) == 0
+    link.stream.resume()
+    assert granted(link.raw, 1) == Limits().stream_window
+
+
+def test_one_slow_answer_to_a_ping_does_not_make_a_link_long() -> None:
+    link = Link(0.0005)
+    link.upload(400_000, 1e9)  # enough for the first PING
+    assert link.pings
+    link.pings = [(at + 0.3, payload) for at, payload in link.pings]
+    link.raw.now += 0.5
+    link.upload(16 << 20, 1e9)
+    assert link.largest <= 256 * 1024
+
+
+def test_acks_of_pings_that_were_never_sent_measure_nothing() -> None:
+    link = Link(0.0005)
+    for i in range(100):
+        link.raw.now = i * 0.1
+        link.raw.send(frame(PING, ACK, 0, b"meshrtt\0"))
+    link.upload(16 << 20, 1e9)
+    assert link.largest <= 256 * 1024
 
 
 def test_padding_is_given_back_as_window() -> None:

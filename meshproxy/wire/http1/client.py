@@ -99,6 +99,7 @@ class Http1Client(Http1Connection):
         self.request: Head | None = None
         self.request_out: list[bytes] | None = None  # the `out` list the request head went into
         self.withheld: list[bytes] = []  # tunnel bytes waiting for 101 or 2xx
+        self.withheld_bytes = 0
         self.withheld_end = False
         self.keep_alive = True
         self.interim = 0
@@ -152,6 +153,8 @@ class Http1Client(Http1Connection):
         """Bytes for a tunnel that is not granted yet: sent now, a server that declines would take them for a request."""
         if data:
             self.withheld.append(data)
+            self.withheld_bytes += len(data)
+            self.host.on_held(len(data))
         if end:
             self.withheld_end = True
         elif not self.told_blocked:
@@ -232,17 +235,22 @@ class Http1Client(Http1Connection):
         if self.stream is not stream:
             return
         withheld = self.withheld
-        self.withheld = []
+        ended = self.withheld_end
+        self.drop_withheld()
         for data in withheld:
             self.write_data(data, False)
-        if self.withheld_end:
+        if ended:
             self.write_data(b"", True)
         elif self.told_blocked and not self.blocked:
             self.told_blocked = False
             self.say_unblocked()
 
     def drop_withheld(self) -> None:
-        self.withheld = []
+        if self.withheld:
+            size = self.withheld_bytes
+            self.withheld = []
+            self.withheld_bytes = 0
+            self.host.on_held(-size)
         self.withheld_end = False
 
     def body(self, data: bytes) -> None:
@@ -321,6 +329,7 @@ class Http1Client(Http1Connection):
 
     def lost(self) -> None:
         self.fail(CONNECT_ERROR, self.unsent())
+        self.release_output()
 
     # -- endings
 
@@ -369,6 +378,7 @@ class Http1Client(Http1Connection):
     def socket_unblocked(self) -> None:
         if self.writing == W_UNDECIDED:
             self.blocked = False  # what waits for the tunnel keeps the sender waiting; begin_tunnel() lets it go on
+            self.release_output()
         else:
             super().socket_unblocked()
 

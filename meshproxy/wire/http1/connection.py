@@ -8,7 +8,8 @@
                          HEAD --> UNDECIDED (client role: CONNECT or Upgrade not answered yet) --> TUNNEL --> SENT
 
 A connection carries one exchange at a time.  Input that belongs to a later one stays in `buffer`, where it is bounded:
-past `limits.pipelined_bytes` the host stops reading.
+past `limits.pipelined_bytes` the host stops reading.  What waits (that input, and output for a socket that is full) the host
+is told of by `on_held`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Http1Connection(Engine):
         self.holding = False  # we told the host
         self.blocked = False  # the socket takes no more
         self.told_blocked = False  # and the stream's sink knows
+        self.held_in = 0  # bytes of `buffer` the host was told of
+        self.held_out = 0  # bytes given to a socket that was full
         self.input_ended = False  # the peer sent FIN
         self.draining = False
 
@@ -116,8 +119,9 @@ class Http1Connection(Engine):
             self.bad(error)
         finally:
             self.processing = False
-        if self.holding or self.paused or self.buffer:
+        if self.holding or self.paused or self.buffer or self.held_in:
             self.adjust_reading()
+            self.count_input()
 
     def step(self) -> bool:
         """One message part out of `buffer`, which is not empty.  False: nothing more can be done now."""
@@ -167,6 +171,12 @@ class Http1Connection(Engine):
             else:
                 self.host.resume_reading()
 
+    def count_input(self) -> None:
+        change = len(self.buffer) - self.held_in
+        if change:
+            self.held_in += change
+            self.host.on_held(change)
+
     def pause(self) -> None:
         if not self.paused and self.reading != R_ENDED:
             self.paused = True
@@ -184,6 +194,16 @@ class Http1Connection(Engine):
         out.append(data)
         if len(out) == 1:
             self.host.wake()
+        if self.blocked:
+            self.held_out += len(data)
+            self.host.on_held(len(data))
+
+    def release_output(self) -> None:
+        """The socket took what was written, or is gone."""
+        if self.held_out:
+            size = self.held_out
+            self.held_out = 0
+            self.host.on_held(-size)
 
     def write_data(self, data: bytes, end: bool) -> None:
         """Body bytes in the framing the head chose; in other states they are not ours to send and vanish."""
@@ -230,6 +250,7 @@ class Http1Connection(Engine):
 
     def socket_unblocked(self) -> None:
         self.blocked = False
+        self.release_output()
         if self.told_blocked:
             self.told_blocked = False
             self.say_unblocked()
@@ -245,6 +266,7 @@ class Http1Connection(Engine):
             self.closing = True
             self.host.wake()
         self.adjust_reading()
+        self.count_input()
 
     def drain_finish(self) -> None:
         """HTTP/1.1 has nothing to add to drain()."""

@@ -202,6 +202,7 @@ class Http1Server(Http1Connection):
         stream = self.stream
         self.end_stream()
         self.close()
+        self.release_output()
         if stream is not None:
             stream.sink.request_reset(CANCEL)
 
@@ -310,6 +311,7 @@ class Http1Server(Http1Connection):
             return
         data = self.buffer
         self.buffer = b""
+        self.count_input()
         self.reading = R_ENDED
         stream.sink.request_data(data, True)
 

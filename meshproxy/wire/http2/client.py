@@ -23,19 +23,20 @@ class Http2Client(Inbound):
     """HTTP/2, client role, behind the interface of `wire/engine.py`."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, False)
+        super().__init__(host, limits, False, False)
         self.next_id = 1
         self.unnumbered = 0  # streams opened whose head is not yet sent
 
     def open(self) -> Stream:
         if self.capacity() <= 0:
             raise RuntimeError("open() called although capacity() is 0")
-        limits = self.limits
         self.unnumbered += 1
-        return Http2Stream(self, ReceiveWindow(self.stream_window, limits.stream_window, limits.stream_window_max))
+        return Http2Stream(self, ReceiveWindow(self.stream_window, self.limits.stream_window, self.growth.easily))
 
     def capacity(self) -> int:
-        if self.peer.received == 0 or self.leaving or self.draining or self.closing:
+        """None, too, while heads and resets pile up before a full socket: requests then wait in the pool, where those that
+        are cancelled leave nothing behind.  Bodies do not count: they are bounded, and stall only themselves."""
+        if self.peer.received == 0 or self.leaving or self.draining or self.closing or self.unsent > self.held_max:
             return 0
         return max(0, min(self.peer.max_concurrent_streams, STREAM_ID_MAX) - len(self.streams) - self.unnumbered)
 
@@ -148,6 +149,12 @@ class Http2Client(Inbound):
         if self.draining:
             self.check_drained()
         else:
+            self.host.on_capacity()
+
+    def release_unsent(self) -> None:
+        full = self.unsent > self.held_max
+        super().release_unsent()
+        if full and not self.closing and not self.draining:
             self.host.on_capacity()
 
     def drain(self) -> None:

@@ -22,6 +22,7 @@ from meshproxy.wire.engine import (
     AWAITING_US,
     CANCEL,
     COMPRESSION_ERROR,
+    CONNECT_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     STREAM_CLOSED,
@@ -32,6 +33,7 @@ from meshproxy.wire.hpack.integers import HpackError
 from meshproxy.wire.http2.frames import (
     DEFAULT_WINDOW,
     PREFACE,
+    RESET_BYTES,
     ConnectionFault,
     goaway_frame,
     ping_frame,
@@ -41,7 +43,7 @@ from meshproxy.wire.http2.frames import (
 from meshproxy.wire.http2.outbound import Outbound
 from meshproxy.wire.http2.settings import our_settings
 from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
-from meshproxy.wire.http2.windows import ReceiveWindow
+from meshproxy.wire.http2.windows import ROUND_TRIP, Growth, ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head
 
@@ -55,8 +57,9 @@ NOTHING_UNSENT: Final = -1  # no turn has this number
 class Http2Connection(Outbound):
     """What begins, fails and ends.  The methods that raise NotImplementedError are what the two roles do differently."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool) -> None:
-        super().__init__(host, limits, server)
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
+        super().__init__(host, limits, server, mesh)
+        self.streams_max = limits.mesh_streams if mesh else limits.streams
         self.decoder = Decoder(limits.head_bytes, limits.head_fields)
         self.blocks: dict[bytes, Head] = {}  # header block -> its head, while the dynamic table stays as it is
         self.streams: dict[int, Http2Stream] = {}
@@ -65,6 +68,7 @@ class Http2Connection(Outbound):
         # Until the peer has acknowledged our settings it may send what the default lets it send.
         self.window = ReceiveWindow(limits.connection_window, limits.connection_window, limits.connection_window)
         self.stream_window = max(limits.stream_window, DEFAULT_WINDOW)
+        self.growth = Growth(limits)
         self.acknowledged = False
         self.draining = False
         self.leaving = False  # client: the server takes no new streams
@@ -72,7 +76,7 @@ class Http2Connection(Outbound):
     def start(self) -> None:
         if not self.server:
             self.write(PREFACE)
-        self.write(settings_frame(our_settings(self.limits, self.server)))
+        self.write(settings_frame(our_settings(self.limits, self.server, self.streams_max)))
         self.write(window_update_frame(0, self.limits.connection_window - DEFAULT_WINDOW))
 
     def fail(self, code: int, label: str) -> None:
@@ -92,7 +96,8 @@ class Http2Connection(Outbound):
         self.closing = True
         unsent = self.batch if self.out else NOTHING_UNSENT
         self.out.clear()
-        self.end_streams(CANCEL, unsent)
+        self.release_unsent()
+        self.end_streams(CANCEL if self.server else CONNECT_ERROR, unsent)
 
     def end_streams(self, code: int, unsent: int) -> None:
         """Every stream is reset; those written in the turn `unsent` were never handed to the socket."""
@@ -102,6 +107,7 @@ class Http2Connection(Outbound):
         for stream in list(streams.values()):
             if not stream.closed:
                 stream.closed = True
+                self.drop_queue(stream)
                 self.tell_reset(stream, code, stream.batch == unsent)
 
     def active(self) -> int:
@@ -179,9 +185,15 @@ class Http2Connection(Outbound):
 
     def credit(self, stream: Http2Stream, grow: bool) -> None:
         """Grant the peer more window, if it is time to."""
-        granted = stream.window.credit(grow)
-        if granted and not stream.closed and not self.closing:
-            self.write(window_update_frame(stream.stream_id, granted))
+        window = stream.window
+        granted = window.credit(grow)
+        if not granted or stream.closed or self.closing:
+            return
+        if grow and self.growth.wants(window, self.floods.now):
+            self.write(ping_frame(ROUND_TRIP, False))
+        self.write(window_update_frame(stream.stream_id, granted))
+        if self.socket_full:
+            self.floods.acknowledge(RESET_BYTES)
 
     def on_peer_settings(self) -> None:
         """Settings were applied."""
@@ -228,11 +240,18 @@ class Http2Connection(Outbound):
         if stream.closed:
             return
         stream.closed = True
-        stream.queue = None
-        stream.trailers = None
+        self.drop_queue(stream)
         self.floods.tiny -= stream.tiny
         self.streams.pop(stream.stream_id, None)
         self.on_finished(stream)
+
+    def drop_queue(self, stream: Http2Stream) -> None:
+        stream.queue = None
+        stream.trailers = None
+        if stream.held:
+            size = stream.held
+            stream.held = 0
+            self.hold(-size)
 
     def on_finished(self, stream: Http2Stream) -> None:
         """A stream is gone: there may be room for another, or a drain is complete."""

@@ -1,7 +1,14 @@
 """What a peer may cost us without giving us work (attacks: CVE-2023-44487, CVE-2025-8671, CVE-2019-9511 to -9518 ...).
 
-    resets        a bucket: a reset while work was running costs 1, and 1 is forgiven every 1/rate seconds.  Who sent the
-                  RST_STREAM is the same to us: a client that provokes ours (MadeYouReset) wastes the same work
+    resets        of strangers: a bucket.  A reset while work was running costs 1, and 1 is forgiven every 1/rate seconds.
+                  Who sent the RST_STREAM is the same to us: a client that provokes ours (MadeYouReset) wastes the same work
+                  of authenticated peers: not counted.  A peer relays what its apps do (500 gRPC calls a second may be
+                  cancelled by their deadlines, and one app's bad manners must not end the requests of the others), so it
+                  is judged by the work it keeps running.  A reset ends the work before it returns (Sink.request_reset
+                  cancels upstream), so that is the open streams, at most `mesh_streams`; and a cancellation that cannot
+                  reach upstream because its socket is full counts as held bytes there, which close that connection to
+                  new streams (Http2Client.capacity)
+                  of servers: not counted.  Every one costs a request of our own, so it cannot come more often than we ask
     no progress   a bucket likewise: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, refused streams; a request, a
                   byte of body, or a byte that we could send, empties it
     unread acks   bytes of acknowledgements queued while the socket takes nothing more
@@ -23,10 +30,12 @@ FRAME_OVERHEAD: Final = 256  # bytes of memory a small piece of data costs while
 
 
 class Floods:
-    """The counters of one connection.  `now` is the time of the last receive(), in seconds."""
+    """The counters of one connection.  `now` is the time of the last receive(), in seconds.  `strict`: the peer is a client
+    that nobody vouches for, so its resets and the streams it is refused are counted."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, strict: bool) -> None:
         self.now = 0.0
+        self.strict = strict
         self.resets = 0.0
         self.resets_burst = limits.resets_burst
         self.resets_per_second = limits.resets_per_second
@@ -42,6 +51,8 @@ class Floods:
 
     def reset(self) -> None:
         """A stream was reset, by either side, while it was worked on."""
+        if not self.strict:
+            return
         forgiven = (self.now - self.resets_since) * self.resets_per_second
         self.resets_since = self.now
         self.resets = max(0.0, self.resets - forgiven) + 1.0
@@ -58,8 +69,14 @@ class Floods:
         if self.without_progress > self.control_burst:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_control_flood")
 
+    def refused(self) -> None:
+        """A stream was refused.  A peer in the mesh is not at fault: it knows our limit, and learns of a full connection
+        from the refusal."""
+        if self.strict:
+            self.control()
+
     def acknowledge(self, size: int) -> None:
-        """An acknowledgement of `size` bytes was queued although the socket is full."""
+        """An acknowledgement, or a window update, of `size` bytes was queued although the socket is full."""
         self.ack_bytes += size
         if self.ack_bytes > self.ack_bytes_max:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_unread_acks")

@@ -32,6 +32,7 @@ PADDED: Final = 0x8
 WITH_PRIORITY: Final = 0x20
 
 HEADER_BYTES: Final = 9
+RESET_BYTES: Final = 13  # of a whole RST_STREAM frame; a WINDOW_UPDATE has as many
 FRAME_BYTES_MIN: Final = 16_384  # every endpoint takes frames of this size (4.2)
 FRAME_BYTES_MAX: Final = 16_777_215
 WINDOW_MAX: Final = 2_147_483_647

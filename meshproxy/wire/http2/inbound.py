@@ -47,14 +47,15 @@ from meshproxy.wire.http2.frames import (
     window_update_frame,
 )
 from meshproxy.wire.http2.stream import BODY, ENDED
+from meshproxy.wire.http2.windows import ROUND_TRIP
 from meshproxy.wire.limits import Limits
 
 
 class Inbound(Http2Connection):
     """The receiving half of a connection."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool) -> None:
-        super().__init__(host, limits, server)
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
+        super().__init__(host, limits, server, mesh)
         self.buffer = b""  # the start of a frame that is not complete
         self.preface_left = len(PREFACE) if server else 0
         self.frame_bytes_max = max(FRAME_BYTES_MIN, limits.frame_bytes)
@@ -312,6 +313,8 @@ class Inbound(Http2Connection):
         self.floods.control()
         if not flags & ACK:
             self.acknowledge(ping_frame(payload, True))
+        elif payload == ROUND_TRIP:
+            self.growth.measured(self.floods.now)
 
     def on_priority(self, stream_id: int, payload: bytes) -> None:
         """Priorities are obsolete (5.3); only the frame's form is checked."""

@@ -2,6 +2,11 @@
 
     Stream.send_*() --windows open--> write()  --> out       one wake() a turn
                     --windows spent-> queue    --> round --> out
+                                      held
+
+`held` is what waits here for a window or the socket: the queues of all streams, and, while the socket is full, the heads
+and resets written all the same (`unsent`; they are in `out` or the transport, who says only "full" and "not full").  The
+host hears of every change (on_held), and above a bound the connection takes no new streams.
 
 A stream that has to wait does so in its own queue; those that wait only for the connection's window or the socket stand in
 `round`, each writing one frame in its turn, so that no stream starves another (RFC 9113 5.2).  A stream whose own window
@@ -21,7 +26,9 @@ from meshproxy.wire.http2.frames import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
+    HEADER_BYTES,
     HEADERS,
+    RESET_BYTES,
     frame_header,
     rst_frame,
 )
@@ -31,23 +38,28 @@ from meshproxy.wire.limits import Limits
 if TYPE_CHECKING:
     from meshproxy.wire.http2.stream import Http2Stream
 
-# Streams we reset whose frames may still be on their way: these are dropped without complaint (5.1, "closed").
-RESETS_REMEMBERED: Final = 512
+# Streams we reset whose frames may still be on their way: these are dropped without complaint (5.1, "closed").  As many as
+# a mesh connection can carry may be cancelled at one stroke (the app behind them died), twice.
+RESETS_REMEMBERED: Final = 2048
 
 
 class Outbound(Engine):
     """The sending half of a connection."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool) -> None:
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
         super().__init__(host, server)
         self.limits = limits
+        self.mesh = mesh  # the peer has shown that it belongs to the mesh
         self.peer = PeerSettings(from_server=not server)
         self.encoder = Encoder()
-        self.floods = Floods(limits)
+        self.floods = Floods(limits, server and not mesh)
         self.send_window = DEFAULT_WINDOW
         self.round: deque[Http2Stream] = deque()  # streams with a queue and a window of their own
         self.reset_ids: dict[int, int] = {}  # stream -> bytes that may still arrive on it; the newest last
         self.socket_full = False
+        self.held = 0
+        self.unsent = 0
+        self.held_max = limits.mesh_connection_held if mesh else limits.connection_held
         self.batch = 0  # counts the turns in which `out` was begun
 
     def write(self, data: bytes) -> None:
@@ -65,6 +77,8 @@ class Outbound(Engine):
         largest = self.peer.max_frame_size
         flags = END_STREAM if end else 0
         size = len(block)
+        if self.socket_full:
+            self.hold_unsent(HEADER_BYTES + size)
         if size <= largest:
             self.write(frame_header(size, HEADERS, flags | END_HEADERS, stream_id) + block)
             return
@@ -81,7 +95,27 @@ class Outbound(Engine):
             del self.reset_ids[next(iter(self.reset_ids))]
         self.reset_ids[stream_id] = window
         if not self.closing:
+            if self.socket_full:
+                self.hold_unsent(RESET_BYTES)
             self.write(rst_frame(stream_id, code))
+
+    # -- what waits
+
+    def hold(self, change: int) -> None:
+        """`change` bytes more (negative: fewer) wait here."""
+        self.held += change
+        self.host.on_held(change)
+
+    def hold_unsent(self, size: int) -> None:
+        self.unsent += size
+        self.hold(size)
+
+    def release_unsent(self) -> None:
+        """The socket took what was written, or is gone."""
+        if self.unsent:
+            size = self.unsent
+            self.unsent = 0
+            self.hold(-size)
 
     def acknowledge(self, frame: bytes) -> None:
         self.write(frame)
@@ -94,6 +128,7 @@ class Outbound(Engine):
     def socket_unblocked(self) -> None:
         self.socket_full = False
         self.floods.ack_bytes = 0
+        self.release_unsent()
         self.write_round()
 
     def block(self, stream: Http2Stream) -> None:

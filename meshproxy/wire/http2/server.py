@@ -1,6 +1,7 @@
 """The server role: header blocks are requests.
 
-a new stream   refused if we are full or leaving (REFUSED_STREAM: certainly not processed, safe to send again)
+a new stream   refused if we are full, hold too much or are leaving (REFUSED_STREAM: certainly not processed, safe to send
+               again)
                answered here if its head is too large (431) or names no host (400)
                reset if malformed: that stream only, the HPACK state stays right
                otherwise host.on_request()
@@ -12,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.wire.engine import NO_ERROR, NO_FIELDS, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
-from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
+from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
@@ -35,10 +36,13 @@ NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
 
 
 class Http2Server(Inbound):
-    """HTTP/2, server role, behind the interface of `wire/engine.py`."""
+    """HTTP/2, server role, behind the interface of `wire/engine.py`.
 
-    def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, True)
+    `mesh`: the client has shown that it belongs to the mesh.  It relays what many ask, so it gets more streams, and its
+    resets are judged by the work that runs and not by their number (floods.py)."""
+
+    def __init__(self, host: Host, limits: Limits, mesh: bool = False) -> None:
+        super().__init__(host, limits, True, mesh)
         self.refusing = False  # the final GOAWAY is out
 
     def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
@@ -48,7 +52,7 @@ class Http2Server(Inbound):
         self.last_id = stream_id
         head = self.blocks.get(block)
         fields = self.decode(block) if head is None else NO_FIELDS
-        if self.refusing or len(self.streams) >= self.limits.streams:
+        if self.refusing or len(self.streams) >= self.streams_max or self.held > self.held_max:
             self.refuse(stream_id)
             return
         if head is None:
@@ -69,8 +73,7 @@ class Http2Server(Inbound):
             self.malformed_request(stream_id)
             return
         self.floods.without_progress = 0.0
-        limits = self.limits
-        stream = Http2Stream(self, ReceiveWindow(self.stream_window, limits.stream_window, limits.stream_window_max))
+        stream = Http2Stream(self, ReceiveWindow(self.stream_window, self.limits.stream_window, self.growth.easily))
         stream.stream_id = stream_id
         stream.method = head.method
         stream.expected = expected
@@ -106,9 +109,12 @@ class Http2Server(Inbound):
         sink.request_trailers(kept)
 
     def refuse(self, stream_id: int) -> None:
-        self.floods.control()
+        self.floods.refused()
+        if self.socket_full:
+            self.floods.acknowledge(RESET_BYTES)
         if not self.refusing:
-            self.host.on_violation("h2_stream_limit")
+            full = len(self.streams) >= self.streams_max
+            self.host.on_violation("h2_stream_limit" if full else "h2_connection_held")
         self.write_reset(stream_id, REFUSED_STREAM, self.stream_window)
 
     def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:

@@ -66,8 +66,8 @@ class PeerSettings:
         self.received += 1
 
 
-def our_settings(limits: Limits, server: bool) -> list[tuple[int, int]]:
-    """What we advertise.  Defaults are said too: it makes a trace easier to read."""
+def our_settings(limits: Limits, server: bool, streams: int) -> list[tuple[int, int]]:
+    """What we advertise; `streams` by a server.  Defaults are said too: it makes a trace easier to read."""
     values = [
         (HEADER_TABLE_SIZE, limits.table_bytes),
         (INITIAL_WINDOW_SIZE, limits.stream_window),
@@ -75,7 +75,7 @@ def our_settings(limits: Limits, server: bool) -> list[tuple[int, int]]:
         (MAX_HEADER_LIST_SIZE, limits.head_bytes),
     ]
     if server:
-        values.append((MAX_CONCURRENT_STREAMS, limits.streams))
+        values.append((MAX_CONCURRENT_STREAMS, streams))
         values.append((ENABLE_CONNECT_PROTOCOL, 1))
     else:
         values.append((ENABLE_PUSH, 0))

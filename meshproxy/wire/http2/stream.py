@@ -46,6 +46,7 @@ class Http2Stream(Stream):
     interims: int = 0  # 1xx responses received
     send_window: int = 0
     queue: deque[bytes] | None = None  # body that waits for window or socket
+    held: int = 0  # its bytes
     trailers: list[Field] | None = None  # wait behind the queue
     blocked: bool = False  # the sink was told so
     scheduled: bool = False  # in the connection's round of streams that may send
@@ -141,6 +142,9 @@ class Http2Stream(Stream):
             queue[-1] += data
         else:
             queue.append(data)
+        if data:
+            self.held += len(data)
+            self.connection.hold(len(data))
 
     def send_trailers(self, fields: list[Field]) -> None:
         if self.closed or self.sent >= LAST:
@@ -182,7 +186,9 @@ class Http2Stream(Stream):
             connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
             connection.out.append(data)
             connection.floods.without_progress = 0.0
-        if self.queue is not None:
+            self.held -= size
+            connection.hold(-size)
+        if self.queue is not None or self.closed:
             return
         if self.trailers is not None:
             trailers = self.trailers
