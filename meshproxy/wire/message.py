@@ -68,6 +68,9 @@ KINDS: Final[dict[bytes, int]] = {
 # RFC 9110 5.6.2 tchar, as bytes.translate()'s delete argument: what remains after deleting these is illegal.
 TCHAR: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+# What a field value may not contain (RFC 9110 5.5): every control character but the tab.
+CONTROLS: Final = bytes((*range(9), *range(10, 32), 127))
+
 # What a path and query may consist of: visible ASCII but "#", which would begin a fragment (RFC 9112 3.2.1).  RFC 3986 is
 # narrower (no "|", "{" ...), but browsers send those; bytes from 0x80 on must arrive percent-encoded, as HAProxy has it.
 PATH: Final = bytes(c for c in range(0x21, 0x7F) if c != 0x23)
@@ -147,9 +150,10 @@ class Field:
             alias = name.replace(b"_", b"-")
             if alias in KINDS or alias[:5] == b"mesh-" or alias[:4] == b"l5d-":
                 kind = HOP
-        # `10 in value` and not `b"\n" in value`: the latter costs ten times as much (0.22 us against 0.022).
-        if 10 in value or 13 in value or 0 in value:
-            raise MalformedField("field value contains CR, LF or NUL")
+        # CR, LF and NUL are dangerous, the other controls invalid (RFC 9110 5.5): parsers differ on whether VT and FF are white
+        # space.  Costs 0.07 us more for a field that is new than a look for the three alone (measured).
+        if len(value.translate(None, CONTROLS)) != len(value):
+            raise MalformedField("field value contains a control character")
         number = 0
         if kind == CONTENT_LENGTH:
             number = parse_length(value)

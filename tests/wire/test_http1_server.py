@@ -346,6 +346,18 @@ def test_every_refusal_names_itself_to_client_and_operator(data: bytes, status: 
         assert request.sink.events[-1] == ("request_reset", PROTOCOL_ERROR)
 
 
+@pytest.mark.parametrize("odd", range(256))
+def test_a_value_may_hold_any_byte_but_a_control_character(odd: int) -> None:
+    """RFC 9110 5.5; the tab is none.  In the middle, so that white space is not trimmed."""
+    engine, host = server()
+    engine.receive(get(b"X: a" + bytes([odd]) + b"b"), 0.0)
+    if (odd < 32 and odd != 9) or odd == 127:
+        assert host.requests == []
+        assert host.take().startswith(b"HTTP/1.1 400 ")
+    else:
+        assert host.requests[0].head.field(b"x") == b"a" + bytes([odd]) + b"b"
+
+
 def test_limits_have_passing_controls() -> None:
     for data in (
         get(b"X: " + b"a" * 60_000),
