@@ -10,6 +10,8 @@ A retired endpoint gets no new requests as long as there is another; those that 
                         |
         http1 pool <----+----> http2 pool          which one: what the endpoint speaks, or the request's own version
                         |
+                        +----> bulk pool           between proxies: tunnels and large uploads, on connections of their own,
+                        |                          so that a lost packet of theirs holds up no small request
              attached(stream) | unreachable(refusal)
 """
 
@@ -73,7 +75,9 @@ class Endpoint(Reachable):
         dialer = Dialer(ctx, self, address, port, tcp, credentials, identity, server_name or address)
         self.dialer = dialer
         self.http1 = Http1Pool(ctx, dialer, speaks == SPEAKS_OPAQUE)
-        self.http2 = Http2Pool(ctx, dialer)
+        self.http2 = Http2Pool(ctx, dialer, ctx.settings.http2_connections)
+        self.bulk: Http2Pool | None = None  # made when first needed: few endpoints need one
+        self.bulk_bytes = ctx.settings.bulk_bytes
         port_field = Field(b"mesh-target-port", b"%d" % target_port)
         # What the mesh adds to every request to this endpoint, by the version the app spoke; interned, so each costs one
         # byte on the wire after the first request.
@@ -87,11 +91,27 @@ class Endpoint(Reachable):
 
     def pool(self, head: Head) -> Pool:
         speaks = self.speaks
-        if speaks in (SPEAKS_MESH, SPEAKS_HTTP2):
+        if speaks == SPEAKS_MESH:
+            # Three tests a request.  Large answers are not among them: how large an answer will be is known too late.
+            if head.content_length > self.bulk_bytes or head.protocol or head.method == b"CONNECT":
+                return self.bulk_pool()
+            return self.http2
+        if speaks == SPEAKS_HTTP2:
             return self.http2
         if speaks == SPEAKS_AUTO and (head.grpc or head.version == 20):
             return self.http2
         return self.http1
+
+    def bulk_pool(self) -> Http2Pool:
+        bulk = self.bulk
+        if bulk is None:
+            bulk = self.bulk = Http2Pool(self.ctx, self.dialer, self.ctx.settings.bulk_connections)
+            if self.retired:
+                bulk.retire()
+        return bulk
+
+    def pools(self) -> list[Pool]:
+        return [self.http1, self.http2] if self.bulk is None else [self.http1, self.http2, self.bulk]
 
     def extra(self, head: Head) -> list[Field]:
         if self.speaks != SPEAKS_MESH:
@@ -133,7 +153,7 @@ class Endpoint(Reachable):
 
     def connections(self) -> int:
         """Open ones, also those that only finish what they have."""
-        return self.http1.size() + self.http2.size()
+        return sum([pool.size() for pool in self.pools()])
 
     def retire(self) -> None:
         """The configuration no longer lists it: no new requests; those in flight finish, then its connections close."""
@@ -141,16 +161,18 @@ class Endpoint(Reachable):
             return
         self.retired = True
         self.available = False
-        self.http1.retire()
-        self.http2.retire()
+        for pool in self.pools():
+            pool.retire()
         registry = self.ctx.registry
         registry.release(self.series, self.ctx.now)
         registry.release(self.tcp, self.ctx.now)
 
     def sweep(self, now: float) -> None:
-        self.http1.sweep(now)
-        self.http2.sweep(now)
-        if self.retired and self.http1.over() and self.http2.over():
+        over = self.retired
+        for pool in self.pools():
+            pool.sweep(now)
+            over = over and pool.over()
+        if over:
             self.ctx.endpoints.pop(self, None)
 
     def close(self) -> None:

@@ -15,6 +15,10 @@ A connection is in one of three places:
     opening (a number) --ready--> connections --GOAWAY, drain--> leaving --> lost
                        --failed-> (nowhere)   ------------------------------^
 
+Nobody waits for ever: when no one who waits got a stream for `queue_timeout_s` (every connection is busy with long
+exchanges), or for `connect_timeout_s` although the connections carry nothing (a peer that allows no streams), all who wait
+are refused.  A dial has its own deadline.
+
 A retired pool keeps nothing: a connection that no waiting request needs is drained.
 """
 
@@ -23,7 +27,7 @@ from __future__ import annotations
 from meshproxy.policy.balancer import Target
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE
-from meshproxy.proxy.refusals import QUEUE_FULL, Refusal
+from meshproxy.proxy.refusals import NO_CAPACITY, QUEUE_FULL, Refusal
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.upstream import Owner, Upstream
@@ -76,6 +80,7 @@ class Pool(Owner):
         self.departing: dict[Upstream, None] = {}  # those that finish what they have and take nothing new
         self.opening = 0
         self.waiting: dict[Requester, None] = {}
+        self.progress_at = 0.0  # when someone last got what he waited for, or the first began to wait
         self.retired = False
 
     def acquire(self, requester: Requester) -> None:
@@ -89,6 +94,8 @@ class Pool(Owner):
         if len(self.waiting) >= self.ctx.settings.waiting:
             requester.unreachable(QUEUE_FULL)
             return
+        if not self.waiting:
+            self.progress_at = self.ctx.now
         self.waiting[requester] = None
 
     def dial(self) -> None:
@@ -100,6 +107,7 @@ class Pool(Owner):
     def next_requester(self) -> Requester | None:
         for requester in self.waiting:
             del self.waiting[requester]
+            self.progress_at = self.ctx.now
             return requester
         return None
 
@@ -147,7 +155,18 @@ class Pool(Owner):
                 upstream.drain()
 
     def sweep(self, now: float) -> None:
-        raise NotImplementedError
+        """Once a second: refuse those who wait in vain."""
+        if not self.waiting or self.opening:
+            return
+        settings = self.ctx.settings
+        limit = settings.connect_timeout_s
+        for upstream in [*self.connections, *self.departing]:
+            if upstream.engine is not None and upstream.engine.active():
+                limit = settings.queue_timeout_s
+                break
+        if now - self.progress_at > limit:
+            self.dialer.endpoint.connect_failed()  # it is left alone for a while: the next requests try others first
+            self.drop_all_waiting(NO_CAPACITY)
 
 
 class Http1Pool(Pool):
@@ -198,6 +217,7 @@ class Http1Pool(Pool):
 
     def sweep(self, now: float) -> None:
         """Close what has been idle too long.  The oldest are at the front."""
+        super().sweep(now)
         limit = now - self.ctx.settings.pool_idle_timeout_s
         idle = self.idle
         while idle and idle[0].active_at < limit:
@@ -212,8 +232,8 @@ class Http1Pool(Pool):
 
 
 class Http2Pool(Pool):
-    def __init__(self, ctx: Context, dialer: Dialer) -> None:
-        super().__init__(ctx, dialer, KIND_HTTP2, ctx.settings.http2_connections)
+    def __init__(self, ctx: Context, dialer: Dialer, limit: int) -> None:
+        super().__init__(ctx, dialer, KIND_HTTP2, limit)
 
     def acquire(self, requester: Requester) -> None:
         for upstream in self.connections:
@@ -254,6 +274,9 @@ class Http2Pool(Pool):
         self.dial_more()
 
     def sweep(self, now: float) -> None:
+        super().sweep(now)
         settings = self.ctx.settings
         for upstream in [*self.connections, *self.departing]:
+            if upstream.idle(now) > settings.pool_idle_timeout_s:
+                upstream.drain()
             upstream.keepalive(now, settings.ping_interval_s, settings.ping_timeout_s)

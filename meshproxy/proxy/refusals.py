@@ -67,6 +67,7 @@ NO_ENDPOINTS: Final = Refusal(
 )
 NO_BACKEND: Final = Refusal("no_backend", 503, 14, "all backends of the split have weight zero")
 QUEUE_FULL: Final = Refusal("queue_full", 503, 14, "too many requests wait for a connection to this endpoint", REFUSED_STREAM)
+NO_CAPACITY: Final = Refusal("no_capacity", 503, 14, "the endpoint took no further request in time", REFUSED_STREAM)
 CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the endpoint", REFUSED_STREAM)
 CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 4, "the endpoint did not accept a connection in time", REFUSED_STREAM)
 PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")

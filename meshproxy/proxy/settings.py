@@ -14,14 +14,14 @@ class Settings:
         self.connect_timeout_s = 1.0  # TCP + TLS + HTTP/2 SETTINGS; Linkerd's connect timeout
         self.handshake_timeout_s = 10.0  # a peer that connects and says nothing
         self.detect_timeout_s = 10.0  # what a connection speaks must be clear this long after its first byte; Linkerd's
-        # A client that says nothing this long may wait for its server to speak first (MySQL, SMTP): the server is asked.  Clients
-        # that speak first do so within a round-trip of connecting, so longer only makes people wait.
+        # A client that says nothing this long may wait for its server to speak first (MySQL, SMTP): the server is asked.
+        # Clients that speak first do so within a round-trip of connecting, so longer only makes people wait.
         self.server_first_s = 0.3
         # -- receiving
         self.head_timeout_s = 10.0  # a request head that has begun must be complete (slowloris)
         self.body_idle_timeout_s = 60.0  # silence inside a message body
         self.idle_timeout_s = 300.0  # a downstream connection without a request
-        self.pool_idle_timeout_s = 60.0  # an upstream HTTP/1.1 connection without a request
+        self.pool_idle_timeout_s = 60.0  # an upstream connection without a request
         # A client that closes its sending side after a request may be waiting for the answer (half-close) or gone (a plain
         # close sends the same FIN).  The answer has this long to begin; then the request is cancelled upstream.
         self.half_close_s = 0.08
@@ -34,6 +34,11 @@ class Settings:
         # -- pools
         self.http1_connections = 1024  # per endpoint; further requests wait
         self.http2_connections = 4  # per endpoint: more only when streams run short
+        self.bulk_connections = 4  # per meshed endpoint, beside those: for tunnels and large uploads
+        self.bulk_bytes = 1024 * 1024  # a request whose content-length is above this is a large upload
+        self.queue_timeout_s = (
+            3.0  # nobody who waits for a connection got one for so long: all are refused (Linkerd's failfast)
+        )
         self.waiting = 10_000  # requests waiting for a connection, per endpoint; 503 above (Linkerd's queue capacity)
         self.reconnect_min_s = 0.1  # after a failed connect the endpoint is left alone this long, doubling ...
         self.reconnect_max_s = 10.0  # ... up to this (Linkerd's back-off)

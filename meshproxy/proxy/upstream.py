@@ -70,6 +70,7 @@ class Upstream(Carrier):
         self.deadline: Any = None
         self.dialling: Any = None  # the task that waits for TCP
         self.pinged_at = 0.0
+        self.idle_since = 0.0  # when a sweep first found it without a stream; 0: it has carried one since
 
     # -- becoming ready
 
@@ -175,6 +176,7 @@ class Upstream(Carrier):
 
     def take(self, requester: Requester) -> None:
         assert self.engine is not None
+        self.idle_since = 0.0
         stream = self.engine.open()
         stream.sink = requester
         requester.attached(stream)
@@ -205,6 +207,17 @@ class Upstream(Carrier):
         elif now - self.pinged_at >= timeout:
             log.warning("no answer to PING from %s for %.0f s: connection closed", self.peer, timeout)
             self.abort()
+
+    def idle(self, now: float) -> float:
+        """Seconds without a stream, to within a sweep.  Not `active_at`: a PING's answer is no work."""
+        engine = self.engine
+        if self.phase != READY or engine is None or engine.active():
+            self.idle_since = 0.0
+        elif self.idle_since == 0.0:
+            self.idle_since = now
+        else:
+            return now - self.idle_since
+        return 0.0
 
     # -- ending
 

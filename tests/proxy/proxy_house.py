@@ -94,7 +94,7 @@ class House:
         for endpoint in self.known:
             if endpoint.load.pending:
                 found.append(f"{endpoint}: {endpoint.load.pending} pending")
-            for pool in (endpoint.http1, endpoint.http2):
+            for pool in endpoint.pools():
                 found += [f"{endpoint}: {requester} waits" for requester in pool.waiting]
         found += [f"deadlines of {q.duration_s} s: {len(q.waiting)}" for q in ctx.deadlines.queues.values() if q.waiting]
         return found
