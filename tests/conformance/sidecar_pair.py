@@ -6,6 +6,7 @@ python sidecar_pair.py PORT BACKEND DIRECTORY       listens on 127.0.0.1:PORT as
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from certs.authority import Authority, open_authority
 from certs.context import mesh_contexts
 from certs.issue import issue_svid
 from certs.spiffe import SpiffeId
-from meshproxy.mesh.sidecar import MeshCredentials
+from certs.verify import check_leaf
 from meshproxy.policy.retry import RetryPolicy
 from meshproxy.policy.route import DETECT, HTTP1, BackendEntry, EndpointEntry, ServiceEntry, Tables
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, Inbound, InboundPort
@@ -22,6 +23,7 @@ from meshproxy.proxy.listener import Lifecycle, Listener
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
 from meshproxy.proxy.settings import Settings
+from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import Registry
 
 DOMAIN = "mesh.test"
@@ -29,11 +31,20 @@ SERVER_ID = f"spiffe://{DOMAIN}/ns/shop/sa/svc"
 CLIENT_ID = f"spiffe://{DOMAIN}/ns/shop/sa/web"
 
 
-def credentials(authority: Authority, identity: str) -> MeshCredentials:
-    contexts = mesh_contexts(issue_svid(authority, SpiffeId.parse(identity), time.time()), authority.bundle)
-    made = MeshCredentials(DOMAIN)
-    made.server, made.client = contexts.server, contexts.client
-    return made
+class Identity(Credentials):
+    """An SVID that is never renewed."""
+
+    def __init__(self, authority: Authority, identity: str) -> None:
+        self.contexts = mesh_contexts(issue_svid(authority, SpiffeId.parse(identity), time.time()), authority.bundle)
+
+    def server_context(self) -> ssl.SSLContext:
+        return self.contexts.server
+
+    def client_context(self) -> ssl.SSLContext:
+        return self.contexts.client
+
+    def verify(self, leaf_der: bytes) -> str:
+        return str(check_leaf(leaf_der, DOMAIN))
 
 
 def tables(backend: int, inbound: int) -> Tables:
@@ -48,14 +59,14 @@ async def main() -> int:
     authority = open_authority(Path(sys.argv[3]), DOMAIN, time.time())
     lifecycles = []
     receiving = new_context(Settings(), Registry())
-    inbound = Inbound(receiving, credentials(authority, SERVER_ID), "127.0.0.1")
+    inbound = Inbound(receiving, Identity(authority, SERVER_ID), "127.0.0.1")
     inbound.apply([InboundPort(backend, HTTP1, ())], ALL_AUTHENTICATED)
     between = Listener(receiving, inbound, "127.0.0.1", 0)
     lifecycles.append(lifecycle(receiving, inbound, between))
     await lifecycles[0].start()
 
     sending = new_context(Settings(), Registry())
-    outbound = Outbound(sending, credentials(authority, CLIENT_ID), "shop", frozenset())
+    outbound = Outbound(sending, Identity(authority, CLIENT_ID), "shop", frozenset())
     outbound.apply(tables(backend, between.port))
     lifecycles.append(lifecycle(sending, outbound, Listener(sending, outbound, "127.0.0.1", port, "svc.shop:80")))
     await lifecycles[1].start()
