@@ -13,6 +13,7 @@ from typing import Final
 
 NO_GRPC: Final = -1  # not a gRPC response, or one that ended without a status
 GRPC_UNKNOWN: Final = 2
+GRPC_DEADLINE_EXCEEDED: Final = 4
 
 _GRPC_FAILURES: Final = (1 << 2) | (1 << 4) | (1 << 7) | (1 << 13) | (1 << 14) | (1 << 15)
 

@@ -6,21 +6,29 @@ from typing import Final
 
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.refusals import Refusal
-from meshproxy.wire.engine import NO_FIELDS, Sink, Stream
+from meshproxy.wire.engine import NO_ERROR, NO_FIELDS, Sink, Stream
 from meshproxy.wire.message import Field, Head
 
 
-def refuse(ctx: Context, stream: Stream, head: Head, direction: str, refusal: Refusal) -> None:
-    """Refuse a request that has no exchange (yet).  What the client still sends of it is dropped."""
+def refuse(ctx: Context, stream: Stream, head: Head, direction: str, refusal: Refusal, meshed: bool = False) -> None:
+    """Refuse a request that has no exchange (yet).  What the client still sends of it is dropped.  `meshed`: the client is a
+    mesh peer, which is told by a reset where the refusal has one, and may try another endpoint."""
     ctx.refused(refusal.reason, direction)
     stream.sink = Sink()
+    if meshed and refusal.reset != NO_ERROR:
+        stream.reset(refusal.reset)
+        return
     send_refusal(stream, head, refusal)
 
 
 def send_refusal(stream: Stream, head: Head, refusal: Refusal) -> None:
     """Put a refusal of the request `head` on its stream, in the form that its client reads."""
     if head.grpc:
-        stream.send_head(refusal.grpc_head, NO_FIELDS, True)
+        content_type = head.field(b"content-type")
+        if content_type is None or content_type == b"application/grpc":
+            stream.send_head(refusal.grpc_head, NO_FIELDS, True)
+        else:  # application/grpc+proto: the answer is of the type that was asked for
+            stream.send_head(refusal.grpc_answer(content_type), NO_FIELDS, True)
     elif head.method == b"HEAD":
         stream.send_head(refusal.head, NO_FIELDS, True)
     else:

@@ -14,6 +14,10 @@ series counts exchanges, each endpoint's series counts attempts (proxy/outcome.p
 Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
 stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
 
+**A gRPC call's own deadline** (`grpc-timeout`) ends it here as a route's timeout does, and goes on less the time it spent
+here.  Client, server and every proxy between watch the same deadline, and any may be first; `deadline_passed` is how what the
+others do at that moment is read as what it is, so that the client always gets DEADLINE_EXCEEDED and the books say so.
+
 Sending can call back: a stream may refuse its head, or be answered, before `send_head` returns.  Whoever sends therefore
 looks at the state again afterwards.  A fault of ours in a callback ends this exchange and no other (`broken`).
 """
@@ -23,18 +27,22 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.balancer import pick
-from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
+from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
+from meshproxy.policy.deadline import parse_timeout, with_timeout
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, RETRY, Failure, decide, is_idempotent
 from meshproxy.proxy.answer import send_refusal
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
+    DEADLINE_EXCEEDED,
     INTERNAL,
     NO_BACKEND,
     NO_ENDPOINTS,
     REQUEST_TIMEOUT,
     UPGRADE_DECLINED,
+    UPSTREAM_CANCELLED,
+    UPSTREAM_EXHAUSTED,
     UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
     Refusal,
@@ -42,6 +50,8 @@ from meshproxy.proxy.refusals import (
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.wire.engine import (
     CANCEL,
+    CONNECT_ERROR,
+    ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NO_ERROR,
     NO_FIELDS,
@@ -55,8 +65,27 @@ _UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
 _BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
 
+# How a stream's end is told when no answer has begun, by its code; every other one is UPSTREAM_RESET.
+_ENDED_BY: Final = {
+    PROTOCOL_ERROR: UPSTREAM_MALFORMED,
+    CANCEL: UPSTREAM_CANCELLED,
+    ENHANCE_YOUR_CALM: UPSTREAM_EXHAUSTED,
+}
+
+# What the other ends do about a deadline can arrive before our own timer fires: their clocks began with their own request,
+# the wheel's tick is 10 ms, and grpc's libraries round what they send up, by as much as 1 %.
+_DEADLINE_SLACK_S: Final = 0.02  # but no more than a quarter of it all
+_DEADLINE_ROUNDING: Final = 0.01
+# Less time than this in the proxy is not taken off: the head can then be sent on as it is, memoised bytes and all.
+_UNNOTICED_S: Final = 0.001
+
 
 class Exchange(Outcome):
+    # What only some have: in the class body, so that the others do not pay.
+    deadline: float = 0.0  # when a gRPC call's own time is up (monotonic seconds), 0.0: never
+    answers_grpc: bool = False  # a gRPC answer is under way to a client that can be told how it ended: in trailers
+    stalled: bool = False  # downstream takes no more of the answer
+
     def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, meshed: bool) -> None:
         """`meshed`: the client is a mesh peer, so what fails here is told by a reset and not by an answer (see `refuse`)."""
         super().__init__(ctx, down, head)
@@ -88,12 +117,34 @@ class Exchange(Outcome):
         deadlines = route.deadlines
         if deadlines is not None:
             deadlines.add(self, now)
+        if self.head.grpc_timeout and self.head.grpc and self.too_late(now):
+            return
         route.budget.deposit(now)
         self.backend = backend = route.draw()
         if backend is None:
             self.refuse(NO_BACKEND)
         else:
             self.attempt(None, NO_ENDPOINTS)
+
+    def too_late(self, now: float) -> bool:
+        """Note the deadline of a gRPC call.  True if it has passed already (`0m`): then the call has been answered."""
+        timeout = parse_timeout(self.head.grpc_timeout)
+        if timeout < 0.0:
+            return False  # malformed: the server's to judge
+        self.deadline = deadline = self.started + timeout
+        if deadline <= now:
+            self.timed_out()
+            return True
+        self.ctx.deadlines.wheel.add(self, deadline, now)
+        return False
+
+    def deadline_passed(self) -> bool:
+        """Is it over, or so nearly over that whoever else watches the deadline may be acting on it?"""
+        deadline = self.deadline
+        if deadline == 0.0:
+            return False
+        whole = deadline - self.started
+        return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - whole * _DEADLINE_ROUNDING
 
     def attempt(self, failed: Endpoint | None, otherwise: Refusal) -> None:
         """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that `failed`).
@@ -144,10 +195,13 @@ class Exchange(Outcome):
         body = self.body
         trailers = self.trailers
         ended = self.request_ended
+        head = self.head
+        if self.deadline > 0.0 and self.ctx.now - self.started > _UNNOTICED_S:  # it waited for a stream, or is sent again
+            head = with_timeout(head, self.deadline - self.ctx.now)
         if body is None:
-            stream.send_head(self.head, extra, ended and trailers is None)
+            stream.send_head(head, extra, ended and trailers is None)
         else:
-            stream.send_head(self.head, extra, False)
+            stream.send_head(head, extra, False)
             last = len(body) - 1
             for i, data in enumerate(body):
                 stream.send_data(data, ended and trailers is None and i == last)
@@ -207,8 +261,11 @@ class Exchange(Outcome):
         route = self.route
         assert route is not None
         status = head.status
-        if head.grpc_status and self.head.grpc:
-            self.grpc_status = parse_grpc_status(head.grpc_status)
+        request = self.head
+        if request.grpc:
+            self.answers_grpc = head.grpc and request.version == 20  # an HTTP/1 client may not get to see trailers
+            if head.grpc_status:
+                self.grpc_status = parse_grpc_status(head.grpc_status)
         if route.retry_responses and not is_success(status, self.grpc_status):
             self.status = status
             if self.may_retry(Failure(RESPONDED, status, self.grpc_status), False):
@@ -216,11 +273,10 @@ class Exchange(Outcome):
                 self.retry(UPSTREAM_RESET)
                 return
         self.status = status
-        if (status < 300 and (self.head.method == b"CONNECT" or self.head.protocol)) and not self.tunnel_granted(head):
+        if (status < 300 and (request.method == b"CONNECT" or request.protocol)) and not self.tunnel_granted(head):
             return
         self.enter(RESPONDING)
-        self.body = None
-        self.replayable = False
+        self.not_replayable()
         extra = NO_FIELDS
         endpoint = self.endpoint
         if head.mesh and endpoint is not None and endpoint.speaks == SPEAKS_MESH:
@@ -308,8 +364,12 @@ class Exchange(Outcome):
         """The upstream stream ended before the answer was complete."""
         self.up = None
         if self.state == SENT:
+            if self.deadline_passed():
+                self.attempt_failed("deadline_exceeded")
+                self.refuse(DEADLINE_EXCEEDED)
+                return
             self.attempt_failed("reset")
-            refusal = UPSTREAM_MALFORMED if code == PROTOCOL_ERROR else UPSTREAM_RESET
+            refusal = UPSTREAM_RESET if unprocessed else _ENDED_BY.get(code, UPSTREAM_RESET)
             if self.may_retry(_BROKEN_GRPC if self.head.grpc else _BROKEN, unprocessed):
                 self.retry(refusal)
             else:
@@ -321,10 +381,18 @@ class Exchange(Outcome):
             down.reset(NO_ERROR)
         elif self.state == RESPONDING:
             # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
+            if self.deadline_passed():
+                self.attempt_failed("deadline_exceeded")
+                self.end(DEADLINE_EXCEEDED, CANCEL)
+                return
             self.attempt_failed("reset")
+            gone = code == CONNECT_ERROR and not self.tunnel
+            if gone and self.answers_grpc:
+                self.end(UPSTREAM_RESET, INTERNAL_ERROR)  # UNAVAILABLE: what its client says of a connection of its own
+                return
             down = self.down
             self.record_exchange_failed("upstream_reset")
-            down.reset(INTERNAL_ERROR if code == NO_ERROR else code)
+            down.reset(INTERNAL_ERROR if gone or code == NO_ERROR else code)
 
     def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
         route = self.route
@@ -366,6 +434,10 @@ class Exchange(Outcome):
         """The client went away: cancel upstream at once, so that no one works for nobody."""
         if self.state == DONE:
             return
+        if self.deadline_passed():  # its own timer was faster than ours
+            self.leave_endpoint("deadline_exceeded")
+            self.record_exchange(200, GRPC_DEADLINE_EXCEEDED)
+            return
         self.leave_endpoint("")
         route = self.finish()
         if route is not None:
@@ -375,8 +447,12 @@ class Exchange(Outcome):
         if self.state == DONE:
             return
         try:
-            self.leave_endpoint("timeout")
-            self.end(REQUEST_TIMEOUT, CANCEL)
+            if self.deadline_passed():
+                self.leave_endpoint("deadline_exceeded")
+                self.end(DEADLINE_EXCEEDED, CANCEL)
+            else:
+                self.leave_endpoint("timeout")
+                self.end(REQUEST_TIMEOUT, CANCEL)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("timed_out")
 
@@ -399,9 +475,15 @@ class Exchange(Outcome):
         down.reset(INTERNAL_ERROR)  # does nothing if an answer is complete
 
     def end(self, refusal: Refusal, code: int) -> None:
-        """End the exchange: refused if nothing of an answer is out yet, else reset with `code`."""
+        """End the exchange: refused if nothing of an answer is out yet, else reset with `code`; a gRPC answer ends with a
+        status in trailers, unless its client takes nothing more (they would wait behind what it does not read)."""
         if self.state == RESPONDING:
             down = self.down
+            if self.answers_grpc and not self.stalled:
+                self.ctx.refused(refusal.reason, self.direction)
+                self.record_exchange(self.status, refusal.grpc)
+                down.send_trailers(refusal.grpc_trailers)
+                return
             self.record_exchange_failed(refusal.reason)
             down.reset(code)
         else:
@@ -451,9 +533,11 @@ class Exchange(Outcome):
         self.down.resume()
 
     def response_blocked(self) -> None:
+        self.stalled = True
         if self.up is not None:
             self.up.pause()
 
     def response_unblocked(self) -> None:
+        self.stalled = False
         if self.up is not None:
             self.up.resume()

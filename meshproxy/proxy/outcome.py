@@ -141,6 +141,8 @@ class Outcome(Requester):
         route = self.route
         if route is not None and route.deadlines is not None:
             route.deadlines.remove(self)
+        if self.slot >= 0:
+            self.ctx.deadlines.wheel.remove(self)
         self.down.sink = NULL_SINK
         if self.up is not None:
             self.up.sink = NULL_SINK

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.wire.engine import INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
 from meshproxy.wire.message import Field, Head
 
 
 class Refusal:
     """One reason.  `reset`: between mesh peers the stream is reset with this code instead of an answer (NO_ERROR: answered):
-    REFUSED_STREAM says "certainly not acted on", so the peer may try elsewhere whatever the method."""
+    REFUSED_STREAM says "certainly not acted on", so the peer may try elsewhere whatever the method.
+    `ours`: this proxy lacks something, so no endpoint is judged by it, and no other one is asked."""
 
-    def __init__(self, reason: str, status: int, grpc: int, text: str, reset: int = NO_ERROR) -> None:
+    def __init__(self, reason: str, status: int, grpc: int, text: str, reset: int = NO_ERROR, ours: bool = False) -> None:
         self.reset = reset
+        self.ours = ours
         self.reason = reason
         self.status = status
         self.grpc = grpc
@@ -27,7 +29,17 @@ class Refusal:
         body = f"{reason}: {text}\n".encode()
         self.body = body
         self.head = _http_head(self, len(body))
-        self.grpc_head = _grpc_head(self)
+        self.grpc_trailers = _grpc_trailers(self)
+        self.grpc_head = self.grpc_answer(b"application/grpc")
+
+    def grpc_answer(self, content_type: bytes) -> Head:
+        """Trailers-only: the status is in the head, and nothing follows."""
+        head = Head()
+        head.status = 200
+        head.grpc = True
+        head.grpc_status = b"%d" % self.grpc
+        head.fields = [Field(b"content-type", content_type), *self.grpc_trailers]
+        return head
 
     def __repr__(self) -> str:
         return f"Refusal({self.reason})"
@@ -45,21 +57,21 @@ def _http_head(refusal: Refusal, length: int) -> Head:
     return head
 
 
-def _grpc_head(refusal: Refusal) -> Head:
-    head = Head()
-    head.status = 200
-    head.grpc = True
-    head.grpc_status = b"%d" % refusal.grpc
-    head.fields = [
-        Field(b"content-type", b"application/grpc"),
-        Field(b"grpc-status", head.grpc_status),
-        Field(b"grpc-message", f"meshproxy: {refusal.reason}: {refusal.text}".encode()),
+def _grpc_trailers(refusal: Refusal) -> list[Field]:
+    return [
+        Field(b"grpc-status", b"%d" % refusal.grpc),
+        Field(b"grpc-message", percent_encode(f"meshproxy: {refusal.reason}: {refusal.text}")),
         Field(b"mesh-error", refusal.reason.encode()),
     ]
-    return head
 
 
-# gRPC: 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 13 INTERNAL, 14 UNAVAILABLE
+def percent_encode(text: str) -> bytes:
+    """As grpc-message is written (gRPC over HTTP/2, "Status-Message"): UTF-8, and "%" and all but visible ASCII as %XX."""
+    return b"".join([b"%c" % c if 0x20 <= c <= 0x7E and c != 0x25 else b"%%%02X" % c for c in text.encode()])
+
+
+# gRPC: 1 CANCELLED, 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 13 INTERNAL,
+# 14 UNAVAILABLE
 NO_ROUTE: Final = Refusal("no_route", 404, 5, "the mesh has no Service of this name with this port (SERVICE.NAMESPACE:PORT)")
 BAD_AUTHORITY: Final = Refusal("bad_authority", 400, 13, "the request does not name a host this proxy can reach")
 NO_ENDPOINTS: Final = Refusal(
@@ -69,12 +81,16 @@ NO_BACKEND: Final = Refusal("no_backend", 503, 14, "all backends of the split ha
 QUEUE_FULL: Final = Refusal("queue_full", 503, 14, "too many requests wait for a connection to this endpoint", REFUSED_STREAM)
 NO_CAPACITY: Final = Refusal("no_capacity", 503, 14, "the endpoint took no further request in time", REFUSED_STREAM)
 CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the endpoint", REFUSED_STREAM)
-CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 4, "the endpoint did not accept a connection in time", REFUSED_STREAM)
+CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 14, "the endpoint did not accept a connection in time", REFUSED_STREAM)
 PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")
 UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended the exchange before it answered", INTERNAL_ERROR)
+# What RST_STREAM says to a gRPC client (gRPC over HTTP/2, "Errors") is said to it as a status, and to a mesh peer as it came.
+UPSTREAM_CANCELLED: Final = Refusal("upstream_cancelled", 502, 1, "the endpoint cancelled before it answered", CANCEL)
+UPSTREAM_EXHAUSTED: Final = Refusal("upstream_exhausted", 502, 8, "the endpoint asked for less load", ENHANCE_YOUR_CALM)
 UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint's answer broke the protocol")
 UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint answered the request for a tunnel with a page")
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
+DEADLINE_EXCEEDED: Final = Refusal("deadline_exceeded", 504, 4, "the call's own deadline (grpc-timeout) passed")
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "policy denies this identity")
 PORT_NOT_LISTED: Final = Refusal("port_not_listed", 403, 7, "the pod's configuration does not list this port")
@@ -82,4 +98,8 @@ LOOP: Final = Refusal("loop", 508, 10, "the request would come back to this prox
 NOT_READY: Final = Refusal("not_ready", 503, 14, "this proxy has no configuration yet")
 DRAINING: Final = Refusal("draining", 503, 14, "this proxy is shutting down", REFUSED_STREAM)
 BAD_TARGET: Final = Refusal("bad_target", 400, 13, "a mesh peer did not name a valid target port")
+OVERLOADED: Final = Refusal("overloaded", 503, 14, "this proxy is short of memory", REFUSED_STREAM)
+NO_DESCRIPTORS: Final = Refusal(
+    "no_descriptors", 503, 14, "this proxy has no file descriptor left for a connection to the endpoint", REFUSED_STREAM, True
+)
 INTERNAL: Final = Refusal("internal_error", 500, 13, "an error inside the proxy; it was counted and logged")

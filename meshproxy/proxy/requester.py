@@ -8,6 +8,10 @@ from meshproxy.wire.engine import Sink, Stream
 
 
 class Requester(Sink):
+    """slot   where it stands in the wheel of deadlines (proxy/timers.py), -1 if it does not"""
+
+    slot: int = -1
+
     def attached(self, stream: Stream) -> None:
         """Here is the stream; its sink is you already."""
         raise NotImplementedError

@@ -97,6 +97,8 @@ class House:
             for pool in endpoint.pools():
                 found += [f"{endpoint}: {requester} waits" for requester in pool.waiting]
         found += [f"deadlines of {q.duration_s} s: {len(q.waiting)}" for q in ctx.deadlines.queues.values() if q.waiting]
+        if ctx.deadlines.wheel.waiting:
+            found.append(f"deadlines of calls: {ctx.deadlines.wheel.waiting}")
         return found
 
     async def quiet(self) -> None:

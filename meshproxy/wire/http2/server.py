@@ -32,6 +32,9 @@ def refusal(status: int, reason: bytes) -> Head:
 
 
 TOO_LARGE: Final = refusal(431, b"h2_head_too_large")
+# Whether it was a gRPC call is in the part that was not kept.  A gRPC client reads its own status, whatever HTTP's says (8:
+# RESOURCE_EXHAUSTED, as a gRPC server answers metadata that are too large); other clients pass over it.
+TOO_LARGE.fields += [Field(b"grpc-status", b"8"), Field(b"grpc-message", b"meshproxy: h2_head_too_large")]
 NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
 
 

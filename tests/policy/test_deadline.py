@@ -1,0 +1,74 @@
+"""grpc-timeout: what is read, what is written, and that what is written is what is left."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshproxy.policy.deadline import MALFORMED, format_timeout, parse_timeout, with_timeout
+from meshproxy.wire.message import Field, Head, add_field
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"1H", 3600.0),
+        (b"2M", 120.0),
+        (b"3S", 3.0),
+        (b"250m", 0.25),
+        (b"250u", 250e-6),
+        (b"250n", 250e-9),
+        (b"0m", 0.0),
+        (b"00000001S", 1.0),
+        (b"99999999H", 99_999_999 * 3600.0),
+    ],
+)
+def test_digits_and_a_unit_are_a_duration(value: bytes, seconds: float) -> None:
+    assert parse_timeout(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"S", b"1", b"1s", b"1h", b"1x", b"-1S", b"+1S", b"1.5S", b" 1S", b"1 S", b"1S ", b"1_0S", b"123456789S", b"1SS",
+        b"0x1S", b"1e3m", b"\xb2S", "²S".encode(), "١S".encode(),
+    ],
+)  # fmt: skip
+def test_anything_else_is_malformed(value: bytes) -> None:
+    assert parse_timeout(value) == MALFORMED
+
+
+@given(st.floats(min_value=-1.0, max_value=1e9))
+def test_what_is_written_is_never_less_than_what_is_left_and_hardly_more(seconds: float) -> None:
+    written = format_timeout(seconds)
+    assert 2 <= len(written) <= 9
+    read = parse_timeout(written)
+    assert read > 0.0
+    left = max(seconds, 0.0)
+    assert left * (1 - 1e-12) <= read <= left * (1 + 1e-6) + 1.1e-6
+
+
+@given(st.integers(1, 10**12))
+def test_what_needs_a_coarser_unit_is_rounded_up(seconds: int) -> None:
+    read = parse_timeout(format_timeout(float(seconds)))
+    assert min(seconds, 99_999_999 * 3600) <= read <= seconds * 1.001
+
+
+def test_the_copy_differs_in_the_timeout_alone_and_the_original_in_nothing() -> None:
+    head = Head()
+    head.method, head.version, head.authority, head.path, head.trailers_ok = b"POST", 20, b"svc", b"/a.B/C", True
+    for name, value in ((b"content-type", b"application/grpc"), (b"grpc-timeout", b"1S"), (b"x", b"y")):
+        add_field(head, Field(name, value))
+    before = {name: getattr(head, name) for name in Head.__slots__}
+    fields = list(head.fields)
+    copy = with_timeout(head, 0.25)
+    assert {name: getattr(head, name) for name in Head.__slots__} == before
+    assert head.fields == fields
+    assert [(f.name, f.value) for f in copy.fields] == [
+        (b"content-type", b"application/grpc"),
+        (b"grpc-timeout", b"250000u"),
+        (b"x", b"y"),
+    ]
+    unlike = {name for name in Head.__slots__ if getattr(copy, name) != before[name]}
+    assert unlike == {"fields", "grpc_timeout"}
