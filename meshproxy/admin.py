@@ -12,13 +12,14 @@ for that, CVE-2024-40632).
 from __future__ import annotations
 
 import json
+from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qs
 
 from meshproxy.proxy.answer import reply
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.server import REFUSE, Accepted, Side
-from meshproxy.wire.engine import Stream
+from meshproxy.wire.engine import Sink, Stream
 from meshproxy.wire.message import Head
 
 TEXT = b"text/plain; charset=utf-8"
@@ -42,6 +43,10 @@ class Status:
     def notes(self) -> str:
         """A line for /ready that is worth knowing although ready (e.g. the control plane is away), or ""."""
         return ""
+
+    def page(self, names: frozenset[str] | None) -> Coroutine[Any, Any, bytes] | None:
+        """The metrics page, where other processes must be asked for it; None: this process' registry is all there is."""
+        return None
 
 
 def names(path: bytes) -> frozenset[str] | None:
@@ -70,7 +75,12 @@ class AdminSide(Side):
             except ValueError:
                 reply(stream, head, 400, TEXT, b"at most %d names at once\n" % MAX_NAMES)
                 return
-            reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(wanted))
+            page = self.status.page(wanted)
+            if page is None:
+                reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(wanted))
+            else:
+                stream.sink = Sink()
+                self.ctx.spawn(self.metrics(stream, head, page), "metrics page")
         elif path == b"/live":
             reply(stream, head, 200, TEXT, b"live\n")
         elif path == b"/ready":
@@ -80,6 +90,9 @@ class AdminSide(Side):
             reply(stream, head, 200, JSON, body)
         else:
             reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config\n")
+
+    async def metrics(self, stream: Stream, head: Head, page: Coroutine[Any, Any, bytes]) -> None:
+        reply(stream, head, 200, PROMETHEUS, await page)
 
     def ready(self, stream: Stream, head: Head) -> None:
         why = "draining" if self.ctx.draining else self.status.unready()

@@ -38,6 +38,7 @@ FIRST_POD_HOST = 10
 # What the runtime writes on a Pod, and who reads it (as the injector will in Kubernetes).
 ANNOTATION_PROXY = "meshproxy.dev/proxy"  # "true": the pod has a sidecar -> compile: endpoint is meshed
 ANNOTATION_LISTENERS = "meshproxy.dev/service-listeners"  # JSON [{"address","service","port"}] -> compile: Workload.listeners
+ANNOTATION_WORKERS = "meshproxy.dev/workers"  # user's, on a pod template: processes of its sidecar, a number or "auto"
 ANNOTATION_INJECT = "meshproxy.dev/inject"  # user's: "disabled" on a pod template means no sidecar
 LABEL_DEPLOYMENT = "meshproxy.dev/proxy-deployment"  # the Deployment that owns the pod -> metric label "deployment"
 

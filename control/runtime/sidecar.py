@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from control.runtime import environment
-from control.runtime.environment import ServiceListener
-from control.runtime.layout import ANNOTATION_INJECT, ANNOTATION_LISTENERS, ANNOTATION_PROXY, Layout
+from control.runtime.environment import ConfigError, ServiceListener
+from control.runtime.layout import ANNOTATION_INJECT, ANNOTATION_LISTENERS, ANNOTATION_PROXY, ANNOTATION_WORKERS, Layout
 
 Object = dict[str, Any]
 
 SIDECAR = "meshproxy-proxy"  # the sidecar's name among the containers
+MAX_WORKERS = 64  # as `meshproxy proxy --workers` takes
 LEAF_LIFETIME = 86400.0  # seconds; Linkerd's
 
 
@@ -70,6 +71,16 @@ def sidecar_command(settings: Settings, pod: PodIdentity, token_file: Path, extr
 def wants_sidecar(pod: Object) -> bool:
     annotations = pod["metadata"].get("annotations") or {}
     return "disabled" not in (annotations.get(ANNOTATION_INJECT), annotations.get("linkerd.io/inject"))
+
+
+def workers_arguments(pod: Object) -> list[str]:
+    """What the pod's annotation asks of its sidecar.  Raises ConfigError for a value that is no number of processes."""
+    value = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_WORKERS)
+    if value is None:
+        return []
+    if value != "auto" and not (value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_WORKERS):
+        raise ConfigError(f'annotation {ANNOTATION_WORKERS}: "{value}" is neither a number from 1 to {MAX_WORKERS} nor auto')
+    return ["--workers", value]
 
 
 def sidecar_annotations(listeners: Sequence[ServiceListener]) -> dict[str, str]:

@@ -30,7 +30,15 @@ from control.runtime.pod import PodMachine, Stage
 from control.runtime.podstatus import pod_status
 from control.runtime.probes import Backoff, HttpGet, Probe
 from control.runtime.process import Exit, Process, SpawnError, process_names, spawn
-from control.runtime.sidecar import SIDECAR, PodIdentity, Settings, SidecarCommand, sidecar_command, wants_sidecar
+from control.runtime.sidecar import (
+    SIDECAR,
+    PodIdentity,
+    Settings,
+    SidecarCommand,
+    sidecar_command,
+    wants_sidecar,
+    workers_arguments,
+)
 
 Object = dict[str, Any]
 
@@ -249,7 +257,8 @@ class PodWorker:
 
     def _sidecar_start(self) -> tuple[list[str], dict[str, str], Path]:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        argv = self._command(self._settings, self.identity, self.token_file, self._extra)
+        extra = [*workers_arguments(self.pod), *self._extra]
+        argv = self._command(self._settings, self.identity, self.token_file, extra)
         return argv, dict(self._settings.own_environment), self.directory
 
     async def _ask(self, ask: Ask) -> None:

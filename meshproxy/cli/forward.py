@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from meshproxy.admin import AdminSide
-from meshproxy.proxy.forward import FixedCredentials, ForwardSide, ForwardStatus, Target
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.forward import ForwardStatus, Target
 from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
 from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
 from meshproxy.proxy.settings import Settings
-from meshproxy.proxy.tls import TlsFailure
 from meshproxy.proxy.via import Via
 from meshproxy.telemetry.registry import Registry
+from meshproxy.workers.plan import ForwardPlan, forward_side
+
+if TYPE_CHECKING:
+    from certs.material import Material
+
+F = TypeVar("F", bound=Callable[..., Any])
+MAX_WORKERS: Final = 64  # far above what one proxy needs; a typing mistake must not start a thousand processes
 
 
 class Address(click.ParamType[Target]):
@@ -39,36 +49,36 @@ ADDRESS = Address()
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def identify(leaf_der: bytes) -> str:
-    """A peer's identity, from its certificate (whose chain OpenSSL has checked).  Raises TlsFailure."""
-    from certs.verify import PeerRefused, check_any_leaf
+class WorkerCount(click.ParamType[int]):
+    """A number of processes, or auto: one for each core that this process may use."""
 
-    try:
-        return str(check_any_leaf(leaf_der))
-    except PeerRefused as refusal:
-        raise TlsFailure(refusal.reason, refusal.detail) from refusal
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "auto":
+            return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+        if not str(value).isdigit() or not 1 <= int(value) <= MAX_WORKERS:
+            self.fail(f"{value!r} is neither a number from 1 to {MAX_WORKERS} nor auto", param, ctx)
+        return int(value)
 
 
-def credentials(server: Path | None, demand: bool, client: Path | None, alpn: tuple[str, ...]) -> FixedCredentials | None:
-    """Contexts from a directory with cert.pem, key.pem, ca.pem.  Raises click.ClickException naming file and fault."""
-    directory = server or client
-    if directory is None:
-        return None
-    from certs.context import client_context, server_context
+def workers_option() -> Callable[[F], F]:
+    return click.option(
+        "--workers", type=WorkerCount(), default=1, show_default=True, help="Processes to share the work; auto: one a core."
+    )
+
+
+def material(directory: Path, need_ca: bool) -> Material:
+    """cert.pem, key.pem and ca.pem of a directory.  Raises click.ClickException naming file and fault."""
     from certs.material import MaterialError, read_material
 
     try:
-        material = read_material(directory, time.time(), need_ca=demand or client is not None)
+        found = read_material(directory, time.time(), need_ca=need_ca)
     except MaterialError as error:
         raise click.ClickException(str(error)) from error
-    for warning in material.warnings:
+    for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if server is not None:
-        context = server_context(material.chain_pem, material.key_pem, material.ca_pem if demand else None)
-        return FixedCredentials(context, None, identify)
-    assert material.ca_pem is not None
-    context = client_context(material.chain_pem, material.key_pem, material.ca_pem, alpn)
-    return FixedCredentials(None, context, identify)
+    return found
 
 
 @click.command()
@@ -94,6 +104,7 @@ def credentials(server: Path | None, demand: bool, client: Path | None, alpn: tu
 @click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="Whole request; 504 after it.  0: none.")
 @click.option("--via", "via", metavar="NAME", default="", help="Add 'Via: 1.1 NAME' (2 NAME) to requests and answers.")
 @click.option("--forwarded-for", is_flag=True, help="Add the client's address to requests as x-forwarded-for.")
+@workers_option()
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def command(
     listen: Target,
@@ -108,6 +119,7 @@ def command(
     timeout: float,
     via: str,
     forwarded_for: bool,
+    workers: int,
     log_level: str,
 ) -> None:
     """Forward HTTP/1.1 and HTTP/2 from LISTEN to the TARGETs, balancing by latency.
@@ -132,14 +144,21 @@ def command(
             upstream_identity = str(SpiffeId.parse(upstream_identity))
         except SpiffeError as error:
             raise click.UsageError(f"--upstream-identity: {error}") from error
-    alpn = {"http1": ("http/1.1",), "http2": ("h2",), "auto": ("h2", "http/1.1")}[upstream]
     if via:
         try:
             Via(via)
         except ValueError as error:
             raise click.UsageError(f"--via: {error}") from error
-    serve_with = credentials(tls or mtls, mtls is not None, None, ())
-    connect_with = credentials(None, False, upstream_mtls, alpn)
+    plan = ForwardPlan([(target.host, target.port) for target in targets], upstream, timeout)
+    if directory := tls or mtls:
+        serve_with = material(directory, need_ca=mtls is not None)
+        plan.chain_pem, plan.key_pem = serve_with.chain_pem, serve_with.key_pem
+        plan.client_ca_pem = (serve_with.ca_pem or b"") if mtls else b""
+    if upstream_mtls:
+        connect_with = material(upstream_mtls, need_ca=True)
+        plan.upstream_chain_pem, plan.upstream_key_pem = connect_with.chain_pem, connect_with.key_pem
+        plan.upstream_ca_pem = connect_with.ca_pem or b""
+        plan.upstream_identity = upstream_identity
     configure_logging(log_level)
     if upstream_mtls and not upstream_identity:
         click.echo(f"note: no --upstream-identity: any identity under {upstream_mtls / 'ca.pem'} is accepted", err=True)
@@ -148,48 +167,115 @@ def command(
     settings.via_name = via
     settings.forwarded_for = forwarded_for
 
+    where = f"{', '.join(f'{target.host}:{target.port}' for target in targets)}"
+    config = {
+        "listen": f"{listen.host}:{listen.port}",
+        "targets": [f"{target.host}:{target.port}" for target in targets],
+        "upstream": upstream,
+        "tls": "mtls" if mtls else "tls" if tls else "none",
+        "upstream_tls": upstream_mtls is not None,
+        "upstream_identity": upstream_identity,
+        "http2_engine": http2_engine,
+        "timeout_s": timeout,
+        "via_name": via,
+        "forwarded_for": forwarded_for,
+        "workers": workers,
+    }
+
     async def main() -> int:
-        registry = Registry()
-        ctx = new_context(settings, registry)
-        side = ForwardSide(ctx, list(targets), upstream, timeout, serve_with, mtls is not None, connect_with, upstream_identity)
-        lifecycle = Lifecycle(ctx)
-        lifecycle.sides.append(side)
-        listener = Listener(ctx, side, listen.host, listen.port)
-        lifecycle.listeners.append(listener)
-        status = ForwardStatus(
-            {
-                "listen": f"{listen.host}:{listen.port}",
-                "targets": [f"{target.host}:{target.port}" for target in targets],
-                "upstream": upstream,
-                "tls": "mtls" if mtls else "tls" if tls else "none",
-                "upstream_tls": upstream_mtls is not None,
-                "upstream_identity": upstream_identity,
-                "http2_engine": http2_engine,
-                "timeout_s": timeout,
-                "via_name": via,
-                "forwarded_for": forwarded_for,
-            }
-        )
-        admin_listener = None
-        if admin is not None:
-            pages = AdminSide(ctx, status)
-            lifecycle.pages.append(pages)
-            admin_listener = Listener(ctx, pages, admin.host, admin.port)
+        ctx = new_context(settings, Registry())
+        carried = One(ctx, plan, config) if workers == 1 else Several(ctx, plan, config, workers, log_level)
+        pages = AdminSide(ctx, carried)
+        carried.lifecycle.pages.append(pages)
+        admin_listener = Listener(ctx, pages, admin.host, admin.port) if admin is not None else None
         try:
-            await lifecycle.start()
+            port = await carried.start(listen)
             if admin_listener is not None:
                 await admin_listener.start()
         except ListenError as error:
             click.echo(f"error: {error}", err=True)
+            await carried.stop()
             return 1
-        where = f"forwarding {listener.host}:{listener.port} -> {', '.join(f'{t.host}:{t.port}' for t in targets)}"
+        said = f"forwarding {listen.host}:{port} -> {where}"
         if admin_listener is not None:
-            where += f", admin on http://{admin_listener.host}:{admin_listener.port}/metrics"
-        click.echo(where, err=True)
-        await until_signal()
-        finished = await lifecycle.stop()
+            said += f", admin on http://{admin_listener.host}:{admin_listener.port}/metrics"
+        if workers > 1:
+            said += f", {workers} workers"
+        stopped = asyncio.create_task(until_signal(), name="signal")
+        ready = asyncio.create_task(carried.ready(), name="ready")
+        try:
+            await asyncio.wait((stopped, ready), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and (why := ready.result()):
+                click.echo(f"error: {why}", err=True)
+                await carried.stop()
+                return 1
+            if ready.done():
+                click.echo(said, err=True)
+            await stopped
+            finished = await carried.stop()
+        finally:
+            stopped.cancel()
+            ready.cancel()
         if admin_listener is not None:
             admin_listener.close()
         return 0 if finished else 1
 
     sys.exit(run(main))
+
+
+class One(ForwardStatus):
+    """This process carries the traffic itself."""
+
+    def __init__(self, ctx: Context, plan: ForwardPlan, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.lifecycle = Lifecycle(ctx)
+        self.side = forward_side(ctx, plan)
+        self.lifecycle.sides.append(self.side)
+
+    async def start(self, listen: Target) -> int:
+        """Returns the port.  Raises ListenError."""
+        listener = Listener(self.side.ctx, self.side, listen.host, listen.port)
+        self.lifecycle.listeners.append(listener)
+        await self.lifecycle.start()
+        return listener.port
+
+    async def ready(self) -> str:
+        return ""
+
+    async def stop(self) -> bool:
+        return await self.lifecycle.stop()
+
+
+class Several(ForwardStatus):
+    """Workers carry it; this process has the admin pages."""
+
+    def __init__(self, ctx: Context, plan: ForwardPlan, config: dict[str, Any], count: int, log_level: str) -> None:
+        super().__init__(config)
+        from meshproxy.workers.supervisor import Supervisor
+
+        self.lifecycle = Lifecycle(ctx)
+        self.supervisor = Supervisor(ctx, count, plan, log_level)
+
+    async def start(self, listen: Target) -> int:
+        """Returns the port.  Raises ListenError."""
+        port = self.supervisor.listen("forward", "outbound", listen.host, listen.port)
+        await self.lifecycle.start()
+        self.supervisor.start()
+        return port
+
+    async def ready(self) -> str:
+        return await self.supervisor.until_ready()
+
+    def unready(self) -> str:
+        return self.supervisor.unready()
+
+    def config(self) -> dict[str, Any]:
+        return {**self.values, "worker_processes": self.supervisor.config()}
+
+    def page(self, names: frozenset[str] | None) -> Coroutine[Any, Any, bytes]:
+        return self.supervisor.page(names)
+
+    async def stop(self) -> bool:
+        finished = await self.supervisor.stop()
+        await self.lifecycle.stop()
+        return finished

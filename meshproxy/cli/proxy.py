@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from meshproxy.cli.forward import ADDRESS
+from meshproxy.cli.forward import ADDRESS, workers_option
 from meshproxy.proxy.forward import Target
 
 OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
@@ -36,6 +36,7 @@ OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
 @click.option(
     "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="For requests in flight at SIGTERM."
 )
+@workers_option()
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def command(
     namespace: str,
@@ -52,6 +53,7 @@ def command(
     admin: Target | None,
     http2_engine: str,
     drain: float,
+    workers: int,
     log_level: str,
 ) -> None:
     """Run a sidecar: what the pod's app sends and receives goes through here.
@@ -62,7 +64,6 @@ def command(
     from certs.spiffe import SpiffeError
     from meshproxy.admin import AdminSide
     from meshproxy.mesh.identity import IdentitySettings
-    from meshproxy.mesh.sidecar import Sidecar
     from meshproxy.proxy.listener import Listener, ListenError
     from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
     from meshproxy.proxy.settings import Settings
@@ -80,8 +81,17 @@ def command(
         stop = asyncio.create_task(until_signal(), name="signal")
         ctx = new_context(settings, Registry())
         who = IdentitySettings(identity, namespace, service_account, pod, trust_domain, trust_bundle, token_file)
+        listen = (out.host, out.port), (into.host, into.port), (pages.host, pages.port)
         try:
-            sidecar = Sidecar(ctx, who, control, pod_ip, (out.host, out.port), (into.host, into.port), (pages.host, pages.port))
+            sidecar: Sidecar | SupervisedSidecar
+            if workers == 1:
+                from meshproxy.mesh.sidecar import Sidecar
+
+                sidecar = Sidecar(ctx, who, control, pod_ip, *listen)
+            else:
+                from meshproxy.mesh.supervised import SupervisedSidecar
+
+                sidecar = SupervisedSidecar(ctx, who, control, pod_ip, *listen, workers, log_level)
             side = AdminSide(ctx, sidecar)
             sidecar.lifecycle.pages.append(side)
             admin_listener = Listener(ctx, side, pages.host, pages.port)

@@ -6,7 +6,9 @@ import logging
 from time import monotonic
 from typing import Any, Final
 
+from meshproxy.policy.budget import Budget
 from meshproxy.policy.random import Rng
+from meshproxy.policy.retry import RetryPolicy
 from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.timers import Deadlines
 from meshproxy.telemetry.registry import Registry
@@ -69,6 +71,10 @@ class Context:
         self.dirty = []
         for connection in dirty:
             connection.flush()
+
+    def budget(self, retry: RetryPolicy) -> Budget:
+        """A retry budget as the policy declares it: of several workers each gives its part of the floor."""
+        return Budget(retry.budget_ratio, retry.budget_floor / self.settings.workers, retry.budget_ttl)
 
     # -- ids and rare events
 

@@ -11,7 +11,6 @@ import ssl
 from typing import Any
 
 from meshproxy.admin import Status
-from meshproxy.policy.budget import Budget
 from meshproxy.policy.retry import RetryPolicy
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
@@ -96,7 +95,7 @@ class ForwardSide(Side):
             endpoints.append(endpoint)
         self.endpoints.extend(endpoints)
         retry = RetryPolicy()
-        budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+        budget = ctx.budget(retry)
         deadlines = ctx.deadlines.queue(timeout_s) if timeout_s > 0.0 else None
         series = ctx.registry.route("outbound", (("authority", name),))
         via = None if speaks == SPEAKS_OPAQUE else self.via

@@ -179,7 +179,7 @@ class Inbound(Side):
             self.endpoints[(port, speaks)] = endpoint
         budget = self.budgets.get(port)
         if budget is None:
-            budget = self.budgets[port] = Budget()
+            budget = self.budgets[port] = self.ctx.budget(RetryPolicy())
         backend = Backend(f"{self.pod_ip}:{port}", [endpoint])
         route = Route(f"inbound:{port}", [backend], None, RetryPolicy(), budget, None, self.series_for(client, port))
         self.routes[key] = route

@@ -1,20 +1,30 @@
 """Listening sockets, the once-a-second sweep, and the way a proxy stops.
 
 LISTENING --SIGTERM--> DRAINING (readiness is false, still accepting for drain_accept_s)
-    --> CLOSING (listeners closed, GOAWAY / connection: close, in flight finishes) --> STOPPED
+    --> CLOSING (backlog emptied, listeners closed, GOAWAY / connection: close, in flight finishes) --> STOPPED
                                                     at the latest drain_s after the signal
+
+A connection that the kernel has made is a promise, whether we have accepted it or not: closing a listening socket resets
+what waits in its queue, and the client cannot know whether somebody acted on what it sent.  So the last thing a listener
+does is to let no further connection be made (a socket filter that drops everything), and to accept those that were.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import struct
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.server import Accepted, Side
+
+BACKLOG: Final = 4096  # Linux' somaxconn
+SO_ATTACH_FILTER: Final = 26  # linux/socket.h; Python has no name for it
 
 
 class ListenError(Exception):
@@ -22,37 +32,86 @@ class ListenError(Exception):
 
 
 class Listener:
-    """One listening socket feeding one side."""
+    """One address feeding one side.
 
-    def __init__(self, ctx: Context, side: Side, host: str, port: int, destination: str = "") -> None:
+    sockets  bound already, by a parent process that keeps them too (meshproxy/workers); otherwise `start` binds
+    """
+
+    def __init__(
+        self, ctx: Context, side: Side, host: str, port: int, destination: str = "", sockets: Sequence[socket.socket] = ()
+    ) -> None:
         self.ctx = ctx
         self.side = side
         self.host = host
         self.port = port
         self.destination = destination
-        self.server: Any = None
+        self.given = list(sockets)
+        self.servers: list[Any] = []
 
     def accept(self) -> Accepted:
         return Accepted(self.ctx, self.side, self.destination)
 
     async def start(self) -> None:
         """Bind and listen.  Raises ListenError."""
+        loop = self.ctx.loop
         try:
-            # uvloop would resolve a numeric address too; a backlog of 4,096 is Linux' somaxconn
-            self.server = await self.ctx.loop.create_server(self.accept, self.host, self.port, backlog=4096)
+            if self.given:
+                for sock in self.given:
+                    self.servers.append(await loop.create_server(self.accept, sock=sock, backlog=BACKLOG))
+            else:
+                self.servers.append(await loop.create_server(self.accept, self.host, self.port, backlog=BACKLOG))
         except OSError as error:
-            hint = ""
-            if error.errno == errno.EADDRINUSE:
-                hint = "; another process listens there: end it or choose another port"
-            elif error.errno in (errno.EACCES, errno.EADDRNOTAVAIL) or isinstance(error, socket.gaierror):
-                hint = "; is the address one of this machine's, and the port above 1023?"
-            raise ListenError(f"cannot listen on {self.host}:{self.port}: {error.strerror or error}{hint}") from error
-        self.port = self.server.sockets[0].getsockname()[1]
+            raise listen_error(self.host, self.port, error) from error
+        self.port = self.servers[0].sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
-            self.server = None
+        """Stop listening; a queue that nobody else accepts from is reset."""
+        for server in self.servers:
+            server.close()
+        self.servers = []
+
+    async def finish(self) -> None:
+        """Stop listening and lose nobody: let no more connections be made, and accept those that wait."""
+        loop = self.ctx.loop
+        queues = [socket.socket(fileno=os.dup(each.fileno())) for server in self.servers for each in server.sockets]
+        self.close()
+        for queue in queues:
+            with queue:
+                queue.setblocking(False)
+                let_in_nobody(queue)
+                for _ in range(BACKLOG + 1):
+                    try:
+                        accepted, _address = queue.accept()
+                    except BlockingIOError:
+                        break
+                    except OSError as error:  # reset while it waited, or no descriptor: the others are accepted all the same
+                        log.warning("closing %s:%d: a waiting connection was not accepted: %s", self.host, self.port, error)
+                        continue
+                    accepted.setblocking(False)
+                    await loop.connect_accepted_socket(self.accept, accepted)
+
+
+def listen_error(host: str, port: int, error: OSError) -> ListenError:
+    """What `error` means to who chose the address."""
+    hint = ""
+    if error.errno == errno.EADDRINUSE:
+        hint = "; another process listens there: end it or choose another port"
+    elif error.errno in (errno.EACCES, errno.EADDRNOTAVAIL) or isinstance(error, socket.gaierror):
+        hint = "; is the address one of this machine's, and the port above 1023?"
+    return ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}{hint}")
+
+
+def let_in_nobody(listening: socket.socket) -> None:
+    """Drop what arrives at a listening socket: handshakes begun from now on do not end there.  (Their clients send the SYN
+    again a second later, find the port closed, and know that nothing of theirs was taken.)"""
+    from ctypes import addressof, create_string_buffer  # needed once, when a proxy stops
+
+    drop_all = create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, 0 bytes
+    program = struct.pack("HP", 1, addressof(drop_all))
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    except OSError as error:  # not Linux, or forbidden: the gap between the last accept and the close stays
+        log.debug("no filter on a closing listener: %s", error)
 
 
 class Lifecycle:
@@ -72,6 +131,10 @@ class Lifecycle:
     async def start(self) -> None:
         for listener in self.listeners:
             await listener.start()
+        self.begin()
+
+    def begin(self) -> None:
+        """Without listeners yet: those that come are started by whoever adds them."""
         self.sweeper = self.ctx.loop.call_later(self.ctx.settings.sweep_s, self.sweep)
 
     def sweep(self) -> None:
@@ -90,6 +153,11 @@ class Lifecycle:
     def connections(self) -> list[Accepted]:
         return [connection for side in self.sides for connection in side.connections]
 
+    def young(self, connection: Accepted) -> bool:
+        """It came in so late that its first bytes may be on their way: closing it now would lose a request.  (What it does
+        say is served, and then drained.)"""
+        return connection.engine is None and monotonic() - connection.opened_at < self.ctx.settings.drain_accept_s
+
     async def stop(self) -> bool:
         """Drain, then close.  True if everything in flight finished in time."""
         ctx = self.ctx
@@ -98,18 +166,24 @@ class Lifecycle:
         deadline = monotonic() + settings.drain_s
         if self.connections():
             await asyncio.sleep(settings.drain_accept_s)
+        await asyncio.sleep(0)  # connections accepted in this turn are counted from the next
         for listener in self.listeners:
-            listener.close()
+            await listener.finish()
         for connection in self.connections():
-            connection.drain()
+            if not self.young(connection):
+                connection.drain()
         await asyncio.sleep(0)
         second = monotonic() + 0.1  # HTTP/2's second GOAWAY, about a round-trip later (RFC 9113 6.8)
         while self.connections() and monotonic() < deadline:
             await asyncio.sleep(0.02)
-            if second and monotonic() >= second:
-                second = 0.0
-                for connection in self.connections():
+            finish = second and monotonic() >= second
+            for connection in self.connections():
+                if finish:
                     connection.drain_finish()
+                if connection.engine is None and not self.young(connection):
+                    connection.drain()
+            if finish:
+                second = 0.0
         left = self.connections()
         if left:
             log.warning(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.policy.budget import Budget
 from meshproxy.policy.retry import RetryPolicy
 from meshproxy.policy.route import HTTP1, HTTP2, NO_TABLES, OPAQUE, EndpointEntry, ServiceEntry, Tables, parse_authority
 from meshproxy.policy.split import Split
@@ -144,10 +143,10 @@ class Outbound(Side):
                 split = Split(entry.weights, ctx.rng)
         if known is not None:
             budget = known.budget
-            budget.reconfigure(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            budget.reconfigure(retry.budget_ratio, retry.budget_floor / ctx.settings.workers, retry.budget_ttl)
             series = known.series
         else:
-            budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            budget = ctx.budget(retry)
             series = ctx.registry.route(
                 "outbound",
                 (("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name)),
@@ -161,7 +160,7 @@ class Outbound(Side):
         if known is not None and known.backends[0].endpoints[0] is endpoint:
             return known
         retry = RetryPolicy()
-        budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+        budget = self.ctx.budget(retry)
         return Route(address, [Backend(address, [endpoint])], None, retry, budget, None, self.external_route_series)
 
     # ---------------------------------------------------------------- requests
@@ -244,7 +243,7 @@ class Outbound(Side):
                 for endpoint in self.external.pop(oldest).backends[0].endpoints:
                     endpoint.retire()
             retry = RetryPolicy()
-            budget = Budget(retry.budget_ratio, retry.budget_floor, retry.budget_ttl)
+            budget = self.ctx.budget(retry)
             speaks = SPEAKS_OPAQUE if opaque else SPEAKS_AUTO
             # One series for all of them, with an owner for each: `retire` gives it back.
             series = self.ctx.registry.http("outbound", (("authority", "external"), ("tls", "no_identity")))

@@ -19,8 +19,10 @@ from meshproxy.telemetry.registry import Registry
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
-def configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+def configure_logging(level: str, prefix: str = "") -> None:
+    """`prefix` is put before each message: which of several processes says it."""
+    text = LOG_FORMAT.replace("%(message)s", prefix.replace("%", "%%") + "%(message)s")
+    logging.basicConfig(level=level.upper(), format=text, stream=sys.stderr)
     logging.getLogger("hpack").setLevel(logging.WARNING)  # the reference engine logs every integer it decodes
 
 

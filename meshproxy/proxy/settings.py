@@ -31,6 +31,8 @@ class Settings:
         # -- saying that we were there; `forward` only: between mesh proxies the certificate says who calls, and no header
         self.via_name = ""  # Via: "1.1 NAME" on requests and answers (RFC 9110 7.6.3); "": none, a sidecar is part of its app
         self.forwarded_for = False  # x-forwarded-for: the client's address.  Off: whoever trusts it can be lied to by clients
+        # -- processes
+        self.workers = 1  # processes that share this proxy's work: each has 1/N of a retry budget's floor, and pools of its own
         # -- pools
         self.http1_connections = 1024  # per endpoint; further requests wait
         self.http2_connections = 4  # per endpoint: more only when streams run short

@@ -14,6 +14,10 @@ COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
 HISTOGRAM: Final = "histogram"
 
+# How a gauge of several worker processes becomes one (counters and histograms are always summed).
+SUM: Final = "sum"
+MAX: Final = "max"
+
 Labels = tuple[tuple[str, str], ...]
 
 INBOUND: Final = "inbound"
@@ -58,12 +62,13 @@ BUCKETS_MS: Final = (
 class Family:
     """`name` without a histogram's suffixes; counters end in _total."""
 
-    __slots__ = ("help", "kind", "name")
+    __slots__ = ("across", "help", "kind", "name")
 
-    def __init__(self, name: str, kind: str, help: str) -> None:
+    def __init__(self, name: str, kind: str, help: str, across: str = SUM) -> None:
         self.name = name
         self.kind = kind
         self.help = help
+        self.across = across
 
 
 class HttpFamilies:
@@ -102,5 +107,5 @@ FOLDED: Final = Family(
 SERIES: Final = Family("meshproxy_series", GAUGE, "Label sets held now.")
 BUILD_INFO: Final = Family("meshproxy_build_info", GAUGE, "Versions of this proxy; the value is always 1.")
 CERT_EXPIRATION: Final = Family(
-    "identity_cert_expiration_timestamp_seconds", GAUGE, "When this proxy's certificate expires, seconds since 1970."
+    "identity_cert_expiration_timestamp_seconds", GAUGE, "When this proxy's certificate expires, seconds since 1970.", MAX
 )

@@ -23,6 +23,7 @@ from meshproxy.telemetry.families import (
     GAUGE,
     LABEL_NAMES,
     REFUSED,
+    SUM,
     Family,
     HttpFamilies,
     Labels,
@@ -108,15 +109,15 @@ class Registry:
             raise ValueError(f"a counter's name ends in _total: {name}")
         return self._plain(Family(name, COUNTER, help), labels, Counter)
 
-    def gauge(self, name: str, help: str, labels: Labels = ()) -> Gauge:
-        """A held gauge: `.value = x`."""
-        return self._plain(Family(name, GAUGE, help), labels, Gauge)
+    def gauge(self, name: str, help: str, labels: Labels = (), across: str = SUM) -> Gauge:
+        """A held gauge: `.value = x`.  `across`: what several workers' values make together, families.SUM or MAX."""
+        return self._plain(Family(name, GAUGE, help, across), labels, Gauge)
 
     def refused(self, reason: str, direction: str) -> Counter:
         return self.counter(REFUSED.name, REFUSED.help, (("direction", direction), ("reason", reason)))
 
     def cert_expiration(self) -> Gauge:
-        return self.gauge(CERT_EXPIRATION.name, CERT_EXPIRATION.help)
+        return self.gauge(CERT_EXPIRATION.name, CERT_EXPIRATION.help, across=CERT_EXPIRATION.across)
 
     def on_scrape(self, hook: Callable[[], None]) -> None:
         """Call `hook` before each page, to set gauges that are cheaper to read than to keep."""
@@ -146,12 +147,16 @@ class Registry:
 
     # ---------------------------------------------------------------- the page
 
+    def measure(self) -> None:
+        """Have the hooks set what is read and not kept."""
+        for hook in self._hooks:
+            hook()
+
     def render(self, names: Collection[str] | None = None) -> bytes:
         """The page in Prometheus' text format; with `names`, only these families (as `/metrics?name[]=...` asks)."""
         from meshproxy.telemetry.render import render  # prometheus_client, 5 MB: needed at the first scrape, not before
 
-        for hook in self._hooks:
-            hook()
+        self.measure()
         return render(self, names)
 
     # ---------------------------------------------------------------- helpers

@@ -2,12 +2,14 @@
 
     Registry --collect()--> metrics with samples --generate_latest--> text/plain; version=0.0.4
 
-Histograms become cumulative here and not when they are counted.
+Histograms become cumulative here and not when they are counted.  A proxy of several processes has one page: its memory, CPU
+and descriptors are those of all of them.
 """
 
 from __future__ import annotations
 
 import platform
+import resource
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
@@ -37,6 +39,9 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _BOUNDS: Final = [*map(str, BUCKETS_MS), "+Inf"]
 _PROCESS: Final = ProcessCollector(registry=None)
+_ADDED: Final = frozenset(  # of these the workers' own are added to the parent's
+    ("process_virtual_memory_bytes", "process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds")
+)
 
 
 class _Metric(Metric):
@@ -61,20 +66,20 @@ class _Metric(Metric):
 
 
 class Page:
-    """A prometheus_client collector over a Registry."""
+    """A prometheus_client collector over a Registry.  `workers`: pids of processes that count here too."""
 
-    def __init__(self, registry: Registry, names: Collection[str] | None) -> None:
+    def __init__(self, registry: Registry, names: Collection[str] | None, workers: Collection[int] = ()) -> None:
         self.registry = registry
         self.names = names
+        self.workers = workers
 
     def collect(self) -> Iterable[Metric]:
         for metric in self._all():
             if self.names is None or metric.full in self.names:
                 yield metric
-        if self.names is None:
-            yield from _PROCESS.collect()
-        else:
-            yield from (metric for metric in _PROCESS.collect() if metric.name in self.names)
+        for one in processes(self.workers):
+            if self.names is None or one.name in self.names:
+                yield one
 
     def _all(self) -> Iterator[_Metric]:
         registry = self.registry
@@ -150,8 +155,27 @@ def _outcome(cell: Cell) -> dict[str, str]:
     return labels
 
 
-def render(registry: Registry, names: Collection[str] | None = None) -> bytes:
+def processes(workers: Collection[int]) -> Iterable[Metric]:
+    """What the system counts of this process and its workers."""
+    metrics = list(_PROCESS.collect())
+    if workers:
+        found: dict[str, float] = {}
+        for pid in workers:
+            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                if metric.name in _ADDED:
+                    found[metric.name] = found.get(metric.name, 0.0) + metric.samples[0].value
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # workers that died: their CPU was spent all the same
+        found["process_cpu_seconds"] = found.get("process_cpu_seconds", 0.0) + ended.ru_utime + ended.ru_stime
+        for metric in metrics:
+            if metric.name in _ADDED:
+                metric.samples = [
+                    sample._replace(value=sample.value + found.get(metric.name, 0.0)) for sample in metric.samples
+                ]
+    return metrics
+
+
+def render(registry: Registry, names: Collection[str] | None = None, workers: Collection[int] = ()) -> bytes:
     """The whole page, or only the families in `names`."""
     collectors = CollectorRegistry(auto_describe=False)
-    collectors.register(Page(registry, names))
+    collectors.register(Page(registry, names, workers))
     return generate_latest(collectors)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 
+import pytest
 from proxy_house import total
 from proxy_http2_peer import answers_ok
 from proxy_peers import DEADLINE_S, parse, read_head, until
 
+from meshproxy.proxy.listener import let_in_nobody
 from meshproxy.wire.http2.frames import PREFACE, settings_frame
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -124,7 +128,7 @@ async def test_a_tunnel_lives_until_its_ends_close_or_the_drain_is_over(houses, 
     stopping = asyncio.create_task(house.stop())
 
     async def refuses() -> bool:
-        return all(listener.server is None for listener in house.lifecycle.listeners)
+        return not any(listener.servers for listener in house.lifecycle.listeners)
 
     await until(refuses, "the listeners closed")
     writer.write(b"b")
@@ -157,3 +161,48 @@ async def test_an_idle_http2_connection_is_ended_although_its_client_ignores_goa
     await frames.next(GOAWAY)
     assert await asyncio.wait_for(frames.reader.read(-1), DEADLINE_S) == b""
     writer.close()
+
+
+async def test_connections_that_wait_in_the_queue_of_a_closing_listener_are_served(houses, peer):
+    async def script(reader, writer):
+        while True:
+            await read_head(reader)
+            writer.write(OK)
+
+    backend = await peer(script)
+    house = houses(drain_accept_s=DEADLINE_S)  # with no connection there is no such wait, only for those that come last
+    side = await house.forward(backend.port)
+    clients = []
+    for _ in range(5):  # blocking, so that the loop has no chance to accept any of them
+        client = socket.create_connection(("127.0.0.1", side.port), DEADLINE_S)
+        client.sendall(GET)
+        client.setblocking(False)
+        clients.append(client)
+    stopping = asyncio.create_task(house.stop())
+    for client in clients:
+        reader, writer = await asyncio.open_connection(sock=client)
+        status, fields, _ = parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))
+        assert (status, fields[b"connection"]) == (200, b"close"), fields
+        writer.close()
+    assert await asyncio.wait_for(stopping, DEADLINE_S)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", side.port)
+
+
+async def test_a_listener_that_lets_in_nobody_makes_no_connection_and_keeps_those_it_made():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as early:
+            let_in_nobody(listening)
+            late = socket.socket()
+            late.setblocking(False)
+            assert late.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+            accepted, address = listening.accept()
+            assert address == early.getsockname()
+            listening.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+            early.sendall(b"still read")
+            assert accepted.recv(100) == b"still read"
+            accepted.close()
+            late.close()
