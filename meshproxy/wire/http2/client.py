@@ -70,8 +70,8 @@ class Http2Client(Inbound):
             self.too_large(stream)
             return
         try:
-            if not end or stream.expected > 0:
-                raise MalformedField("trailers do not end the stream, or the body is short")
+            if not end or stream.expected > 0 or stream.tunnel:  # in a tunnel there is DATA alone (8.5)
+                raise MalformedField("trailers do not end the stream, the body is short, or it is a tunnel")
             kept = trailer_fields(fields)
         except MalformedField:
             self.malformed(stream)
@@ -114,8 +114,7 @@ class Http2Client(Inbound):
         sink.response_head(head, end)
 
     def too_large(self, stream: Http2Stream) -> None:
-        self.host.on_violation("h2_head_too_large")
-        self.stream_error(stream, PROTOCOL_ERROR)
+        self.stream_error(stream, PROTOCOL_ERROR, "h2_head_too_large")
 
     def on_reset(self, stream: Http2Stream, code: int) -> None:
         self.finish(stream)

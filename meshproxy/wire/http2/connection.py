@@ -27,13 +27,16 @@ from meshproxy.wire.engine import (
     PROTOCOL_ERROR,
     STREAM_CLOSED,
     Host,
+    Stream,
 )
 from meshproxy.wire.hpack.decoder import Decoder
 from meshproxy.wire.hpack.integers import HpackError
 from meshproxy.wire.http2.frames import (
     DEFAULT_WINDOW,
+    LABELS,
     PREFACE,
     RESET_BYTES,
+    STREAM_ID_MAX,
     ConnectionFault,
     goaway_frame,
     ping_frame,
@@ -64,6 +67,7 @@ class Http2Connection(Outbound):
         self.blocks: dict[bytes, Head] = {}  # header block -> its head, while the dynamic table stays as it is
         self.streams: dict[int, Http2Stream] = {}
         self.last_id = 0  # the highest stream the peer opened
+        self.final_id = STREAM_ID_MAX  # what our last GOAWAY said: it may not go up again (6.8)
         self.block_stream = 0  # whose header block is incomplete; 0 if none is
         # Until the peer has acknowledged our settings it may send what the default lets it send.
         self.window = ReceiveWindow(limits.connection_window, limits.connection_window, limits.connection_window)
@@ -81,7 +85,7 @@ class Http2Connection(Outbound):
 
     def fail(self, code: int, label: str) -> None:
         """A connection error: GOAWAY, every stream ends, nothing is read any more (5.4.1)."""
-        self.write(goaway_frame(self.last_id, code))
+        self.write(goaway_frame(min(self.last_id, self.final_id), code))
         self.closing = True
         self.host.on_violation(label)
         self.end_streams(code, NOTHING_UNSENT)  # what is in `out` will still be flushed
@@ -112,6 +116,13 @@ class Http2Connection(Outbound):
 
     def active(self) -> int:
         return len(self.streams)
+
+    def heaviest(self) -> Stream | None:
+        found: Http2Stream | None = None
+        for stream in self.streams.values():
+            if stream.held and (found is None or stream.held > found.held):
+                found = stream
+        return found
 
     def awaiting(self) -> int:
         if self.peer.received == 0 or self.block_stream:
@@ -209,11 +220,11 @@ class Http2Connection(Outbound):
                     stream.window.available += change
 
     def malformed(self, stream: Http2Stream) -> None:
-        self.host.on_violation("h2_malformed")
-        self.stream_error(stream, PROTOCOL_ERROR)
+        self.stream_error(stream, PROTOCOL_ERROR, "h2_malformed")
 
-    def stream_error(self, stream: Http2Stream, code: int) -> None:
+    def stream_error(self, stream: Http2Stream, code: int, label: str = "") -> None:
         """An error that the peer made on one stream: it is reset, and the work it wasted is counted (5.4.2)."""
+        self.host.on_violation(label or LABELS.get(code, "h2_protocol_error"))
         wasted = stream.sent != ENDED
         self.write_reset(stream.stream_id, code, max(0, stream.window.available))
         self.finish(stream)

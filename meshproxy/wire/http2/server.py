@@ -97,12 +97,11 @@ class Http2Server(Inbound):
             self.stream_error(stream, STREAM_CLOSED)
             return
         if self.decoder.overflow or sum([field.size for field in fields]) > self.limits.trailer_bytes:
-            self.host.on_violation("h2_head_too_large")
-            self.stream_error(stream, PROTOCOL_ERROR)
+            self.stream_error(stream, PROTOCOL_ERROR, "h2_head_too_large")
             return
         try:
-            if not end or stream.expected > 0:
-                raise MalformedField("trailers do not end the stream, or the body is short")
+            if not end or stream.expected > 0 or stream.method == b"CONNECT":  # in a tunnel there is DATA alone (8.5)
+                raise MalformedField("trailers do not end the stream, the body is short, or it is a tunnel")
             kept = trailer_fields(fields)
         except MalformedField:
             self.malformed(stream)
@@ -161,6 +160,7 @@ class Http2Server(Inbound):
     def drain_finish(self) -> None:
         if self.draining and not self.refusing and not self.closing:
             self.refusing = True
+            self.final_id = self.last_id
             self.write(goaway_frame(self.last_id, NO_ERROR))
             self.check_drained()
 
