@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 
 from meshproxy.proxy.answer import reply
 from meshproxy.proxy.context import Context
+from meshproxy.proxy.pressure import SHEDDING
 from meshproxy.proxy.server import REFUSE, Accepted, Side
 from meshproxy.wire.engine import Sink, Stream
 from meshproxy.wire.message import Head
@@ -60,10 +61,18 @@ def names(path: bytes) -> frozenset[str] | None:
 class AdminSide(Side):
     def __init__(self, ctx: Context, status: Status) -> None:
         super().__init__(ctx, "admin")
+        self.essential = True
         self.status = status
 
     def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
         return REFUSE
+
+    def opened(self, connection: Accepted) -> None:
+        super().opened(connection)
+        if len(self.connections) > self.ctx.settings.admin_connections:
+            self.ctx.refused("connection_limit", self.direction)
+            oldest = next((known for known in self.connections if known.idle()), connection)
+            oldest.abort()
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         path = head.path.partition(b"?")[0]
@@ -96,6 +105,8 @@ class AdminSide(Side):
 
     def ready(self, stream: Stream, head: Head) -> None:
         why = "draining" if self.ctx.draining else self.status.unready()
+        if not why and self.ctx.pressure.memory == SHEDDING:
+            why = "memory is short"
         if why:
             reply(stream, head, 503, TEXT, f"not ready: {why}\n".encode())
         else:

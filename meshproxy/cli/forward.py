@@ -68,6 +68,16 @@ def workers_option() -> Callable[[F], F]:
     )
 
 
+def memory_limit_option() -> Callable[[F], F]:
+    return click.option(
+        "--memory-limit-mb",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="MIB",
+        help="Shed load before this much is resident; a tighter cgroup limit wins.  0: the cgroup's alone.",
+    )
+
+
 def material(directory: Path, need_ca: bool) -> Material:
     """cert.pem, key.pem and ca.pem of a directory.  Raises click.ClickException naming file and fault."""
     from certs.material import MaterialError, read_material
@@ -104,6 +114,7 @@ def material(directory: Path, need_ca: bool) -> Material:
 @click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="Whole request; 504 after it.  0: none.")
 @click.option("--via", "via", metavar="NAME", default="", help="Add 'Via: 1.1 NAME' (2 NAME) to requests and answers.")
 @click.option("--forwarded-for", is_flag=True, help="Add the client's address to requests as x-forwarded-for.")
+@memory_limit_option()
 @workers_option()
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def command(
@@ -119,6 +130,7 @@ def command(
     timeout: float,
     via: str,
     forwarded_for: bool,
+    memory_limit_mb: int,
     workers: int,
     log_level: str,
 ) -> None:
@@ -166,6 +178,7 @@ def command(
     settings.http2_engine = http2_engine
     settings.via_name = via
     settings.forwarded_for = forwarded_for
+    settings.memory_limit_bytes = memory_limit_mb << 20
 
     where = f"{', '.join(f'{target.host}:{target.port}' for target in targets)}"
     config = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from meshproxy.cli.forward import ADDRESS, workers_option
+from meshproxy.cli.forward import ADDRESS, memory_limit_option, workers_option
 from meshproxy.proxy.forward import Target
 
 OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
@@ -36,6 +36,7 @@ OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
 @click.option(
     "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="For requests in flight at SIGTERM."
 )
+@memory_limit_option()
 @workers_option()
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 def command(
@@ -53,6 +54,7 @@ def command(
     admin: Target | None,
     http2_engine: str,
     drain: float,
+    memory_limit_mb: int,
     workers: int,
     log_level: str,
 ) -> None:
@@ -76,6 +78,7 @@ def command(
     settings = Settings()
     settings.http2_engine = http2_engine
     settings.drain_s = drain
+    settings.memory_limit_bytes = memory_limit_mb << 20
 
     async def main() -> int:
         stop = asyncio.create_task(until_signal(), name="signal")

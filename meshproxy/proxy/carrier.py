@@ -46,6 +46,7 @@ class Carrier(Flushable):
         self.secured = False
         self.state = OPEN
         self.held = False  # we stopped reading
+        self.held_bytes = 0  # what the engine holds back for its streams
         self.nested = False  # carried by a stream of another connection, which is in the middle of receiving when we receive
         self.peer = ""
         self.active_at = ctx.now  # last time bytes arrived; the sweep compares it with the timeouts
@@ -164,6 +165,7 @@ class Carrier(Flushable):
                 engine.lost()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the connection is gone already
             self.ctx.escaped("connection_lost")
+        self.release_held()
         try:
             self.gone()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the connection is gone already
@@ -222,6 +224,18 @@ class Carrier(Flushable):
             self.held = False
             if self.state != LOST and not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def on_held(self, change: int) -> None:
+        if self.state != LOST:  # afterwards nothing is held: see release_held
+            self.held_bytes += change
+            self.ctx.pressure.hold(change)
+
+    def release_held(self) -> None:
+        """The connection is gone, and with it whatever was held for it, accounted for by its engine or not."""
+        held = self.held_bytes
+        if held:
+            self.held_bytes = 0
+            self.ctx.pressure.hold(-held)
 
     def on_violation(self, reason: str) -> None:
         self.ctx.violation(reason)

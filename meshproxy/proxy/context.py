@@ -9,6 +9,9 @@ from typing import Any, Final
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.random import Rng
 from meshproxy.policy.retry import RetryPolicy
+from meshproxy.proxy.descriptors import limit
+from meshproxy.proxy.memory import cgroup_limit
+from meshproxy.proxy.pressure import Pressure
 from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.timers import Deadlines
 from meshproxy.telemetry.registry import Registry
@@ -25,6 +28,12 @@ class Flushable(Host):
 
     def flush(self) -> None:
         raise NotImplementedError
+
+
+def memory_limit(settings: Settings) -> int:
+    """This process's part of the tighter of what the machine and the settings say, 0 without either."""
+    limits = [found for found in (cgroup_limit(), settings.memory_limit_bytes) if found > 0]
+    return min(limits, default=0) // settings.workers
 
 
 class Context:
@@ -53,6 +62,7 @@ class Context:
         self.internal_errors = registry.counter(
             "meshproxy_internal_errors_total", "Exceptions that escaped a connection; each closed that connection only."
         )
+        self.pressure = Pressure(settings, registry, memory_limit(settings), limit())
         self.violations: dict[str, Any] = {}
         self.refusals: dict[str, Any] = {}
         self.tls_failures: dict[str, Any] = {}

@@ -39,6 +39,7 @@ from meshproxy.proxy.refusals import (
     INTERNAL,
     NO_BACKEND,
     NO_ENDPOINTS,
+    OVERLOADED,
     REQUEST_TIMEOUT,
     UPGRADE_DECLINED,
     UPSTREAM_CANCELLED,
@@ -207,7 +208,7 @@ class Exchange(Outcome):
                 stream.send_data(data, ended and trailers is None and i == last)
             if self.up is not stream:
                 return  # the stream refused the head, and the request waits for another one already
-            if self.body_bytes > self.ctx.settings.replay_bytes:
+            if self.body_bytes > self.ctx.settings.replay_bytes or not self.ctx.pressure.keep_bodies:
                 self.not_replayable()
         if trailers is not None:
             stream.send_trailers(trailers)
@@ -220,8 +221,11 @@ class Exchange(Outcome):
             if self.body is None:
                 self.body = []
             self.body.append(data)
-            self.body_bytes += len(data)
-            if self.body_bytes > self.ctx.settings.replay_bytes:
+            size = len(data)
+            self.body_bytes += size
+            pressure = self.ctx.pressure
+            pressure.hold(size)
+            if self.body_bytes > self.ctx.settings.replay_bytes or not pressure.keep_bodies:
                 if up is not None:
                     self.not_replayable()
                 elif not self.held and not end:  # no stream yet: keep it, and stop the client from sending more
@@ -242,7 +246,12 @@ class Exchange(Outcome):
 
     def not_replayable(self) -> None:
         self.replayable = False
-        self.body = None
+        self.drop_body()
+
+    def drop_body(self) -> None:
+        if self.body is not None:
+            self.body = None
+            self.ctx.pressure.hold(-self.body_bytes)
 
     # ---------------------------------------------------------------- the way back
 
@@ -346,8 +355,8 @@ class Exchange(Outcome):
         if self.state != WAITING:
             return
         try:
-            self.attempt_failed(refusal.reason)
-            if self.may_retry(_UNREACHED, True):
+            self.attempt_failed(refusal.reason, not refusal.ours)
+            if not refusal.ours and self.may_retry(_UNREACHED, True):
                 self.retry(refusal)
             else:
                 self.refuse(refusal)
@@ -442,6 +451,17 @@ class Exchange(Outcome):
         route = self.finish()
         if route is not None:
             route.series.cancelled()
+
+    def overloaded(self) -> None:
+        if self.state == DONE:
+            return
+        self.leave_endpoint("")
+        self.end(OVERLOADED, ENHANCE_YOUR_CALM)
+
+    def finish(self) -> Route | None:
+        if self.body is not None:
+            self.drop_body()
+        return super().finish()
 
     def timed_out(self) -> None:
         if self.state == DONE:

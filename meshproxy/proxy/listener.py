@@ -21,6 +21,8 @@ from time import monotonic
 from typing import Any, Final
 
 from meshproxy.proxy.context import Context, log
+from meshproxy.proxy.keepalive import keep_alive
+from meshproxy.proxy.relief import Relief
 from meshproxy.proxy.server import Accepted, Side
 
 BACKLOG: Final = 4096  # Linux' somaxconn
@@ -47,6 +49,7 @@ class Listener:
         self.destination = destination
         self.given = list(sockets)
         self.servers: list[Any] = []
+        self.queues: list[socket.socket] = []  # while paused: listening, with nobody who accepts
 
     def accept(self) -> Accepted:
         return Accepted(self.ctx, self.side, self.destination)
@@ -63,17 +66,48 @@ class Listener:
         except OSError as error:
             raise listen_error(self.host, self.port, error) from error
         self.port = self.servers[0].sockets[0].getsockname()[1]
+        for server in self.servers:
+            for each in server.sockets:
+                keep_alive(each, self.ctx.settings)
 
     def close(self) -> None:
         """Stop listening; a queue that nobody else accepts from is reset."""
         for server in self.servers:
             server.close()
         self.servers = []
+        for queue in self.queues:
+            queue.close()
+        self.queues = []
+
+    def duplicates(self) -> list[socket.socket]:
+        """The listening sockets by descriptors of our own, which outlive `close`."""
+        return [socket.socket(fileno=os.dup(each.fileno())) for server in self.servers for each in server.sockets]
+
+    def pause(self) -> None:
+        """Accept nobody for now; who connects waits in the kernel's queue.  (An event loop can only stop accepting by closing
+        its descriptor, so the queue is kept open by another one.)"""
+        if not self.servers:
+            return
+        queues = self.queues + self.duplicates()
+        self.queues = []
+        self.close()
+        self.queues = queues
+
+    def resume(self) -> None:
+        if self.queues:
+            self.ctx.spawn(self.listen_again(), "resume listening")
+
+    async def listen_again(self) -> None:
+        queues = self.queues
+        self.queues = []
+        for queue in queues:
+            self.servers.append(await self.ctx.loop.create_server(self.accept, sock=queue, backlog=BACKLOG))
 
     async def finish(self) -> None:
         """Stop listening and lose nobody: let no more connections be made, and accept those that wait."""
         loop = self.ctx.loop
-        queues = [socket.socket(fileno=os.dup(each.fileno())) for server in self.servers for each in server.sockets]
+        queues = self.queues + self.duplicates()
+        self.queues = []
         self.close()
         for queue in queues:
             with queue:
@@ -127,6 +161,7 @@ class Lifecycle:
         self.sides: list[Side] = []
         self.pages: list[Side] = []
         self.sweeper: Any = None
+        self.relief = Relief(ctx, self)
 
     async def start(self) -> None:
         for listener in self.listeners:
@@ -143,6 +178,7 @@ class Lifecycle:
         swept: list[Any] = [connection for side in [*self.sides, *self.pages] for connection in side.connections]
         swept += ctx.endpoints
         swept.append(ctx.registry)
+        swept.append(self.relief)
         for item in swept:
             try:
                 item.sweep(now)

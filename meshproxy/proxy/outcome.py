@@ -93,8 +93,9 @@ class Outcome(Requester):
             status, grpc_status, not failed, (first if first >= 0.0 else elapsed) * 1000.0, elapsed * 1000.0
         )
 
-    def attempt_failed(self, error: str) -> None:
-        """The attempt ended without a complete answer; `error` "" means the client gave it up."""
+    def attempt_failed(self, error: str, blame: bool = True) -> None:
+        """The attempt ended without a complete answer; `error` "" means the client gave it up.  `blame`: that is a reason
+        to think less of the endpoint."""
         endpoint = self.endpoint
         if endpoint is None:
             return
@@ -103,7 +104,8 @@ class Outcome(Requester):
             self.pending = False
             endpoint.load.finish(now, None)
         if error:
-            endpoint.load.penalise(now)
+            if blame:
+                endpoint.load.penalise(now)
             endpoint.series.failed(error, (now - self.attempt_started) * 1000.0)
         else:  # the client's change of mind says nothing about the endpoint
             endpoint.series.cancelled()

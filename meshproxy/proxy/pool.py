@@ -128,6 +128,8 @@ class Pool(Owner):
 
     def failed(self, upstream: Upstream, refusal: Refusal) -> None:
         self.opening -= 1
+        if refusal.ours:
+            return  # it says nothing about the endpoint
         endpoint = self.dialer.endpoint
         endpoint.connect_failed()
 

@@ -20,6 +20,10 @@ class Requester(Sink):
         """No stream: nothing of the request was sent."""
         raise NotImplementedError
 
+    def overloaded(self) -> None:
+        """This proxy holds too much, and most of it for you: end, now."""
+        raise NotImplementedError
+
     def timed_out(self) -> None:
         """The whole exchange's deadline passed."""
         raise NotImplementedError

@@ -16,9 +16,12 @@ import logging
 from time import monotonic
 from typing import Any, Final
 
+from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.carrier import LOST, OPEN, Carrier
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_engine
+from meshproxy.proxy.pressure import CALM, REFUSE_NEW
+from meshproxy.proxy.refusals import OVERLOADED
 from meshproxy.proxy.server_first import ServerFirst
 from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
 from meshproxy.wire import detect
@@ -48,6 +51,7 @@ class Side:
     def __init__(self, ctx: Context, direction: str) -> None:
         self.ctx = ctx
         self.direction = direction
+        self.essential = False  # it works whatever the pressure: the admin side
         self.connections: dict[Accepted, None] = {}
         self.credentials: Credentials | None = None
         self.tcp = ctx.registry.tcp(direction, (("peer", "src"),))
@@ -108,6 +112,8 @@ class Accepted(Carrier):
     def opened(self) -> None:
         self.opened_at = self.active_at
         self.side.opened(self)
+        if not self.nested and not self.side.essential:
+            self.ctx.pressure.opened()
         if self.side.declared_opaque(self):
             self.serve_opaque(b"")
         elif self.side.allows_clear(self):
@@ -198,7 +204,7 @@ class Accepted(Carrier):
 
     def serve(self, kind: int, data: bytes, authority: bytes = b"") -> None:
         self.phase = SERVING
-        self.engine = engine = server_engine(self, kind, self.ctx.settings, authority)
+        self.engine = engine = server_engine(self, kind, self.ctx.settings, authority, self.client_id != "")
         engine.start()
         if data:
             engine.receive(data, self.ctx.now)
@@ -307,13 +313,32 @@ class Accepted(Carrier):
 
     def on_request(self, stream: Stream, head: Head, end: bool) -> None:
         try:
+            if self.ctx.pressure.level != CALM and not self.side.essential and not self.admit(stream, head):
+                return
             self.side.request(self, stream, head, end)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this request only
             self.ctx.escaped("on_request")
             stream.sink.request_reset(INTERNAL_ERROR)
             stream.reset(INTERNAL_ERROR)
 
+    def admit(self, stream: Stream, head: Head) -> bool:
+        """Under pressure: this connection ends after its answer; False if there is none but a refusal."""
+        self.drain()
+        if self.ctx.pressure.level < REFUSE_NEW:
+            return True
+        refuse(self.ctx, stream, head, self.side.direction, OVERLOADED, self.client_id != "")
+        return False
+
     # -- ending
+
+    def idle(self) -> bool:
+        """Nobody loses anything but the way here if it is closed now."""
+        engine = self.engine
+        if self.nested or self.state != OPEN:
+            return False
+        if engine is None:
+            return not self.head and (self.phase == SNIFFING or self.phase == ASKING)
+        return self.phase == SERVING and engine.awaiting() == AWAITING_NOTHING
 
     def drain(self) -> None:
         """Finish what is in flight; take nothing new."""
@@ -343,6 +368,8 @@ class Accepted(Carrier):
             self.silence = None
         self.unask(False)
         self.side.ended(self)
+        if not self.nested and not self.side.essential:
+            self.ctx.pressure.closed()
 
     def sweep(self, now: float) -> None:
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""

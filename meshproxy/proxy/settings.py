@@ -44,6 +44,15 @@ class Settings:
         self.waiting = 10_000  # requests waiting for a connection, per endpoint; 503 above (Linkerd's queue capacity)
         self.reconnect_min_s = 0.1  # after a failed connect the endpoint is left alone this long, doubling ...
         self.reconnect_max_s = 10.0  # ... up to this (Linkerd's back-off)
+        # -- what the process may take on (proxy/pressure.py)
+        self.memory_limit_bytes = 0  # resident; 0: the cgroup's limit alone, if there is one
+        self.process_held_bytes = 64 * 1024 * 1024  # held back for slow readers and for retries; 503 `overloaded` above
+        self.max_connections = 0  # accepted at once; then accepting pauses.  0: half of what the descriptors allow
+        self.reserved_descriptors = 64  # kept from traffic: admin, control plane, DNS, logs
+        self.admin_connections = 32  # the longest idle is closed above
+        # -- peers that vanish without FIN (TCP's own timers, on every socket)
+        self.tcp_keepalive_s = 10.0  # a silent connection is probed this often (Linkerd's)
+        self.tcp_user_timeout_s = 30.0  # sent bytes or probes unacknowledged this long: the peer is gone (Linkerd's)
         # -- stopping
         self.drain_s = 30.0  # SIGTERM: in-flight requests have this long
         self.drain_accept_s = 0.5  # SIGTERM: keep accepting this long while readiness is seen to drop

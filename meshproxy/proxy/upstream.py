@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from meshproxy.proxy.carrier import OPEN, Carrier
 from meshproxy.proxy.context import Context, log
+from meshproxy.proxy.descriptors import OURS
 from meshproxy.proxy.engines import KIND_HTTP2, client_engine
-from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, PEER_REFUSED, Refusal
+from meshproxy.proxy.keepalive import keep_alive
+from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, NO_DESCRIPTORS, PEER_REFUSED, Refusal
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
 from meshproxy.telemetry.series import TcpSeries
@@ -81,20 +83,35 @@ class Upstream(Carrier):
         self.dialling = ctx.spawn(self.connect(address, port), "connect")
 
     async def connect(self, address: str, port: int) -> None:
+        pressure = self.ctx.pressure
+        if not pressure.dialling():
+            self.dialling = None
+            self.short_of_descriptors(f"{pressure.dialled} connections are dialled")
+            return
         try:
             await self.ctx.loop.create_connection(self.itself, address, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot hold ("a..b", a label of 64)
             log.debug("connect to %s:%d failed: %s", address, port, error)
             self.dialling = None
             self.ctx.now = monotonic()
-            self.fail(CONNECT_FAILED)
+            if isinstance(error, OSError) and error.errno in OURS:
+                self.short_of_descriptors(error.strerror or str(error))
+            else:
+                self.fail(CONNECT_FAILED)
         finally:
             self.dialling = None
+            if self.transport is None:  # otherwise `gone` will come
+                pressure.undialled()
+
+    def short_of_descriptors(self, why: str) -> None:
+        log.debug("no connection to the endpoint: %s", why)
+        self.fail(NO_DESCRIPTORS)
 
     def itself(self) -> Upstream:
         return self
 
     def opened(self) -> None:
+        keep_alive(self.transport.get_extra_info("socket"), self.ctx.settings)
         if self.phase != DIALLING:  # too late: the deadline passed while TCP was connecting
             self.abort()
             return
@@ -230,6 +247,7 @@ class Upstream(Carrier):
             self.owner.leaving(self)
 
     def gone(self) -> None:
+        self.ctx.pressure.undialled()
         phase = self.phase
         if phase == SETTLING:
             self.fail(CONNECT_FAILED)

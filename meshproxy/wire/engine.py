@@ -253,6 +253,10 @@ class Engine:
     def socket_unblocked(self) -> None:
         raise NotImplementedError
 
+    def heaviest(self) -> Stream | None:
+        """The stream that most is held back for (`Host.on_held`); None where nothing is, or it cannot be told."""
+        return None
+
     def ping(self) -> None:
         """HTTP/2 keepalive probe; a no-op for HTTP/1.1."""
 

@@ -184,6 +184,9 @@ class OpaqueEngine(Engine):
     def active(self) -> int:
         return 0 if self.stream is None else 1
 
+    def heaviest(self) -> Stream | None:
+        return self.stream
+
     def drain(self) -> None:
         self.draining = True
         if self.stream is None:

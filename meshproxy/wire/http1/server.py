@@ -385,6 +385,9 @@ class Http1Server(Http1Connection):
     def active(self) -> int:
         return 0 if self.stream is None else 1
 
+    def heaviest(self) -> Stream | None:
+        return self.stream
+
     def capacity(self) -> int:
         return 0
 

@@ -1,0 +1,199 @@
+"""What is done about pressure (proxy/pressure.py says when).
+
+memory TIGHT, or as many connections as there may be -> the longest idle are closed, a sixteenth at a time
+no more connections, or memory SHEDDING              -> accepting pauses: who connects waits in the kernel's queue
+held bytes over their bound and growing              -> the stream that holds most, on the connection that holds most,
+                                                        is reset; then requests that wait for a connection are refused
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, nsmallest
+from typing import TYPE_CHECKING, Final
+
+from meshproxy.proxy.carrier import Carrier
+from meshproxy.proxy.context import Context, log
+from meshproxy.proxy.memory import give_back, resident_bytes
+from meshproxy.proxy.pressure import NORMAL, SHEDDING, TIGHT
+from meshproxy.proxy.requester import Requester
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.upstream import Upstream
+from meshproxy.telemetry.families import MAX
+from meshproxy.wire.engine import ENHANCE_YOUR_CALM
+
+if TYPE_CHECKING:
+    from meshproxy.proxy.listener import Lifecycle
+
+IDLE_S: Final = 1.0  # younger ones may have a request on its way
+
+
+class Relief:
+    def __init__(self, ctx: Context, lifecycle: Lifecycle) -> None:
+        self.ctx = ctx
+        self.lifecycle = lifecycle
+        self.pauses = ctx.registry.counter("meshproxy_accept_pauses_total", "Times accepting connections was paused.")
+        self.paused_gauge = ctx.registry.gauge(
+            "meshproxy_accept_paused", "1 while accepting connections is paused.", across=MAX
+        )
+        pressure = ctx.pressure
+        pressure.relief = self.soon
+        pressure.idle_upstream = self.close_idle_upstream
+
+    def soon(self) -> None:
+        self.ctx.loop.call_soon(self.act)
+
+    def act(self) -> None:
+        ctx = self.ctx
+        pressure = ctx.pressure
+        pressure.relieving = False
+        try:
+            self.accept_or_pause()
+            if pressure.held > pressure.held_reset:
+                self.reset_heaviest()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the next sweep looks again
+            ctx.escaped("relief")
+
+    def sweep(self, now: float) -> None:
+        pressure = self.ctx.pressure
+        if pressure.memory_limit:
+            changed = pressure.look(resident_bytes())
+            if pressure.memory != NORMAL:
+                give_back()
+                if changed and pressure.memory == SHEDDING:
+                    log.warning("%d connections are open", pressure.accepted)
+        if pressure.memory == TIGHT or pressure.paused:
+            self.close_idle(now)
+        if pressure.held > pressure.held_reset:
+            self.reset_heaviest()
+        self.accept_or_pause()
+        pressure.sweep()
+
+    # -- connections
+
+    def accept_or_pause(self) -> None:
+        ctx = self.ctx
+        pressure = ctx.pressure
+        if ctx.draining:
+            return
+        if pressure.may_accept():
+            if pressure.paused:
+                pressure.paused = False
+                self.paused_gauge.value = 0.0
+                log.info("accepting connections again: %d of %d", pressure.accepted, pressure.max_accepted)
+                for listener in self.lifecycle.listeners:
+                    listener.resume()
+            return
+        if not pressure.paused:
+            pressure.paused = True
+            self.paused_gauge.value = 1.0
+            self.pauses.value += 1
+            log.warning(
+                "accepting connections is paused: %d of %d%s",
+                pressure.accepted,
+                pressure.max_accepted,
+                ", memory is short" if pressure.memory == SHEDDING else "",
+            )
+            self.close_idle(ctx.now)
+        for listener in self.lifecycle.listeners:  # also one that began meanwhile
+            if not listener.side.essential:
+                listener.pause()
+
+    def close_idle(self, now: float) -> None:
+        """Close a sixteenth of what may be accepted, those that have been idle longest."""
+        ctx = self.ctx
+        idle = [
+            connection
+            for side in self.lifecycle.sides
+            for connection in side.connections
+            if now - connection.active_at > IDLE_S and connection.idle()
+        ]
+        if not idle:
+            return
+        reason = "connection_limit" if ctx.pressure.paused and ctx.pressure.memory == NORMAL else "overloaded"
+        count = max(1, ctx.pressure.max_accepted // 16)
+        for connection in nsmallest(count, idle, key=last_active):
+            ctx.refused(reason, connection.side.direction)
+            connection.drain()
+
+    def close_idle_upstream(self) -> bool:
+        """Close the upstream connection that has been idle longest.  False if none is idle."""
+        oldest: Upstream | None = None
+        for endpoint in self.ctx.endpoints:
+            idle = endpoint.http1.idle
+            if idle and (oldest is None or idle[0].active_at < oldest.active_at):
+                oldest = idle[0]
+        if oldest is None:
+            return False
+        oldest.drain()
+        return True
+
+    # -- held bytes
+
+    def reset_heaviest(self) -> None:
+        """Until what is held is below the bound.  Every round frees something or takes its connection off the heap."""
+        ctx = self.ctx
+        pressure = ctx.pressure
+        carriers = self.carriers()
+        heap = [(-carrier.held_bytes, place) for place, carrier in enumerate(carriers) if carrier.held_bytes > 0]
+        heapify(heap)
+        streams = 0
+        while heap and pressure.held > pressure.held_max:
+            carrier = carriers[heappop(heap)[1]]
+            before = carrier.held_bytes
+            self.reset_one(carrier)
+            streams += 1
+            if 0 < carrier.held_bytes < before:
+                heappush(heap, (-carrier.held_bytes, carriers.index(carrier)))
+        refused = self.refuse_waiting() if pressure.held > pressure.held_max else 0
+        log.warning(
+            "held bytes were over %d MiB: %d streams reset, %d waiting requests refused",
+            pressure.held_reset >> 20,
+            streams,
+            refused,
+        )
+
+    def carriers(self) -> list[Carrier]:
+        found: list[Carrier] = []
+        for side in self.lifecycle.sides:
+            found.extend(side.connections)
+        for endpoint in self.ctx.endpoints:
+            for pool in endpoint.pools():
+                found.extend(pool.connections)
+                found.extend(pool.departing)
+        return found
+
+    def reset_one(self, carrier: Carrier) -> None:
+        """Give up the stream of `carrier` that holds most; where the engine names none, the connection."""
+        ctx = self.ctx
+        ctx.refused("held_bytes", carrier.side.direction if isinstance(carrier, Accepted) else "outbound")
+        engine = carrier.engine
+        stream = engine.heaviest() if engine is not None else None
+        if engine is None or stream is None:
+            carrier.abort()
+            carrier.release_held()
+            return
+        sink = stream.sink
+        if isinstance(sink, Requester):
+            sink.overloaded()
+        elif engine.server:
+            sink.request_reset(ENHANCE_YOUR_CALM)
+        else:
+            sink.response_reset(ENHANCE_YOUR_CALM, False)
+        stream.reset(ENHANCE_YOUR_CALM)  # does nothing where `overloaded` did it; and ends an answer that was still queued
+
+    def refuse_waiting(self) -> int:
+        """Requests that wait for a connection, the last to come first: their bodies are what is left."""
+        pressure = self.ctx.pressure
+        refused = 0
+        for endpoint in list(self.ctx.endpoints):
+            for pool in endpoint.pools():
+                for requester in reversed(list(pool.waiting)):
+                    if pressure.held <= pressure.held_max:
+                        return refused
+                    requester.overloaded()
+                    refused += 1
+        return refused
+
+
+def last_active(connection: Accepted) -> float:
+    return connection.active_at
