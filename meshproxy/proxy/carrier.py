@@ -12,6 +12,9 @@ can carry anything a socket can.
 from __future__ import annotations
 
 import errno
+import struct
+from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
 from time import monotonic
 from typing import Any, Final
 
@@ -30,6 +33,7 @@ LOST: Final = 2
 # a turn, and only a write tells that the other side does not keep up.  Measured with a stalled reader: 1 MiB held, now 0.25.
 BULK_BYTES: Final = 64 * 1024
 
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 LINGER_S: Final = 1.0  # enough for an answer to cross the world; lingering connections are dropped after it
 
 
@@ -279,9 +283,14 @@ class Carrier(Flushable):
         self.ctx.loop.call_later(LINGER_S, self.transport.close)
 
     def abort(self) -> None:
-        """Close at once; unsent bytes are dropped."""
+        """Close at once, by RST; unsent bytes are dropped.  The event loop's own abort() sends FIN, which says that what
+        arrived was all: a cut answer without a length would look complete, and a tunnel that broke off ended well."""
         if self.state != LOST and self.transport is not None:
             self.state = CLOSING
+            raw = self.transport.get_extra_info("socket")
+            if raw is not None:
+                with suppress(OSError):  # it is gone already
+                    raw.setsockopt(SOL_SOCKET, SO_LINGER, RESET_ON_CLOSE)
             self.transport.abort()
 
     def broken(self, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from contextlib import suppress
 
 import pytest
@@ -369,3 +370,33 @@ async def test_a_client_that_begins_a_request_and_stops_is_let_go(houses, peer):
         assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b""
     assert backend.connections == 0
     writer.close()
+
+
+@pytest.mark.parametrize("how", ["bytes", "answer without a length"])
+async def test_what_broke_off_does_not_look_complete(houses, peer, how):
+    """The server resets in the middle: its client sees a reset too, where an end would say that this was all."""
+    both = asyncio.Event()
+
+    async def script(reader, writer):
+        if how != "bytes":
+            await read_head(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            await reader.readexactly(1)
+        writer.write(b"half of it")
+        await both.wait()
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    backend = await peer(script)
+    house = houses()
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"\x00" if how == "bytes" else b"GET / HTTP/1.0\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b"half of it"), DEADLINE_S)
+    both.set()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(-1), DEADLINE_S)
+    writer.close()
+    await house.quiet()
