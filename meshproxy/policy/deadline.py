@@ -74,4 +74,5 @@ def with_timeout(head: Head, seconds: float) -> Head:
     copy.grpc = head.grpc
     copy.request_id = head.request_id
     copy.grpc_timeout = value
+    copy.guarded = head.guarded
     return copy

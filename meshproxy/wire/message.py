@@ -216,13 +216,14 @@ class Head:
     request_id      value of x-request-id, b"" if absent
     grpc_timeout    value of grpc-timeout, b"" if absent
     grpc_status     value of grpc-status in a head (trailers-only), b"" if absent
+    guarded         HTTP/2: a pseudo field came as a literal never to be indexed, and must leave so (RFC 7541 6.2.3)
     memo_h1         memo of the HTTP/1.1 serialiser
     route           memo of the router: the route this head matched last, and the tables it was matched in
     """
 
     __slots__ = (
         "authority", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
-        "grpc", "grpc_status", "grpc_timeout", "host_seen", "memo_h1", "mesh", "method", "path", "protocol", "reason",
+        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "path", "protocol", "reason",
         "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
 
@@ -246,6 +247,7 @@ class Head:
         self.request_id = b""
         self.grpc_timeout = b""
         self.grpc_status = b""
+        self.guarded = False
         # while parsing only
         self.host_seen = False
         self.connection: list[bytes] | None = None  # tokens named by Connection: these fields are hop-by-hop too

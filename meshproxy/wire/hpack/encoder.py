@@ -3,7 +3,7 @@
     static table has it         -> 1 byte
     dynamic table has it        -> 1 or 2 bytes
     secret                      -> literal, never indexed: an attacker who shares the connection could guess it from the
-                                   sizes (7.1.3); also what arrived so (6.2.3)
+                                   sizes (7.1.3); also what arrived so (6.2.3), for pseudo fields said by Head.guarded
     differs in every message    -> literal, not indexed
     seen for the first time     -> literal, not indexed; the second time it enters the table
 
@@ -84,7 +84,9 @@ class Encoder:
             self.settled = True
             before = self.inserted
             out = []
-            if head.status:
+            if head.guarded:
+                guarded_line(out, head)
+            elif head.status:
                 out.append(encode_status(head.status))
             else:
                 self.request_line(out, head)
@@ -192,6 +194,21 @@ class Encoder:
         updates = b"".join([encode_integer(size, 0x1F, 0x20) for size in self.pending_sizes])
         self.pending_sizes = []
         return updates
+
+
+def guarded_line(out: list[bytes], head: Head) -> None:
+    """The pseudo fields, each a literal never to be indexed: one of them arrived so."""
+    if head.status:
+        out.append(encode_literal(Field(b":status", b"%d" % head.status), 0x10, 0x0F))
+        return
+    connect = head.method == b"CONNECT" and not head.protocol
+    fields = [(b":method", b"CONNECT" if head.protocol else head.method), (b":protocol", head.protocol)]
+    if not connect:
+        fields += [(b":scheme", head.scheme), (b":path", head.path)]
+    fields.append((b":authority", head.authority))
+    for name, value in fields:
+        if value:
+            out.append(encode_literal(Field(name, value), 0x10, 0x0F))
 
 
 def restored_fields(head: Head) -> list[Field]:

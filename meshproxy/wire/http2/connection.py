@@ -212,7 +212,9 @@ class Http2Connection(Outbound):
     def on_settings_acknowledged(self) -> None:
         if not self.acknowledged:
             self.acknowledged = True
-            self.decoder.limit = self.limits.table_bytes
+            if self.decoder.limit != self.limits.table_bytes:
+                self.decoder.limit = self.limits.table_bytes
+                self.blocks = {}  # the next block has to begin with a size update (RFC 7541 4.2), whatever it meant before
             change = self.limits.stream_window - self.stream_window
             self.stream_window += change
             if change:

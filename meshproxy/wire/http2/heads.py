@@ -95,6 +95,7 @@ def request_head(fields: list[Field]) -> Head:
     if method is None or not method.value or method.value.translate(None, TCHAR):
         raise MalformedField(":method is missing or not a token")
     head.method = method.value
+    head.guarded = came_guarded(method, authority, scheme, path, protocol)
     if protocol is not None:
         check_protocol(head, protocol.value)
     elif head.method == b"CONNECT":
@@ -132,6 +133,7 @@ def response_head(fields: list[Field]) -> Head:
             if regular or head.status or field.name != b":status":
                 raise MalformedField("a pseudo field out of place in a response")
             head.status = parse_status(field.value)
+            head.guarded = field.literal != b""
         else:
             regular = True
             check_allowed(field)
@@ -156,6 +158,19 @@ def trailer_fields(fields: list[Field]) -> list[Field]:
         if field.name not in FORBIDDEN_TRAILERS:
             kept.append(field)
     return kept
+
+
+def came_guarded(
+    method: Field, authority: Field | None, scheme: Field | None, path: Field | None, protocol: Field | None
+) -> bool:
+    """Whether one of the pseudo fields came never-indexed: only then does the decoder give one a `literal`."""
+    return (
+        method.literal != b""
+        or (path is not None and path.literal != b"")
+        or (authority is not None and authority.literal != b"")
+        or (scheme is not None and scheme.literal != b"")
+        or (protocol is not None and protocol.literal != b"")
+    )
 
 
 def check_allowed(field: Field) -> None:

@@ -292,6 +292,7 @@ class Inbound(Http2Connection):
             return
         before = self.peer.initial_window_size
         self.peer.apply(payload)
+        self.encoder.limit(self.peer.header_table_low)
         self.encoder.limit(self.peer.header_table_size)
         change = self.peer.initial_window_size - before
         if change:

@@ -32,6 +32,7 @@ class PeerSettings:
         self.from_server = from_server
         self.received = 0
         self.header_table_size = 4096
+        self.header_table_low = 4096  # the smallest it was since the frame before: the table shrank to it (7541 4.2)
         self.max_concurrent_streams = UNLIMITED
         self.initial_window_size = DEFAULT_WINDOW
         self.max_frame_size = FRAME_BYTES_MIN
@@ -41,11 +42,13 @@ class PeerSettings:
         """Values in their order, the last one of a kind wins; unknown ones are ignored.  Raises ConnectionFault."""
         if len(payload) % 6:
             raise ConnectionFault(FRAME_SIZE_ERROR)
+        self.header_table_low = self.header_table_size
         for at in range(0, len(payload), 6):
             key = int.from_bytes(payload[at : at + 2], "big")
             value = int.from_bytes(payload[at + 2 : at + 6], "big")
             if key == HEADER_TABLE_SIZE:
                 self.header_table_size = value
+                self.header_table_low = min(self.header_table_low, value)
             elif key == ENABLE_PUSH:
                 if value > 1 or (value and self.from_server):
                     raise ConnectionFault(PROTOCOL_ERROR)

@@ -238,4 +238,5 @@ def switched(head: Head) -> Head:
     answer.status = 200
     answer.fields = head.fields
     answer.mesh = head.mesh
+    answer.guarded = head.guarded
     return answer
