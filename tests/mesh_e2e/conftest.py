@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from mesh_bytes import bytes_mesh as bytes_mesh
 from mesh_intruder import certificate
 from mesh_manifests import account, deployment, service
 from mesh_run import MeshRun
