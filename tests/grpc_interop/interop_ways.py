@@ -15,6 +15,7 @@ import grpc
 
 HERE = Path(__file__).parent
 DEADLINE_S = 20.0
+PATIENCE_S = 30.0  # for one call, where its deadline is not what is looked at
 METADATA = 4 * 1024 * 1024  # grpc's own bound, 8 to 16 kB, is not what is looked at here
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -34,7 +35,16 @@ class Way:
     name: str
     address: str
     admin: str = ""
-    server_admin: str = ""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Of a call to the server that misbehaves: `direct`, and by `address`."""
+
+    name: str
+    direct: str
+    address: str
+    admin: str
 
 
 class Process:

@@ -12,19 +12,18 @@ from typing import Any
 
 import grpc
 import pytest
-from interop_ways import Way, channel_to, ended, message, until
+from interop_ways import PATIENCE_S, Way, channel_to, ended, message, until
 
 SERVICE = "/interop.Test/"
 LARGE_IN, LARGE_OUT = 271828, 314159
 SIZES_IN, SIZES_OUT = [27182, 8, 1828, 45904], [31415, 9, 2653, 58979]
-PATIENCE = 30.0
 MIB = 1024 * 1024
 
 Channel = grpc.aio.Channel
 
 
 def unary(channel: Channel, request: bytes, method: str = "Unary", **more: Any) -> Any:
-    return channel.unary_unary(SERVICE + method)(request, **{"timeout": PATIENCE, **more})
+    return channel.unary_unary(SERVICE + method)(request, **{"timeout": PATIENCE_S, **more})
 
 
 async def fed(sizes: list[int]) -> AsyncIterator[bytes]:
@@ -55,7 +54,7 @@ async def test_large_unary(channel: Channel) -> None:
 async def test_messages_of_every_size_both_ways(channel: Channel, size: int) -> None:
     request = bytes(size) if size < 100 else message(size - len(message(size=size)), size=size)
     if size < 100:
-        assert await channel.stream_unary(SERVICE + "Input")(iter([request]), timeout=PATIENCE) == b"%d" % size
+        assert await channel.stream_unary(SERVICE + "Input")(iter([request]), timeout=PATIENCE_S) == b"%d" % size
     else:
         assert len(request) == size
         assert len(await unary(channel, request)) == size
@@ -80,18 +79,18 @@ async def test_concurrent_large_unary(channel: Channel) -> None:
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 async def test_client_streaming(channel: Channel, compression: grpc.Compression) -> None:
-    call = channel.stream_unary(SERVICE + "Input")(fed(SIZES_IN), timeout=PATIENCE, compression=compression)
+    call = channel.stream_unary(SERVICE + "Input")(fed(SIZES_IN), timeout=PATIENCE_S, compression=compression)
     assert await call == b"%d" % sum(SIZES_IN)
 
 
 @pytest.mark.parametrize("gzip", [False, True])
 async def test_server_streaming(channel: Channel, gzip: bool) -> None:
-    call = channel.unary_stream(SERVICE + "Output")(message(sizes=SIZES_OUT, gzip=gzip), timeout=PATIENCE)
+    call = channel.unary_stream(SERVICE + "Output")(message(sizes=SIZES_OUT, gzip=gzip), timeout=PATIENCE_S)
     assert [len(part) async for part in call] == SIZES_OUT
 
 
 async def test_ping_pong(channel: Channel) -> None:
-    call = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE)
+    call = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE_S)
     for size_in, size_out in zip(SIZES_IN, SIZES_OUT, strict=True):
         await call.write(message(size_in, size=size_out))
         assert await call.read() == bytes(size_out)
@@ -101,7 +100,7 @@ async def test_ping_pong(channel: Channel) -> None:
 
 
 async def test_empty_stream(channel: Channel) -> None:
-    call = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE)
+    call = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE_S)
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
@@ -111,7 +110,7 @@ async def test_a_long_lived_stream_on_which_the_server_speaks_when_it_likes(
     channel: Channel, request: pytest.FixtureRequest
 ) -> None:
     name = name_of(request)
-    call = channel.unary_stream(SERVICE + "Push")(message(name=name), timeout=PATIENCE)
+    call = channel.unary_stream(SERVICE + "Push")(message(name=name), timeout=PATIENCE_S)
     assert await call.read() == b"ready"
     for size in (1, 100_000, 3):  # each only when the one before has arrived: nothing on the way waits for more
         await unary(channel, message(name=name, size=size), "Poke")
@@ -130,7 +129,7 @@ async def test_custom_metadata(channel: Channel) -> None:
     assert sent[0] in tuple(await call.initial_metadata())
     assert await call == bytes(LARGE_OUT)
     assert sent[1] in tuple(await call.trailing_metadata())
-    chat = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE, metadata=sent)
+    chat = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE_S, metadata=sent)
     await chat.write(message(LARGE_IN, size=LARGE_OUT))
     assert sent[0] in tuple(await chat.initial_metadata())
     assert await chat.read() == bytes(LARGE_OUT)
@@ -159,7 +158,7 @@ async def test_status_code_and_message(channel: Channel, code: int) -> None:
     wanted = {"code": code, "message": "test status message"}
     status, details = await ended(unary(channel, message(status=wanted)))
     assert (status.value[0], details) == (code, "test status message")
-    chat = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE)
+    chat = channel.stream_stream(SERVICE + "Duplex")(timeout=PATIENCE_S)
     await chat.write(message(size=3))
     assert await chat.read() == bytes(3)
     await chat.write(message(status=wanted))
@@ -175,7 +174,7 @@ async def test_special_status_message(channel: Channel) -> None:
 
 @pytest.mark.parametrize("path", ["/interop.Test/Unimplemented", "/interop.Unimplemented/Unary"])
 async def test_unimplemented_method_and_service(channel: Channel, path: str) -> None:
-    status, _ = await ended(channel.unary_unary(path)(b"", timeout=PATIENCE))
+    status, _ = await ended(channel.unary_unary(path)(b"", timeout=PATIENCE_S))
     assert status is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -221,7 +220,7 @@ async def is_cancelled(channel: Channel, name: str) -> Any:
 
 
 async def test_cancel_after_begin(channel: Channel) -> None:
-    call = channel.stream_unary(SERVICE + "Input")(timeout=PATIENCE)
+    call = channel.stream_unary(SERVICE + "Input")(timeout=PATIENCE_S)
     await call.write(b"begun")
     call.cancel()
     status, _ = await ended(call)
@@ -231,7 +230,7 @@ async def test_cancel_after_begin(channel: Channel) -> None:
 @pytest.mark.parametrize("first", [False, True])
 async def test_cancellation_reaches_the_server(channel: Channel, request: pytest.FixtureRequest, first: bool) -> None:
     name = name_of(request)
-    call = channel.stream_stream(SERVICE + "Wait")(timeout=PATIENCE)
+    call = channel.stream_stream(SERVICE + "Wait")(timeout=PATIENCE_S)
     await call.write(message(name=name, first=first))
     if first:  # cancel_after_first_response
         assert await call.read() == b"first"
