@@ -71,8 +71,10 @@ def length(value: int) -> bytes:
 class RawClient:
     """Writes frames as told and reads frames back.  Its HPACK decoder sees every block, in order."""
 
-    def __init__(self, port: int, *values: tuple[int, int], receive_buffer: int = 0) -> None:
-        if receive_buffer:
+    def __init__(self, port: int, *values: tuple[int, int], receive_buffer: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        if tls is not None:
+            self.sock: socket.socket = tls.wrap_socket(connect(port))
+        elif receive_buffer:
             self.sock = socket.socket()
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.sock.settimeout(20)
@@ -104,7 +106,7 @@ class RawClient:
         """Whether the peer still took it."""
         try:
             self.sock.sendall(data)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             return False
         return True
 

@@ -96,8 +96,11 @@ class Http2Recorder(Recorder):
         if not data:
             return False
         try:
-            for event in self.parser.receive_data(data):
-                self.handle(event)
+            events = self.parser.receive_data(data)
+            reset = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
+            for event in events:
+                if not isinstance(event, h2.events.StreamEnded) or event.stream_id not in reset:  # nobody waits any more
+                    self.handle(event)
         except h2.exceptions.ProtocolError as error:
             self.faults.append(f"{type(error).__name__}: {error}")
             return False
