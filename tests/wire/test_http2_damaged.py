@@ -199,7 +199,7 @@ DIFFERENCES: dict[tuple[str, str, str], tuple[str, list[bytes]]] = {
         "a malformed message ends its stream here (8.1.1), the connection there, with all behind it", [HELLO, UPPER, NEXT],
     ),
     ("ours", "h2_malformed", "InvalidBodyLengthError"): ("the same, of a length that is not kept", [HELLO, SHORT, NEXT]),
-    ("ours", "", "FrameDataMissingError"): (
+    ("ours", "h2_frame_size", "FrameDataMissingError"): (
         "a PRIORITY frame of a wrong size ends its stream here (6.3), the connection there",
         [HELLO, OPEN, frame(PRIORITY, 0, 1, b"abc"), NEXT],
     ),
