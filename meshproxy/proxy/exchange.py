@@ -30,6 +30,7 @@ from meshproxy.policy.balancer import pick
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import parse_timeout, with_timeout
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RESPONDED, RETRY, Failure, decide, is_idempotent
+from meshproxy.proxy import websocket
 from meshproxy.proxy.answer import send_refusal
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
@@ -292,6 +293,9 @@ class Exchange(Outcome):
             extra = [field for field in head.mesh if field.name == b"mesh-error"]
         if route.via is not None:
             extra = [*extra, route.via.field(head)]
+        if self.tunnel and request.protocol:
+            extra = [*extra, *websocket.granting(request, head)]
+            head = websocket.granted(request, head)
         self.down.send_head(head, extra, end)
         if end:
             self.response_over()

@@ -19,6 +19,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
 from meshproxy.proxy.via import Via, forwarded_for
+from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
 
@@ -136,6 +137,8 @@ class ForwardSide(Side):
         if connection.opaque:
             exchange.begin(self.opaque, extra, end)
             return
+        if head.protocol and head.method == b"CONNECT":
+            extra = [*extra, *asking(head)]
         if self.via is not None:
             extra = [*extra, self.via.field(head)]
         if not head.request_id:

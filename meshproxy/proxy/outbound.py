@@ -24,6 +24,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport
+from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import NO_FIELDS, Stream
 from meshproxy.wire.message import Field, Head
 
@@ -201,7 +202,9 @@ class Outbound(Side):
             return
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
-        if head.request_id or head.method == b"CONNECT":
+        if head.method == b"CONNECT":
+            exchange.begin(route, asking(head), end)
+        elif head.request_id:
             exchange.begin(route, NO_FIELDS, end)
         else:
             exchange.begin(route, [Field(b"x-request-id", ctx.request_id())], end)

@@ -35,7 +35,7 @@ def bytes_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
     ports = [("mail", 2525, 2525, ""), ("declared", 25, 2525, "tcp"), ("both", 7003, 7003, ""), ("ends", 7004, 7004, "")]
     ports += [("echo", 7005, 7005, "tcp"), ("detected", 7006, 7005, ""), ("own", 7443, 7443, "")]
     mesh.write("bytes", account("bytes"), deployment("bytes", "bytes_app", 7005, mesh.ledger), tcp_service("bytes", ports))
-    ports = [("main", 80, 8080, ""), ("raw", 8082, 8082, "")]
+    ports = [("main", 80, 8080, "kubernetes.io/ws"), ("raw", 8082, 8082, "kubernetes.io/ws")]
     mesh.write("socket", account("socket"), deployment("socket", "socket_app", 8080, mesh.ledger), tcp_service("socket", ports))
     if REDIS:
         command = [REDIS, "--bind", "$(POD_IP)", "--port", "6379", "--save", "", "--appendonly", "no", "--protected-mode", "no"]

@@ -400,3 +400,18 @@ async def test_what_broke_off_does_not_look_complete(houses, peer, how):
         await asyncio.wait_for(reader.read(-1), DEADLINE_S)
     writer.close()
     await house.quiet()
+
+
+async def test_a_websocket_client_of_http1_gets_its_accept_from_an_http2_server_that_gives_none(houses, http2_peer):
+    backend = await http2_peer(lambda asked: asked.respond(200, None), settings={CONNECT_PROTOCOL: 1})
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(UPGRADE[:-2] + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    status, fields, _ = parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))
+    assert (status, fields[b"sec-websocket-accept"]) == (101, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")  # RFC 6455 1.3
+    asked = backend.asked[0]
+    asked.session.data(asked.stream_id, b"bye", True)
+    assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b"bye"
+    writer.close()
+    await house.quiet()

@@ -14,15 +14,18 @@ MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 async def echo(request: web.Request) -> web.WebSocketResponse:
-    response = web.WebSocketResponse(max_msg_size=64 << 20, autoping=False, compress=True)
+    response = web.WebSocketResponse(max_msg_size=64 << 20, autoping=False, autoclose=False, compress=True)
     await response.prepare(request)
-    async for message in response:
+    while not response.closed:
+        message = await response.receive()
         if message.type == WSMsgType.TEXT:
             await response.send_str(message.data)
         elif message.type == WSMsgType.BINARY:
             await response.send_bytes(message.data)
         elif message.type == WSMsgType.PING:
             await response.pong(message.data)
+        elif message.type == WSMsgType.CLOSE:
+            await response.close(code=message.data, message=b"echoed")
     return response
 
 
