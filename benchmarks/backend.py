@@ -1,4 +1,4 @@
-"""The smallest honest HTTP/1.1 server: reads whole heads, answers 100 bytes.  `python -m benchmarks.backend HOST PORT`.
+"""The smallest honest HTTP/1.1 server: reads whole heads, answers 100 bytes.  `python backend.py HOST:PORT`.
 
 It answers GETs only and knows nothing else, so that what is measured is the proxy.
 """
@@ -27,9 +27,10 @@ class Answering(asyncio.Protocol):
             self.transport.write(ANSWER * heads)
 
 
-async def main(host: str, port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Answering, host, port)
-    print(f"backend on {host}:{port}", flush=True)
+async def main(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    server = await asyncio.get_running_loop().create_server(Answering, host, int(port), backlog=1024)
+    print(f"backend on {address}", flush=True)
     await server.serve_forever()
 
 
@@ -37,6 +38,6 @@ if __name__ == "__main__":
     try:
         import uvloop
 
-        uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+        uvloop.run(main(sys.argv[1]))
     except KeyboardInterrupt:
         pass

@@ -1,0 +1,33 @@
+-- wrk: requests, and one line of JSON at the end.  Arguments: authority, then the file of paths ("" for the URL's own).
+-- Varied requests differ in path and query (from the file, in turn), trace id, page and session, so that no whole block
+-- of header fields is seen twice; the file holds more paths than any proxy's cache has room for.
+
+local paths, count, at = {}, 0, 0
+
+function init(arguments)
+  wrk.headers["Host"] = arguments[1]
+  wrk.headers["User-Agent"] = "bench"
+  wrk.headers["Accept"] = "*/*"
+  wrk.headers["Accept-Language"] = "en"
+  wrk.headers["X-Trace"] = "0123456789abcdef"
+  if arguments[2] and arguments[2] ~= "" then
+    for line in io.lines(arguments[2]) do paths[#paths + 1] = line end
+    count = #paths
+    local head = " HTTP/1.1\r\nHost: " .. arguments[1] .. "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Language: en\r\n"
+    function request()
+      at = at + 1
+      return "GET " .. paths[at % count + 1] .. head .. string.format("X-Trace: %016x\r\nCookie: session=%d\r\n\r\n", at * 2654435761, at)
+    end
+  else
+    local whole = wrk.format("GET", wrk.path)
+    function request() return whole end
+  end
+end
+
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\nRESULT {"requests": %d, "us": %d, "errors": %d, "status": %d, "p50": %d, "p90": %d, "p99": %d, "p999": %d}\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.timeout, e.status,
+    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
+end

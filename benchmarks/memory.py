@@ -1,0 +1,104 @@
+"""Workload (g): resident memory, each reading of a process of its own.
+
+idle          start, wait until it stops growing                                        -> rss
+endpoints     1,000 of them, under load until each has been used                        -> rss
+connections   some load, then N connections with one request each, held open            -> rss before and after
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.load.measured import Ask
+from benchmarks.load.wrk import run as wrk
+from benchmarks.peers.peer import Running
+from benchmarks.workloads import Workload
+
+SETTLED = 64 << 10  # bytes of growth in half a second
+SETTLE_S = 3.0
+OPENING_S = 60.0
+SPARE = 0.45  # of the descriptors: a proxy may need two a connection, and some of its own
+
+
+class NoAnswer(Exception):
+    """A connection of the crowd was refused or not answered; `str()` says which and what came."""
+
+
+def settled_rss(running: Running) -> dict[str, int]:
+    """By role, bytes, once it grows no more (or after SETTLE_S)."""
+    end = monotonic() + SETTLE_S
+    last = {role: measure.rss_bytes(pid) for role, pid in running.pids.items()}
+    while monotonic() < end:
+        sleep(0.5)
+        now = {role: measure.rss_bytes(pid) for role, pid in running.pids.items()}
+        if all(abs(now[role] - last[role]) <= SETTLED for role in now):
+            return now
+        last = now
+    return last
+
+
+def read(workload: Workload, running: Running, work: Any) -> dict[str, Any]:
+    """What goes into the round's entry.  Raises NoAnswer, LoadFailed."""
+    if workload.tool == "memory-idle":
+        return {"rss": settled_rss(running)}
+    if workload.tool == "memory-endpoints":
+        load = wrk(Ask(running.address, running.authority, workload.paths(), workload.connections, 1, workload.seconds), work)
+        return {"requests": load.requests, "errors": load.errors, "rss": settled_rss(running), "endpoints": workload.endpoints}
+    wanted = min(workload.connections, int(measure.raise_open_files() * SPARE))
+    context = client_context(running)
+    with crowd(running, 64, context):  # pools, buffers and tables have their size before it is counted
+        pass
+    before = settled_rss(running)
+    with crowd(running, wanted, context) as seconds:
+        after = settled_rss(running)
+    return {"connections": wanted, "requests": wanted, "seconds": seconds, "rss_before": before, "rss": after}
+
+
+def client_context(running: Running) -> ssl.SSLContext | None:
+    if not running.files:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # identities are URIs
+    context.load_verify_locations(running.files["ca"])
+    context.load_cert_chain(running.files["cert"], running.files["key"])
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@contextmanager
+def crowd(running: Running, count: int, context: ssl.SSLContext | None) -> Iterator[float]:
+    """`count` connections, one request answered on each, all open; the seconds it took.  Raises NoAnswer."""
+    request = f"GET / HTTP/1.1\r\nHost: {running.authority}\r\nUser-Agent: bench\r\n\r\n".encode()
+    address = measure.split(running.address)
+    held: list[socket.socket] = []
+    started = monotonic()
+    try:
+        for number in range(count):
+            try:
+                connection = socket.create_connection(address, 5)
+                held.append(connection)
+                if context is not None:
+                    connection = held[-1] = context.wrap_socket(connection)
+                connection.sendall(request)
+                answer = b""
+                while not answer.endswith(b"x" * 100):
+                    more = connection.recv(4096)
+                    if not more:
+                        break
+                    answer += more
+            except OSError as error:
+                raise NoAnswer(f"connection {number + 1} of {count}: {error}") from error
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise NoAnswer(f"connection {number + 1} of {count} got {answer[:60]!r}")
+            if monotonic() - started > OPENING_S:
+                raise NoAnswer(f"only {number + 1} of {count} connections in {OPENING_S:.0f} s")
+        yield monotonic() - started
+    finally:
+        for connection in held:
+            connection.close()
