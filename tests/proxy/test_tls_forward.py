@@ -211,9 +211,9 @@ async def test_a_response_that_only_the_close_ends_needs_close_notify(houses, pe
     """RFC 9112 9.8: a FIN that anyone on the path can send does not complete a message."""
     from certs.context import client_context
     from certs.material import read_material
-    from meshproxy.cli.forward import identify
     from meshproxy.proxy.endpoint import SPEAKS_HTTP1
     from meshproxy.proxy.forward import FixedCredentials, Target
+    from meshproxy.workers.plan import identify
 
     cut = False
 
