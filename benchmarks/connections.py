@@ -165,12 +165,16 @@ class Http1Connection(Connection):
             if at < 0:
                 self.close()
                 return
-            self.left = int(head[at + 17 :].split(b"\r\n", 1)[0]) - (len(self.head) - end - 4)
-        else:
-            self.left -= len(data)
+            data = self.head[end + 4 :]
+            self.left = int(head[at + 17 :].split(b"\r\n", 1)[0])
+        self.left -= len(data)
+        self.part(data)
         if self.left <= 0:
             key, self.key = self.key, -1
             self.done(key, self.failed or self.left < 0)
+
+    def part(self, data: bytes) -> None:
+        """A piece of the body, for those who look at it."""
 
     def ended(self) -> None:
         if self.key >= 0:
