@@ -4,16 +4,20 @@
     MESHPROXY_COMPILE=1        compile; without a compiler the pure modules are used, and that is said
     MESHPROXY_COMPILE=require  compile or fail (CI; `make build` sets it)
 
-The same typed source runs both ways.  `meshproxy version` says which is running and whether an extension is older than its
-source.
+The same typed source runs both ways.  `meshproxy version` says which is running.  The build leaves a record of the sources
+it compiled (meshproxy/pure.py): extensions of other sources than those that are there are not used.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 
 # The h2 adapter is the reference, not the fast path; run.py starts loops and signal handlers once; native.py is what stands
 # in for mypyc's decorator, which only exists interpreted.
@@ -29,16 +33,50 @@ def sources() -> list[str]:
     return found
 
 
+def pure() -> ModuleType:
+    """meshproxy/pure.py by its file: importing the package would already decide between source and extensions."""
+    spec = importlib.util.spec_from_file_location("_meshproxy_pure", "meshproxy/pure.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class BuildExtensions(build_ext):
+    """Says when there is no compiler, and leaves the record when there was one."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.extensions:
+            return
+        if not all(os.path.exists(self.get_ext_fullpath(extension.name)) for extension in self.extensions):
+            print("meshproxy: not compiled (no working C compiler?); it runs as pure Python", file=sys.stderr)
+            return
+        package = Path("meshproxy") if self.inplace else Path(self.build_lib) / "meshproxy"
+        (package / pure().RECORD).write_text(RECORDED)
+
+
+RECORDED = ""
+
+
 def extensions() -> list[object]:
+    global RECORDED
     wanted = os.environ.get("MESHPROXY_COMPILE", "0")
     if wanted not in ("1", "require"):
         return []
-    from mypyc.build import mypycify
-
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        if wanted == "require":
+            raise
+        print("meshproxy: not compiled (mypyc is not installed); it runs as pure Python", file=sys.stderr)
+        return []
+    RECORDED = pure().record(Path(), sources())
     made = mypycify(["--config-file=pyproject.toml", *sources()], opt_level="3", debug_level="0", group_name="meshproxy")
     for extension in made:
         extension.optional = wanted != "require"
     return list(made)
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})

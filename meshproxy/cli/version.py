@@ -1,8 +1,8 @@
 """`meshproxy version`: what is running, and whether the data path is compiled.
 
 module's file   .py                                     interpreted
-                .so, no source newer than it            compiled
-                .so, its source is newer                STALE: what runs is not what the source says
+                .so, of the source that is there        compiled
+                .so, some source of the group changed   interpreted: the build is STALE (meshproxy/pure.py)
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import click
+
+from meshproxy import pure
 
 # Packages of which `make build` compiles all or some modules (see setup.py); the rest always runs interpreted.
 DATA_PATH: Final = ("meshproxy.wire", "meshproxy.policy", "meshproxy.proxy", "meshproxy.telemetry")
@@ -24,54 +28,45 @@ DEPENDENCIES: Final = ("uvloop", "h2", "cryptography", "grpcio", "protobuf", "pr
 
 @dataclass(slots=True)
 class Build:
-    """How one package runs: counts of its modules, and the modules whose extension is older than their source."""
+    """How one package runs: counts of its modules."""
 
     package: str
     compiled: int
     interpreted: int
-    stale: list[str]
 
     def __str__(self) -> str:
-        if not self.compiled and not self.stale:
+        if not self.compiled:
             return "interpreted"
-        text = "compiled" if not self.interpreted else f"compiled ({self.interpreted} of {self.modules} modules interpreted)"
-        return f"{text}, STALE" if self.stale else text
+        return "compiled" if not self.interpreted else f"compiled ({self.interpreted} of {self.modules} modules interpreted)"
 
     @property
     def modules(self) -> int:
         return self.compiled + self.interpreted
 
 
-def inspect(package: str, directory: Path) -> Build:
-    """Look at the files of a package.  Python takes an extension before a source of the same name, so a file is enough to
-    know.  A module of two lines (`__init__`) is never compiled and not counted.  An extension whose source is gone is stale
-    too: Python would still import it."""
+def inspect(package: str, directory: Path, extensions: Collection[Path]) -> Build:
+    """Look at the files of a package; `extensions` are those in use.  A module of two lines (`__init__`) is never compiled and
+    not counted."""
     compiled = interpreted = 0
-    stale = []
+    modules = {(path.parent, path.name.partition(".")[0]) for path in extensions}
     for source in sorted(directory.rglob("*.py")):
         if source.name == "__init__.py":
             continue
-        extensions = list(source.parent.glob(f"{source.stem}.*.so"))
-        if not extensions:
+        if (source.parent, source.stem) in modules:
+            compiled += 1
+        else:
             interpreted += 1
-            continue
-        compiled += 1
-        if max(extension.stat().st_mtime_ns for extension in extensions) < source.stat().st_mtime_ns:
-            stale.append(str(source.relative_to(directory.parent)))
-    for extension in sorted(directory.rglob("*.so")):
-        source = extension.parent / f"{extension.name.partition('.')[0]}.py"
-        if not source.exists():
-            stale.append(str(source.relative_to(directory.parent)))
-    return Build(package, compiled, interpreted, stale)
+    return Build(package, compiled, interpreted)
 
 
 def builds() -> list[Build]:
     """One for each package of the data path, found without importing any of it."""
+    used = [] if os.environ.get(pure.SWITCH) == "1" else pure.extensions()
     found = []
     for package in DATA_PATH:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
-            found.append(inspect(package, Path(next(iter(spec.submodule_search_locations)))))
+            found.append(inspect(package, Path(next(iter(spec.submodule_search_locations))), used))
     return found
 
 
@@ -87,13 +82,13 @@ def dependency(name: str) -> str:
 def command(output: str) -> None:
     """Print versions of meshproxy, Python and the libraries, and whether the data path is compiled.
 
-    Exits with 1 if a compiled module is older than its source, since then something else runs than what the source says.
+    Exits with 1 if the compiled modules are not of the source that is there; they are not used then.
     """
     import meshproxy
 
     found = builds()
     versions = {name: dependency(name) for name in DEPENDENCIES}
-    stale = [name for build in found for name in build.stale]
+    stale = pure.stale()
     if output == "json":
         document = {
             "meshproxy": meshproxy.__version__,
@@ -101,6 +96,7 @@ def command(output: str) -> None:
             "implementation": platform.python_implementation(),
             "dependencies": versions,
             "data_path": [asdict(build) for build in found],
+            "stale": stale,
         }
         click.echo(json.dumps(document, indent=2))
     else:
@@ -113,6 +109,6 @@ def command(output: str) -> None:
             click.echo(f"{build.package}: {build}")
     if stale:
         click.echo(
-            f"older than their source: {', '.join(stale)}; run `make build`, or `make clean` to run interpreted", err=True
+            f"STALE, not used: compiled from other source than {', '.join(stale)}; run `make build` or `make clean`", err=True
         )
         raise SystemExit(1)

@@ -85,6 +85,7 @@ class Worker:
         self.problems: dict[str, str] = {}  # of listeners
         self.starting: set[str] = set()  # listeners
         self.said: str | None = None
+        self.served = False  # it has been ready once
 
     def parent_gone(self, why: str) -> None:
         if self.done.done():
@@ -152,12 +153,13 @@ class Worker:
         assert self.traffic is not None
         if not self.listeners:
             why = "no listener yet"
-        elif self.starting:
+        elif self.starting and not self.served:  # those that come later (or are lent) change nothing for the others
             why = "listeners are being opened"
         else:
             why = self.traffic.unready() or next(iter(self.problems.values()), "")
         if why != self.said:
             self.said = why
+            self.served = self.served or not why
             self.channel.send(Ready(why))
 
     async def drain(self) -> None:
