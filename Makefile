@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint build clean bench-smoke proto lock help
+.PHONY: demo test lint build clean bench bench-smoke soak proto lock help
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
@@ -31,13 +31,22 @@ clean:           ## remove what build and the tests made (also compiled extensio
 bench-smoke: $(VENV)/.dev       ## seconds: CPU a request, this machine
 	$(BIN)/python -m benchmarks.smoke
 
-proto: $(VENV)/.dev             ## regenerate the code of mesh.proto
+bench: $(VENV)/.bench           ## us beside Envoy, HAProxy, nginx, nghttpx, linkerd2-proxy: about 20 min on a quiet machine
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+soak: $(VENV)/.dev              ## ten minutes of everything at full load: memory flat, no error, the books agree
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+proto: $(VENV)/.dev             ## regenerate the code of mesh.proto (and of the benchmark's stub of Linkerd's API)
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . --grpc_python_out . control/api/mesh.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . benchmarks/linkerd/api/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out . $(foreach n,destination identity inbound outbound,benchmarks/linkerd/api/$(n).proto)
 
 lock: $(VENV)/.dev              ## pin all dependencies with hashes, naming no index
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --output-file requirements.lock pyproject.toml
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --all-extras --output-file requirements-dev.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --extra test,lint,build --output-file requirements-dev.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,3 +64,8 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@ $(VENV)/.run
+
+# The peers that come as wheels; the others are Debian's: apt install haproxy nginx-light nghttp2 wrk
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
