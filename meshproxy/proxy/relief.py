@@ -31,6 +31,7 @@ class Relief:
     def __init__(self, ctx: Context, lifecycle: Lifecycle) -> None:
         self.ctx = ctx
         self.lifecycle = lifecycle
+        self.ended = 0  # requests, for the log
         self.pauses = ctx.registry.counter("meshproxy_accept_pauses_total", "Times accepting connections was paused.")
         self.paused_gauge = ctx.registry.gauge(
             "meshproxy_accept_paused", "1 while accepting connections is paused.", across=MAX
@@ -67,6 +68,9 @@ class Relief:
             self.reset_heaviest()
         self.accept_or_pause()
         pressure.sweep()
+        if self.ended:
+            log.warning("held bytes were over %d MiB: %d requests were ended", pressure.held_reset >> 20, self.ended)
+            self.ended = 0
 
     # -- connections
 
@@ -144,13 +148,9 @@ class Relief:
             streams += 1
             if 0 < carrier.held_bytes < before:
                 heappush(heap, (-carrier.held_bytes, carriers.index(carrier)))
-        refused = self.refuse_waiting() if pressure.held > pressure.held_max else 0
-        log.warning(
-            "held bytes were over %d MiB: %d streams reset, %d waiting requests refused",
-            pressure.held_reset >> 20,
-            streams,
-            refused,
-        )
+        if pressure.held > pressure.held_max:
+            streams += self.refuse_waiting()
+        self.ended += streams
 
     def carriers(self) -> list[Carrier]:
         found: list[Carrier] = []
@@ -187,7 +187,9 @@ class Relief:
         refused = 0
         for endpoint in list(self.ctx.endpoints):
             for pool in endpoint.pools():
-                for requester in reversed(list(pool.waiting)):
+                waiting = list(pool.waiting)
+                waiting.reverse()  # mypyc cannot compile `reversed` of what it knows no type of
+                for requester in waiting:
                     if pressure.held <= pressure.held_max:
                         return refused
                     requester.overloaded()

@@ -20,7 +20,7 @@ from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.carrier import LOST, OPEN, Carrier
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_engine
-from meshproxy.proxy.pressure import CALM, REFUSE_NEW
+from meshproxy.proxy.pressure import CALM, NORMAL, REFUSE_NEW
 from meshproxy.proxy.refusals import OVERLOADED
 from meshproxy.proxy.server_first import ServerFirst
 from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
@@ -322,9 +322,11 @@ class Accepted(Carrier):
             stream.reset(INTERNAL_ERROR)
 
     def admit(self, stream: Stream, head: Head) -> bool:
-        """Under pressure: this connection ends after its answer; False if there is none but a refusal."""
-        self.drain()
-        if self.ctx.pressure.level < REFUSE_NEW:
+        """Under pressure: False if the answer is a refusal.  Where memory is short the connection ends after its answer."""
+        pressure = self.ctx.pressure
+        if pressure.memory != NORMAL:
+            self.drain()
+        if pressure.level < REFUSE_NEW:
             return True
         refuse(self.ctx, stream, head, self.side.direction, OVERLOADED, self.client_id != "")
         return False
@@ -371,6 +373,10 @@ class Accepted(Carrier):
         if not self.nested and not self.side.essential:
             self.ctx.pressure.closed()
 
+    def may_be_silent(self) -> bool:
+        """Could it become a tunnel without having said anything?"""
+        return bool(self.side.opaque_authority(self)) and (self.secured or self.side.allows_clear(self))
+
     def sweep(self, now: float) -> None:
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""
         if self.state == LOST:
@@ -381,7 +387,7 @@ class Accepted(Carrier):
         if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
-                if self.phase == SNIFFING and not self.head and self.side.opaque_authority(self):
+                if self.phase == SNIFFING and not self.head and self.may_be_silent():
                     # Too many were silent here to ask for each (server_first.ASKED): an idle connection like any other.
                     if now - self.opened_at > settings.idle_timeout_s:
                         self.finish()

@@ -96,6 +96,8 @@ class House:
                 found.append(f"{endpoint}: {endpoint.load.pending} pending")
             for pool in endpoint.pools():
                 found += [f"{endpoint}: {requester} waits" for requester in pool.waiting]
+        if ctx.pressure.held:
+            found.append(f"{ctx.pressure.held} bytes are held")
         found += [f"deadlines of {q.duration_s} s: {len(q.waiting)}" for q in ctx.deadlines.queues.values() if q.waiting]
         if ctx.deadlines.wheel.waiting:
             found.append(f"deadlines of calls: {ctx.deadlines.wheel.waiting}")

@@ -1,0 +1,148 @@
+"""Clients that take their time (the catalogue's SL-01, SL-02, SL-04): each is ended at its bound, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy_peers import DEADLINE_S, parse, read_head, until
+from test_tls_forward import Mesh
+
+from meshproxy.proxy.forward import ForwardSide, Target
+from meshproxy.proxy.tls import Credentials
+
+LAST_GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def echo(reader, writer):
+    while True:
+        await read_head(reader)
+        writer.write(OK)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the end of the connection, FIN or RST."""
+    data = b""
+    try:
+        while more := await asyncio.wait_for(reader.read(65536), DEADLINE_S):
+            data += more
+    except ConnectionError:
+        pass
+    return data
+
+
+async def test_500_clients_that_never_finish_their_heads_are_ended_and_a_fresh_one_is_served(houses, peer):
+    """SL-01"""
+    backend = await peer(echo)
+    house = houses(head_timeout_s=0.5, sweep_s=0.05)
+    side = await house.forward(backend.port)
+    slow = [await asyncio.open_connection("127.0.0.1", side.port) for _ in range(500)]
+    served = 0
+    over = asyncio.gather(*(ended(reader) for reader, _ in slow))
+    at = 0
+    while not over.done():  # a byte now and then: silence alone does not save them, progress does not either
+        for _, writer in slow:
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: "[at : at + 1] or b"y")
+        at += 1
+        assert parse(await ended_request(side.port))[0] == 200
+        served += 1
+        assert at < 10_000
+    assert served > 0
+    assert set(over.result()) == {b""}
+    assert house.ctx.violations["slow_head"].value + house.ctx.violations.get("slow_start", Zero()).value == 500
+    for _, writer in slow:
+        writer.close()
+
+
+class Zero:
+    value = 0
+
+
+async def ended_request(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LAST_GET)
+    data = await ended(reader)
+    writer.close()
+    return data
+
+
+async def test_a_body_that_stops_coming_ends_its_connection_and_frees_the_upstream(houses, peer):
+    """SL-02, silence"""
+    freed = asyncio.Event()
+
+    async def script(reader, writer):
+        await read_head(reader)
+        await reader.read(-1)
+        freed.set()
+
+    backend = await peer(script)
+    house = houses(body_idle_timeout_s=0.2, sweep_s=0.05)
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx")
+    assert await ended(reader) == b""
+    await asyncio.wait_for(freed.wait(), DEADLINE_S)
+    assert house.ctx.violations["slow_body"].value == 1
+    writer.close()
+
+
+async def test_a_body_that_trickles_in_ends_at_the_requests_timeout_and_frees_the_upstream(houses, peer):
+    """SL-02, a byte now and then: never silent for long, so the time for the whole request bounds it."""
+    freed = asyncio.Event()
+
+    async def script(reader, writer):
+        await read_head(reader)
+        await reader.read(-1)
+        freed.set()
+
+    backend = await peer(script)
+    house = houses(body_idle_timeout_s=0.5, sweep_s=0.05)
+    side = await house.forward(backend.port, timeout_s=0.8)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    answer = asyncio.create_task(ended(reader))
+    while not answer.done():
+        writer.write(b"x")
+        await asyncio.wait((answer,), timeout=0.05)
+    status, fields, _ = parse(answer.result())
+    assert (status, fields[b"mesh-error"]) == (504, b"request_timeout")
+    await asyncio.wait_for(freed.wait(), DEADLINE_S)
+    assert "slow_body" not in house.ctx.violations
+    writer.close()
+
+
+async def test_silent_tls_connections_are_ended_and_handshakes_go_on_meanwhile(houses, peer, tmp_path):
+    """SL-04"""
+    mesh = Mesh(tmp_path)
+    context = mesh.server("web")
+
+    class Served(Credentials):
+        def server_context(self):
+            return context
+
+    backend = await peer(echo)
+    house = houses(detect_timeout_s=0.5, handshake_timeout_s=0.5, sweep_s=0.05)
+    target = [Target("127.0.0.1", backend.port)]
+    side = await house.listen(ForwardSide(house.ctx, target, "http1", 0.0, Served(), False, None, ""))
+    silent = [await asyncio.open_connection("127.0.0.1", side.port) for _ in range(300)]
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # a record that promises 512 bytes
+    for _, writer in silent[:100]:
+        writer.write(hello)
+    over = asyncio.gather(*(ended(reader) for reader, _ in silent))
+    served = 0
+    while not over.done():
+        reader, writer = await asyncio.open_connection("127.0.0.1", side.port, ssl=mesh.client("caller", ["http/1.1"]))
+        writer.write(LAST_GET)
+        assert parse(await ended(reader))[0] == 200
+        writer.close()
+        served += 1
+        assert served < 10_000
+    assert served > 0
+
+    async def gone() -> bool:
+        return not side.connections
+
+    await until(gone, "all connections gone")
+    assert house.ctx.violations["slow_start"].value == 300
+    for _, writer in silent:
+        writer.close()
