@@ -135,6 +135,20 @@ async def test_requests_that_are_not_grpc_have_no_deadline(houses, http2_peer):
     assert (await call.end()).body == b"page"
 
 
+async def test_calls_end_in_the_order_of_their_deadlines(houses, http2_peer):
+    backend, house = await http2_peer(), houses()
+    side = await house.forward(backend.port, upstream="http2")
+    client = await connect(side.port)
+    order = []
+
+    async def ends(text: str) -> None:
+        await client.call(("grpc-timeout", text)).end()
+        order.append(text)
+
+    await asyncio.gather(*map(ends, ("90m", "20000u", "150m", "50000000n")))
+    assert order == ["20000u", "50000000n", "90m", "150m"]
+
+
 async def test_a_deadline_leaves_with_its_call(houses, http2_peer):
     backend, house = await http2_peer(lambda asked: asked.respond(200, b"", **GRPC)), houses()
     side = await house.forward(backend.port, upstream="http2")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from math import ceil
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proxy_peers import until
 
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.requester import Requester
@@ -89,28 +87,3 @@ def test_the_timer_is_set_again_only_for_an_earlier_deadline() -> None:
     for deadline in (9.0, 10.0, 8.0, 100_000.0):
         made.add(Requester(), deadline, 1.0)
     assert [round(delay) for delay in made.ctx.loop.delays] == [8, 7]
-
-
-class Noting(Requester):
-    def __init__(self, ctx: Context, deadline: float, fired: list[tuple[float, float]]) -> None:
-        self.ctx, self.deadline, self.fired = ctx, deadline, fired
-
-    def timed_out(self) -> None:
-        self.fired.append((self.deadline, self.ctx.now))
-
-
-async def test_on_a_real_loop_each_fires_once_and_none_before_its_time() -> None:
-    ctx = Context(asyncio.get_running_loop(), Settings(), Registry(), 1, b"x-")
-    made, begun = ctx.deadlines.wheel, ctx.now
-    fired: list[tuple[float, float]] = []
-    deadlines = [begun + seconds for seconds in (0.03, 0.005, 0.12, 0.0, 0.06)]
-    for deadline in deadlines:
-        made.add(Noting(ctx, deadline, fired), deadline, begun)
-
-    async def all_fired() -> bool:
-        return len(fired) >= len(deadlines)
-
-    await until(all_fired, "all deadlines")
-    assert sorted(deadline for deadline, _ in fired) == sorted(deadlines)
-    assert all(at >= deadline for deadline, at in fired)
-    assert (made.waiting, made.armed) == (0, 0)
