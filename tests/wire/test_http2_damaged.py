@@ -198,6 +198,7 @@ DIFFERENCES: dict[tuple[str, str, str], tuple[str, list[bytes]]] = {
     ("ours", "h2_malformed", "ProtocolError"): (
         "a malformed message ends its stream here (8.1.1), the connection there, with all behind it", [HELLO, UPPER, NEXT],
     ),
+    ("ours", "h2_no_authority", "ProtocolError"): ("the same; we answer 400, as in HTTP/1.1", [HELLO, head(*GET[:3]), NEXT]),
     ("ours", "h2_malformed", "InvalidBodyLengthError"): ("the same, of a length that is not kept", [HELLO, SHORT, NEXT]),
     ("ours", "h2_frame_size", "FrameDataMissingError"): (
         "a PRIORITY frame of a wrong size ends its stream here (6.3), the connection there",

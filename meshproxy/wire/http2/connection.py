@@ -54,6 +54,12 @@ from meshproxy.wire.message import CACHES, Field, Head
 BLOCKS_MAX: Final = 64
 BLOCK_BYTES_MAX: Final = 512
 
+# What the limits of a head leave room for besides.  A head that one proxy lets in must get through the next: RFC 7541 counts
+# 32 bytes more a field than HTTP/1.1 shows, pseudo fields are fields to it, and a proxy adds some of its own.
+FIELD_OVERHEAD: Final = 32
+PSEUDO_FIELDS: Final = 5
+HOP_FIELDS: Final = 11  # mesh-target-port, mesh-orig-proto, x-request-id, via, x-forwarded-for, te, expect; and some to come
+
 NOTHING_UNSENT: Final = -1  # no turn has this number
 
 
@@ -63,7 +69,8 @@ class Http2Connection(Outbound):
     def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
         super().__init__(host, limits, server, mesh)
         self.streams_max = limits.mesh_streams if mesh else limits.streams
-        self.decoder = Decoder(limits.head_bytes, limits.head_fields)
+        fields = limits.head_fields + PSEUDO_FIELDS + (HOP_FIELDS if mesh or not server else 0)
+        self.decoder = Decoder(limits.head_bytes + FIELD_OVERHEAD * fields, fields)
         self.blocks: dict[bytes, Head] = {}  # header block -> its head, while the dynamic table stays as it is
         self.streams: dict[int, Http2Stream] = {}
         self.last_id = 0  # the highest stream the peer opened
