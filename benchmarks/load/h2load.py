@@ -18,7 +18,7 @@ _REQUESTS = re.compile(
 _STATUS = re.compile(r"^status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", re.M)
 _FINISHED = re.compile(r"^finished in ([\d.]+)(us|ms|s|m),", re.M)
 _UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-HEADERS = ("user-agent: bench", "accept: */*", "accept-language: en", "x-trace: 0123456789abcdef")
+HEADERS = ("user-agent: bench", "accept: */*", "accept-language: en", "x-trace: 0123456789abcdef", "cookie: session=1")
 
 
 def command(ask: Ask, work: Path) -> list[str]:

@@ -1,25 +1,21 @@
 -- wrk: requests, and one line of JSON at the end.  Arguments: authority, then the file of paths ("" for the URL's own).
--- Varied requests differ in path and query (from the file, in turn), trace id, page and session, so that no whole block
--- of header fields is seen twice; the file holds more paths than any proxy's cache has room for.
+-- Varied requests differ in path and query (from the file, in turn), trace id and session, so that no whole block of header
+-- fields is seen twice; the file holds more paths than any proxy's cache has room for.
 
-local paths, count, at = {}, 0, 0
+local paths, at = {}, os.time() % 1000000 * 1000000 -- no run repeats another's ids
 
 function init(arguments)
-  wrk.headers["Host"] = arguments[1]
-  wrk.headers["User-Agent"] = "bench"
-  wrk.headers["Accept"] = "*/*"
-  wrk.headers["Accept-Language"] = "en"
-  wrk.headers["X-Trace"] = "0123456789abcdef"
+  -- By hand and not by wrk.format: that puts header fields in any order.
+  local head = " HTTP/1.1\r\nHost: " .. arguments[1] .. "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Language: en\r\n"
   if arguments[2] and arguments[2] ~= "" then
     for line in io.lines(arguments[2]) do paths[#paths + 1] = line end
-    count = #paths
-    local head = " HTTP/1.1\r\nHost: " .. arguments[1] .. "\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Language: en\r\n"
+    local count = #paths
     function request()
       at = at + 1
       return "GET " .. paths[at % count + 1] .. head .. string.format("X-Trace: %016x\r\nCookie: session=%d\r\n\r\n", at * 2654435761, at)
     end
   else
-    local whole = wrk.format("GET", wrk.path)
+    local whole = "GET " .. wrk.path .. head .. "X-Trace: 0123456789abcdef\r\nCookie: session=1\r\n\r\n"
     function request() return whole end
   end
 end
