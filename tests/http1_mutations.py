@@ -96,6 +96,58 @@ def default(name: bytes, value: bytes) -> list[bytes]:
     return mutations(found)
 
 
+def chunk_games() -> list[bytes]:
+    """Requests with a chunked body whose line ends or sizes are wrong, and a request where a laxer reader would find one: the
+    families TERM.EXT, EXT.TERM, TERM.SPILL, SPILL.TERM, ONE.TWO, TWO.ONE, ZERO.TWO, TWO.ZERO of the published scanners."""
+    head = b"POST /m HTTP/1.1\r\nHost: svc.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ends = (
+        b"\n",
+        b"\r",
+        b"\rX",
+        b"\r\r",
+        b"\n\n",
+        b"\n\r",
+        b"",
+        b"XX",
+        b"X\r\n",
+        b"\r\nX",
+        b"\r\n\r\n",
+        b" \r\n",
+        b"\t\r\n",
+        b"\0\r\n",
+    )
+    hidden = b"%x" % len(SMUGGLED)
+    found = []
+    for end in ends:
+        for sep in (b";", b";x", b';x="', b' ;x="a"', b";\x0b", b"\t", b""):
+            found.append(b"2" + sep + end + b"xx\r\n" + hidden + b"\r\n" + SMUGGLED + b"\r\n0\r\n\r\n")
+            found.append(hidden + sep + end + SMUGGLED + b"\r\n0\r\n\r\n")
+        found.append(b"5\r\nAAAAA" + end + b"2\r\n5B\r\n0\r\n\r\n" + SMUGGLED)
+        found.append(b"5\r\nAAAAA" + end + b"0\r\n\r\n" + SMUGGLED)
+        found.append(b"1\r\nA\r\n0" + end + b"\r\n" + SMUGGLED)
+        found.append(b"1\r\nA\r\n0\r\n" + end + SMUGGLED)
+        found.append(b"1\r\nA\r\n0\r\nX: y" + end + b"\r\n" + SMUGGLED)
+    for size in (
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"00",
+        b"0000000000000000",
+        b"-1",
+        b"+1",
+        b" 1",
+        b"1 ",
+        b"0x1",
+        b"1_0",
+        b"1.",
+        b"",
+        b"g",
+    ):
+        found += [size + b"\r\n" + data + b"\r\n0\r\n\r\n" + SMUGGLED for data in (b"", b"A", b"AA", b"AAA", b"0", b"\r\n")]
+    return [head + body + AFTER for body in dict.fromkeys(found)]
+
+
 def places(name: bytes, value: bytes, first: bytes, second: bytes) -> list[bytes]:
     """The field with `first` in one of its places; with `second`, if it is not b"", in a later one too."""
     half = len(name) // 2

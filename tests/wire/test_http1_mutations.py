@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from http1_chain import Chain
 from http1_judge import Request, same_to_all
-from http1_mutations import AFTER, BODY, TARGETS, attack, default, doubles, exhaustive
+from http1_mutations import AFTER, BODY, TARGETS, attack, chunk_games, default, doubles, exhaustive
 from http1_play import bytewise, halves
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "http1.json").read_text())["vectors"]
@@ -75,6 +75,21 @@ def test_a_damaged_framing_field_hides_no_request(family: str, name: bytes, besi
     assert refused
     # Not all is refused: a byte may turn the field into another one, which then means nothing and is passed on or dropped.
     assert served or family == "doubles"
+
+
+@pytest.mark.parametrize("hops", [1, 2], ids=["one", "two"])
+def test_a_chunked_body_is_read_as_the_origin_reads_it_or_refused(hops: int) -> None:
+    served = refused = 0
+    for game in chunk_games():
+        chain = Chain(hops)
+        requests = judge(chain, [game], game)
+        outcome = [(r.target, r.body) for r in requests]
+        again = Chain(hops)
+        assert [(r.target, r.body) for r in judge(again, bytewise(game), game)] == outcome, game
+        served += bool(requests)
+        refused += not requests
+    assert served
+    assert refused > served
 
 
 def test_the_families_are_as_large_as_the_known_ones() -> None:
