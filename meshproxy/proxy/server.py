@@ -107,6 +107,8 @@ class Accepted(Carrier):
         self.opened_at = ctx.now  # what detect_timeout_s and handshake_timeout_s count from
         self.silence: Any = None  # the timer that ends the wait for a client's first byte
         self.question: Question | None = None
+        self.unread = 0  # bytes that waited in the socket's buffer at the last sweep ...
+        self.unread_since = 0.0  # ... and since when they are as many
         self.head_since = 0.0  # when a sweep first found a request head incomplete
 
     def opened(self) -> None:
@@ -373,6 +375,17 @@ class Accepted(Carrier):
         if not self.nested and not self.side.essential:
             self.ctx.pressure.closed()
 
+    def stands_still(self, now: float) -> bool:
+        """Whether the client has taken nothing of what waits for it for too long, also when it is all that is left to do."""
+        if self.nested or self.transport is None:
+            return False
+        waiting: int = self.transport.get_write_buffer_size()
+        if waiting == 0 or waiting != self.unread:
+            self.unread = waiting
+            self.unread_since = now
+            return False
+        return now - self.unread_since > self.ctx.settings.stall_timeout_s
+
     def may_be_silent(self) -> bool:
         """Could it become a tunnel without having said anything?"""
         return bool(self.side.opaque_authority(self)) and (self.secured or self.side.allows_clear(self))
@@ -400,6 +413,10 @@ class Accepted(Carrier):
             return
         if self.phase == DRAINING:
             self.drain_finish()  # the second GOAWAY, one sweep (more than a round-trip) after the first
+        if engine.sweep(now, settings.stall_timeout_s) and self.stands_still(now):
+            self.ctx.violation("slow_reader")
+            self.abort()
+            return
         awaiting = engine.awaiting()
         silence = now - self.active_at
         if awaiting == AWAITING_HEAD:

@@ -20,6 +20,7 @@ class Settings:
         # -- receiving
         self.head_timeout_s = 10.0  # a request head that has begun must be complete (slowloris)
         self.body_idle_timeout_s = 60.0  # silence inside a message body
+        self.stall_timeout_s = 300.0  # an answer of which its reader takes nothing; Envoy's stream idle timeout
         self.idle_timeout_s = 300.0  # a downstream connection without a request
         self.pool_idle_timeout_s = 60.0  # an upstream connection without a request
         # A client that closes its sending side after a request may be waiting for the answer (half-close) or gone (a plain

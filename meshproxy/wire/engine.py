@@ -260,6 +260,12 @@ class Engine:
     def ping(self) -> None:
         """HTTP/2 keepalive probe; a no-op for HTTP/1.1."""
 
+    def sweep(self, now: float, stall_s: float) -> bool:
+        """To be called once a second or so, before awaiting().  HTTP/2 server: resets streams whose answer has waited
+        `stall_s` seconds for the peer's window without a byte of it leaving (never a tunnel).  False if the whole
+        connection is a tunnel: its reader may take its time."""
+        return True
+
 
 AWAITING_NOTHING: Final = 0  # idle: no request in progress
 AWAITING_HEAD: Final = 1  # bytes of a head have begun but it is not complete (also the connection preface)

@@ -223,8 +223,8 @@ class Head:
 
     __slots__ = (
         "authority", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
-        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "path", "protocol", "reason",
-        "request_id", "route", "scheme", "status", "trailers_ok", "version",
+        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "path", "protocol",
+        "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
 
     def __init__(self) -> None:

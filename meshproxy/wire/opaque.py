@@ -195,6 +195,9 @@ class OpaqueEngine(Engine):
     def drain_finish(self) -> None:
         """Nothing to add to drain()."""
 
+    def sweep(self, now: float, stall_s: float) -> bool:
+        return False
+
     def awaiting(self) -> int:
         """A tunnel may be silent for hours: never a peer's debt."""
         return AWAITING_NOTHING if self.stream is None else AWAITING_US

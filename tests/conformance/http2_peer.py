@@ -92,6 +92,7 @@ class RawClient:
         self.closed: set[int] = set()  # END_STREAM seen
         self.settings: dict[int, int] = {}
         self.pings: list[bytes] = []
+        self.granted: list[int] = []  # window of the connection
         self.send(PREFACE + settings(*values))
         self.until(lambda: self.settings != {} or self.ended)
         self.send(frame(SETTINGS, ACK, 0))
@@ -162,6 +163,8 @@ class RawClient:
             self.goaway = int.from_bytes(payload[4:8], "big")
         elif kind == PING and flags & ACK:
             self.pings.append(payload)
+        elif kind == WINDOW_UPDATE and stream_id == 0:
+            self.granted.append(int.from_bytes(payload, "big"))
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             self.closed.add(stream_id)
 

@@ -6,6 +6,7 @@ left working, and the proxy must not grow.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -300,6 +301,25 @@ def test_the_stream_above_the_limit_is_refused_and_no_other(forward: Forward) ->
         client.request(last + 2, get(b"/room"))
         client.wait(last + 2)
         assert client.status == {last + 2: 200}
+
+
+def test_uploads_that_fail_leak_no_window() -> None:
+    """H2A-35: 20 MiB of bodies for an endpoint that cannot be reached, through a connection whose window is 16 MiB."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = int(unused.getsockname()[1])
+    forward = Forward(nobody)
+    try:
+        with RawClient(forward.port) as client:
+            for i in range(1, 1281, 2):
+                client.send(request(i, b"/up", b"POST", end=False))
+                for _ in range(2):
+                    client.send(frame(DATA, 0, i, bytes(16384)))
+                client.wait(i)
+                assert client.status[i] == 502
+            assert client.alive()
+            assert sum(client.granted) >= 640 * 32768 - (8 << 20), "half of the window may be outstanding"
+    finally:
+        forward.stop()
 
 
 def test_uploads_cancelled_half_way_leak_no_window_upstream() -> None:

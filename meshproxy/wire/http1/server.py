@@ -402,6 +402,9 @@ class Http1Server(Http1Connection):
     def unanswered(self) -> bool:
         return self.input_ended and self.stream is not None and self.writing == W_HEAD
 
+    def sweep(self, now: float, stall_s: float) -> bool:
+        return self.reading != R_TUNNEL and self.writing != W_TUNNEL
+
     def awaiting(self) -> int:
         if self.closing:
             return AWAITING_NOTHING

@@ -11,6 +11,7 @@ The loop reads whole frames out of what arrived; only an incomplete one is kept,
 from __future__ import annotations
 
 from meshproxy.wire.engine import (
+    AWAITING_HEAD,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
@@ -57,6 +58,9 @@ class Inbound(Http2Connection):
     def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
         super().__init__(host, limits, server, mesh)
         self.buffer = b""  # the start of a frame that is not complete
+        self.incomplete = 0  # counts such frames ...
+        self.swept = 0  # ... as the last sweep found it
+        self.stuck = False  # it found the same one again, and that it is no DATA
         self.preface_left = len(PREFACE) if server else 0
         self.frame_bytes_max = max(FRAME_BYTES_MIN, limits.frame_bytes)
         self.block_flags = 0
@@ -66,7 +70,9 @@ class Inbound(Http2Connection):
         if self.closing:
             return
         self.floods.now = now
+        fresh = True
         if self.buffer:
+            fresh = False
             data = self.buffer + data
             self.buffer = b""
         try:
@@ -77,6 +83,17 @@ class Inbound(Http2Connection):
             return
         if at < len(data) and not self.closing:
             self.buffer = data[at:]
+            if fresh or at:
+                self.incomplete += 1
+
+    def sweep(self, now: float, stall_s: float) -> bool:
+        """A frame that stays incomplete from one sweep to the next is a peer that owes us its rest, as half a head is."""
+        self.stuck = self.buffer != b"" and self.incomplete == self.swept and self.buffer[3:4] != b"\0"
+        self.swept = self.incomplete
+        return True
+
+    def awaiting(self) -> int:
+        return AWAITING_HEAD if self.stuck and self.buffer else super().awaiting()
 
     def read_preface(self, data: bytes) -> int:
         """The client's first 24 bytes (3.4), compared as they come so that another protocol is noticed at once."""

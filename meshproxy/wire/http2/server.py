@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.wire.engine import NO_ERROR, NO_FIELDS, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
+from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
 from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
@@ -151,6 +151,20 @@ class Http2Server(Inbound):
     def on_finished(self, stream: Http2Stream) -> None:
         if self.refusing:
             self.check_drained()
+
+    def sweep(self, now: float, stall_s: float) -> bool:
+        super().sweep(now, stall_s)
+        for stream in list(self.streams.values()):
+            if stream.queue is None or stream.method == b"CONNECT":
+                continue
+            if stream.stalled_since == 0.0:
+                stream.stalled_since = now
+            elif now - stream.stalled_since > stall_s:
+                self.host.on_violation("h2_stalled")
+                self.write_reset(stream.stream_id, CANCEL, max(0, stream.window.available))
+                self.finish(stream)
+                self.tell_reset(stream, CANCEL, False)
+        return True
 
     def drain(self) -> None:
         if not self.draining and not self.closing:

@@ -47,6 +47,7 @@ class Http2Stream(Stream):
     send_window: int = 0
     queue: deque[bytes] | None = None  # body that waits for window or socket
     held: int = 0  # its bytes
+    stalled_since: float = 0.0  # when a sweep found it waiting; 0 again as soon as any of it is written
     trailers: list[Field] | None = None  # wait behind the queue
     blocked: bool = False  # the sink was told so
     scheduled: bool = False  # in the connection's round of streams that may send
@@ -186,6 +187,7 @@ class Http2Stream(Stream):
             connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
             connection.out.append(data)
             connection.floods.without_progress = 0.0
+            self.stalled_since = 0.0
             self.held -= size
             connection.hold(-size)
         if self.queue is not None or self.closed:
