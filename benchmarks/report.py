@@ -185,22 +185,29 @@ def _workload(results: Results, workload: Workload, peers: Sequence[str]) -> str
         for row, peer in zip(rows, peers, strict=True):
             row += [_median(results.spread(workload.id, peer, reading)) for reading in (response_p99, lateness)]
     text = table(head, rows)
-    return text + "\n\n" + _added(results, workload, peers) if "direct" in peers and workload.tool == "pace" else text
+    return f"{text}\n\n{_added(results, workload, peers)}" if workload.tool == "pace" else text
 
 
 def _added(results: Results, workload: Workload, peers: Sequence[str]) -> str:
-    """Latency less that of the same round without a proxy."""
+    """Latency less that of the same round without a proxy; two hops have no such round of their own, so one hop's is taken."""
+    known = (workload.id, workload.id.removeprefix("mesh-"))
+    without = next((each for each in known if "direct" in results.peers_of(each)), None)
+    if without is None:
+        return "What the same load takes without a proxy was not measured."
     rows = []
     for peer in peers:
         if peer != "direct":
             row = [results.peers.get(peer, {}).get("title", peer)]
-            row += [_spread(_difference(results, workload.id, peer, latency(name))) for name in ("p50", "p90", "p99", "p999")]
+            row += [
+                _spread(_difference(results, workload.id, peer, without, latency(name)))
+                for name in ("p50", "p90", "p99", "p999")
+            ]
             rows.append(row)
     return "Added to what the same load takes without a proxy, us:\n\n" + table(["", "p50", "p90", "p99", "p99.9"], rows)
 
 
-def _difference(results: Results, workload: str, peer: str, reading: Reading) -> Spread | None:
-    direct = results.by_round(workload, "direct", reading)
+def _difference(results: Results, workload: str, peer: str, without: str, reading: Reading) -> Spread | None:
+    direct = results.by_round(without, "direct", reading)
     with_proxy = results.by_round(workload, peer, reading)
     return spread(value - direct[number] for number, value in with_proxy.items() if number in direct)
 

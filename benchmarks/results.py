@@ -114,7 +114,7 @@ def per_connection_kb(one: Round) -> float | None:
     if "rss_before" not in one or not one.get("connections"):
         return None
     grown = sum(one["rss"].values()) - sum(one["rss_before"].values())
-    return grown / one["connections"] / 1000
+    return float(grown / one["connections"] / 1000)
 
 
 def lateness(one: Round) -> float | None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -238,6 +239,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of connections (%(default)s)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
+    print(subprocess.run([sys.executable, "-m", "meshproxy", "version"], capture_output=True, text=True, check=False).stdout)
     try:
         return soak(options.minutes * 60, options.seed, options.scale)
     except NotReady as error:

@@ -89,7 +89,7 @@ def _port(facts: Facts, name: str, port: int) -> Iterator[Line]:
 
 def table(facts: Facts) -> list[tuple[str, ...]]:
     """One row a port: what each of them counted."""
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for name, port in PORTS.items():
         out, into = _Side(facts.outbound, port, "outbound"), _Side(facts.inbound, port, "inbound")
         begun = sum(book.begun for book in facts.books.values() if book.port == port)

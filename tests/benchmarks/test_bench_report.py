@@ -108,6 +108,19 @@ def test_added_latency_is_judged_by_the_spread_of_envoys_rounds_and_the_pacer_na
     assert "pacer" in worse.note
 
 
+def test_added_latency_is_what_is_left_of_the_same_round_without_a_proxy() -> None:
+    def p50(workload: str, peer: str, number: int, value: float) -> dict[str, Any]:
+        return one(workload, peer, number, 20.0, latency_us={"p50": value, "p90": value, "p99": value, "p999": value})
+
+    rounds = [p50("latency-200", "direct", n, 100.0 * n) for n in (1, 2, 3)]
+    rounds += [p50("latency-200", "envoy", n, 100.0 * n + 50 + n) for n in (1, 2, 3)]
+    rounds += [p50("mesh-latency-200", "envoy", n, 100.0 * n + 90) for n in (1, 2, 3)]
+    text = page(results(rounds), [])
+    assert "| envoy | 52.0 [51.0-53.0] |" in text
+    assert "| envoy | 90.0 [90.0-90.0] |" in text
+    assert "was not measured." in page(results(rounds[3:]), [])
+
+
 def test_memory_a_connection_is_what_the_connections_added() -> None:
     entry = one(
         "memory-connections", "compiled", 1, 1.0, rss={"A": 60_000_000}, rss_before={"A": 40_000_000}, connections=10_000
