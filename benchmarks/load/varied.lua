@@ -2,7 +2,7 @@
 -- Varied requests differ in path and query (from the file, in turn), trace id and session, so that no whole block of header
 -- fields is seen twice; the file holds more paths than any proxy's cache has room for.
 
-local paths, at = {}, os.time() % 1000000 * 1000000 -- no run repeats another's ids
+local paths, at = {}, os.time() % 1000000 * 100000 -- no run repeats another's ids
 
 function init(arguments)
   -- By hand and not by wrk.format: that puts header fields in any order.
@@ -12,7 +12,7 @@ function init(arguments)
     local count = #paths
     function request()
       at = at + 1
-      return "GET " .. paths[at % count + 1] .. head .. string.format("X-Trace: %016x\r\nCookie: session=%d\r\n\r\n", at * 2654435761, at)
+      return "GET " .. paths[at % count + 1] .. head .. string.format("X-Trace: %016x\r\nCookie: session=%d\r\n\r\n", at * 7919, at)
     end
   else
     local whole = "GET " .. wrk.path .. head .. "X-Trace: 0123456789abcdef\r\nCookie: session=1\r\n\r\n"
