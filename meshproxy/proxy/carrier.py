@@ -12,6 +12,7 @@ can carry anything a socket can.
 from __future__ import annotations
 
 import errno
+import select
 import struct
 from contextlib import suppress
 from socket import SO_LINGER, SOL_SOCKET
@@ -292,6 +293,16 @@ class Carrier(Flushable):
                 with suppress(OSError):  # it is gone already
                     raw.setsockopt(SOL_SOCKET, SO_LINGER, RESET_ON_CLOSE)
             self.transport.abort()
+
+    def reset_unseen(self) -> bool:
+        """Did the peer reset the connection?  While we do not read, the event loop does not look: what waits here for a
+        server that stands still would be held for a client that has long gone."""
+        raw = self.transport.get_extra_info("socket")
+        if raw is None:
+            return False
+        poll = select.poll()
+        poll.register(raw.fileno(), 0)  # errors are reported unasked; a FIN is none, and may have bytes before it
+        return any(events & select.POLLERR for _, events in poll.poll(0))
 
     def broken(self, where: str) -> None:
         self.ctx.escaped(where)

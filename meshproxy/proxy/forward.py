@@ -22,6 +22,7 @@ from meshproxy.proxy.via import Via, forwarded_for
 from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
+from meshproxy.wire.native import mypyc_attr
 
 SPEAKS = {"http1": SPEAKS_HTTP1, "http2": SPEAKS_HTTP2, "auto": SPEAKS_AUTO}
 
@@ -146,6 +147,7 @@ class ForwardSide(Side):
         exchange.begin(self.route, extra, end)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # the command line's are
 class ForwardStatus(Status):
     def __init__(self, config: dict[str, Any]) -> None:
         self.values = config

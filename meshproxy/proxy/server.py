@@ -394,6 +394,9 @@ class Accepted(Carrier):
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""
         if self.state == LOST:
             return
+        if self.held and self.reset_unseen():
+            self.abort()
+            return
         settings = self.ctx.settings
         if self.phase == ASKING and not self.head:
             return  # it is a tunnel as far as anyone knows, and a tunnel may be silent for hours

@@ -415,3 +415,51 @@ async def test_a_websocket_client_of_http1_gets_its_accept_from_an_http2_server_
     assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b"bye"
     writer.close()
     await house.quiet()
+
+
+@pytest.mark.parametrize("end", ["reset", "half-close"])
+async def test_a_client_that_resets_while_its_server_stands_still_is_noticed(houses, peer, end):
+    """The proxy does not read from it then.  An orderly end is no reset: all that came before it is delivered."""
+    go = asyncio.Event()
+    gone = asyncio.get_running_loop().create_future()
+    size = 8 << 20
+
+    async def script(reader, writer):
+        reader._transport.pause_reading()
+        await go.wait()
+        reader._transport.resume_reading()
+        count = 0
+        with suppress(ConnectionResetError):
+            while data := await reader.read(1 << 20):
+                count += len(data)
+        gone.set_result(count)
+
+    backend = await peer(script)
+    house = houses(sweep_s=0.02)
+    side = await house.forward(backend.port)
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * size)
+        raw.setblocking(False)
+        await house.loop.sock_connect(raw, ("127.0.0.1", side.port))
+        sending = asyncio.create_task(house.loop.sock_sendall(raw, b"\x00" * size))
+
+        async def held() -> bool:
+            return any(connection.held for connection in side.connections)
+
+        await until(held, "the proxy not reading")
+        if end == "reset":
+            sending.cancel()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+            await until(lambda: nothing_left(side), "the client's connection gone")
+            go.set()
+            assert await asyncio.wait_for(gone, DEADLINE_S) < size
+        else:
+            (connection,) = side.connections
+            connection.sweep(house.ctx.now)
+            assert connection.held
+            go.set()
+            await sending
+            raw.shutdown(socket.SHUT_WR)
+            assert await asyncio.wait_for(gone, DEADLINE_S) == size
+    await house.quiet()
