@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import make_forwards
+from forward_chains import make_forwards
 from forward_process import Forward, Reader, ask, connect, send
 from http2_peer import Http2Client, get
 from scripted_backend import Connection, Ended, ScriptedBackend

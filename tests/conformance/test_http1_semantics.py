@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import h2.events
 import pytest
-from conftest import make_forwards
+from forward_chains import make_forwards
 from forward_process import Forward, Reader, connect, send, until
 from http2_peer import Http2Client, get
 from recorders import RecordingBackend, Request
