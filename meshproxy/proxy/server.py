@@ -190,6 +190,7 @@ class Accepted(Carrier):
         self.finish()
 
     def bytes_allowed(self) -> bool:
+        """Could it become a tunnel, also without having said anything?"""
         return self.side.opaque_authority(self) != b"" and (self.secured or self.side.allows_clear(self))
 
     def serve_opaque(self, data: bytes) -> None:
@@ -386,10 +387,6 @@ class Accepted(Carrier):
             return False
         return now - self.unread_since > self.ctx.settings.stall_timeout_s
 
-    def may_be_silent(self) -> bool:
-        """Could it become a tunnel without having said anything?"""
-        return bool(self.side.opaque_authority(self)) and (self.secured or self.side.allows_clear(self))
-
     def sweep(self, now: float) -> None:
         """Called once a second: close what kept us waiting too long (the limits are in proxy/settings.py)."""
         if self.state == LOST:
@@ -403,7 +400,7 @@ class Accepted(Carrier):
         if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
-                if self.phase == SNIFFING and not self.head and self.may_be_silent():
+                if self.phase == SNIFFING and not self.head and self.bytes_allowed():
                     # Too many were silent here to ask for each (server_first.ASKED): an idle connection like any other.
                     if now - self.opened_at > settings.idle_timeout_s:
                         self.finish()
