@@ -57,22 +57,6 @@ def with_timeout(head: Head, seconds: float) -> Head:
         elif not replaced:
             replaced = True
             fields.append(Field(b"grpc-timeout", value))
-    copy = Head()
-    copy.method = head.method
-    copy.scheme = head.scheme
-    copy.authority = head.authority
-    copy.path = head.path
-    copy.version = head.version
-    copy.protocol = head.protocol
-    copy.fields = fields
-    copy.mesh = head.mesh
-    copy.content_length = head.content_length
-    copy.chunked = head.chunked
-    copy.close = head.close
-    copy.expect_continue = head.expect_continue
-    copy.trailers_ok = head.trailers_ok
-    copy.grpc = head.grpc
-    copy.request_id = head.request_id
+    copy = head.copied(fields)
     copy.grpc_timeout = value
-    copy.guarded = head.guarded
     return copy

@@ -72,6 +72,8 @@ class ForwardSide(Side):
         name = ctx.settings.via_name
         self.via = Via(name) if name else None
         self.forwarded_for = ctx.settings.forwarded_for
+        host = targets[0].host
+        self.authority = f"{'[' + host + ']' if ':' in host else host}:{targets[0].port}".encode()
         self.credentials = credentials
         self.client_certificates = client_certificates
         self.endpoints: list[Endpoint] = []
@@ -132,6 +134,9 @@ class ForwardSide(Side):
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         ctx = self.ctx
+        if not head.authority:  # HTTP/1.0 without Host: it means whom it connected to (RFC 9112 3.3), and that is the target
+            head = head.copied(head.fields)
+            head.authority = self.authority
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
         extra = connection.client_extra

@@ -192,6 +192,9 @@ class Outbound(Side):
             return
         if connection.destination:
             authority = connection.destination.encode()
+            if not head.authority:  # HTTP/1.0 without Host: it means whom it connected to (RFC 9112 3.3)
+                head = head.copied(head.fields)
+                head.authority = authority
         route = self.memo.get(authority)
         self.begin(connection, stream, head, end, route if route is not None else self.find(authority, False, head))
 

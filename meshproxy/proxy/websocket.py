@@ -44,11 +44,4 @@ def granted(request: Head, head: Head) -> Head:
     """That answer, as the client may see it: a copy without the accept where nobody sent a key (heads are shared)."""
     if request.protocol.lower() != WEBSOCKET or head.field(ACCEPT) is None or request.field(KEY) is not None:
         return head
-    made = Head()
-    made.status = head.status
-    made.version = head.version
-    made.protocol = head.protocol
-    made.content_length = head.content_length
-    made.mesh = head.mesh
-    made.fields = [field for field in head.fields if field.name != ACCEPT]
-    return made
+    return head.copied([field for field in head.fields if field.name != ACCEPT])

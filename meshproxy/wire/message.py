@@ -263,6 +263,31 @@ class Head:
                 return f.value
         return None
 
+    def copied(self, fields: list[Field]) -> Head:
+        """A head to be changed, with these fields and without memos: one that was parsed is shared.  For rare paths."""
+        copy = Head()
+        copy.method = self.method
+        copy.scheme = self.scheme
+        copy.authority = self.authority
+        copy.path = self.path
+        copy.status = self.status
+        copy.reason = self.reason
+        copy.version = self.version
+        copy.protocol = self.protocol
+        copy.fields = fields
+        copy.mesh = self.mesh
+        copy.content_length = self.content_length
+        copy.chunked = self.chunked
+        copy.close = self.close
+        copy.expect_continue = self.expect_continue
+        copy.trailers_ok = self.trailers_ok
+        copy.grpc = self.grpc
+        copy.request_id = self.request_id
+        copy.grpc_timeout = self.grpc_timeout
+        copy.grpc_status = self.grpc_status
+        copy.guarded = self.guarded
+        return copy
+
     def __repr__(self) -> str:
         if self.status:
             return f"Head({self.status}, {self.fields})"

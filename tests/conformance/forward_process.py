@@ -29,6 +29,7 @@ class Forward:
     def __init__(self, target: int, *options: str) -> None:
         self.port = free_port()
         self.named = True
+        self.target = target
         self.process = subprocess.Popen(self.command(target, *options), stderr=subprocess.PIPE)
         self.log: list[str] = []
         self.started = threading.Event()

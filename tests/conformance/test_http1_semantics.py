@@ -291,6 +291,14 @@ def test_a_1_0_client_keeps_its_connection_where_it_asks_and_the_answer_has_a_le
         assert reader.at_end()
 
 
+def test_a_1_0_client_that_names_no_host_means_whom_it_connected_to(seen_way: Way) -> None:
+    request = arrived(seen_way, b"GET /bare HTTP/1.0\r\n\r\n")
+    assert request.target == b"/bare"
+    assert isinstance(seen_way.backend, RecordingBackend)
+    (host,) = request.values(b"host")
+    assert host == (b"svc.shop:80" if seen_way.shape == "sidecars" else b"127.0.0.1:%d" % seen_way.forwards[0].target)
+
+
 def test_a_1_0_client_gets_a_chunked_answer_plain_and_to_the_end(way: Way) -> None:
     with connect(way.port) as sock:
         send(sock, say("GET", "/chunked", "Connection: keep-alive", version="1.0"))
