@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from meshproxy.admin import AdminSide
+from meshproxy.admin import AdminSide, Status
 from meshproxy.proxy.context import Context
-from meshproxy.proxy.forward import ForwardStatus, Target
+from meshproxy.proxy.forward import Target
 from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
 from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
 from meshproxy.proxy.settings import Settings
@@ -236,11 +236,11 @@ def command(
     sys.exit(run(main))
 
 
-class One(ForwardStatus):
+class One(Status):
     """This process carries the traffic itself."""
 
     def __init__(self, ctx: Context, plan: ForwardPlan, config: dict[str, Any]) -> None:
-        super().__init__(config)
+        self.values = config
         self.lifecycle = Lifecycle(ctx)
         self.side = forward_side(ctx, plan)
         self.lifecycle.sides.append(self.side)
@@ -255,15 +255,18 @@ class One(ForwardStatus):
     async def ready(self) -> str:
         return ""
 
+    def config(self) -> dict[str, Any]:
+        return self.values
+
     async def stop(self) -> bool:
         return await self.lifecycle.stop()
 
 
-class Several(ForwardStatus):
+class Several(Status):
     """Workers carry it; this process has the admin pages."""
 
     def __init__(self, ctx: Context, plan: ForwardPlan, config: dict[str, Any], count: int, log_level: str) -> None:
-        super().__init__(config)
+        self.values = config
         from meshproxy.workers.supervisor import Supervisor
 
         self.lifecycle = Lifecycle(ctx)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from meshproxy.admin import Status
 from meshproxy.policy.retry import RetryPolicy
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
@@ -22,7 +21,6 @@ from meshproxy.proxy.via import Via, forwarded_for
 from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
-from meshproxy.wire.native import mypyc_attr
 
 SPEAKS = {"http1": SPEAKS_HTTP1, "http2": SPEAKS_HTTP2, "auto": SPEAKS_AUTO}
 
@@ -150,12 +148,3 @@ class ForwardSide(Side):
         if not head.request_id:
             extra = [*extra, Field(b"x-request-id", ctx.request_id())]
         exchange.begin(self.route, extra, end)
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)  # the command line's are
-class ForwardStatus(Status):
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.values = config
-
-    def config(self) -> dict[str, Any]:
-        return self.values

@@ -189,6 +189,34 @@ async def test_connections_that_wait_in_the_queue_of_a_closing_listener_are_serv
         await asyncio.open_connection("127.0.0.1", side.port)
 
 
+async def test_who_connected_last_and_has_not_spoken_yet_is_waited_for(houses, peer):
+    async def script(reader, writer):
+        while True:
+            await read_head(reader)
+            writer.write(OK)
+
+    backend = await peer(script)
+    house = houses(drain_accept_s=DEADLINE_S)
+    side = await house.forward(backend.port)
+    client = socket.create_connection(("127.0.0.1", side.port), DEADLINE_S)  # blocking, so it is not accepted yet
+    client.setblocking(False)
+    stopping = asyncio.create_task(house.stop())
+    await until(lambda: connections(side, 1), "the connection, taken from the queue")
+
+    async def refuses() -> bool:
+        return not any(listener.servers for listener in house.lifecycle.listeners)
+
+    await until(refuses, "the listeners closed")
+    reader, writer = await asyncio.open_connection(sock=client)
+    for _ in range(5):  # turns of the loop in which it might have been closed
+        await asyncio.sleep(0)
+    writer.write(GET)
+    status, fields, _ = parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))
+    assert (status, fields[b"connection"]) == (200, b"close")
+    writer.close()
+    assert await asyncio.wait_for(stopping, DEADLINE_S)
+
+
 async def test_a_listener_that_lets_in_nobody_makes_no_connection_and_keeps_those_it_made():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

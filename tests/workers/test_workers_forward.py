@@ -131,6 +131,7 @@ async def test_a_stop_finishes_what_is_in_flight_in_every_worker() -> None:
 async def test_workers_end_with_a_parent_that_is_killed() -> None:
     async with Backend() as backend, forward(backend.port) as proxy:
         pids = list(await proxy.workers())
+        os.kill(pids[0], signal.SIGSTOP)  # this one cannot even notice that its channel is closed
         proxy.process.kill()
 
         async def gone() -> bool:
