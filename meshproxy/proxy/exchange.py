@@ -363,7 +363,7 @@ class Exchange(Outcome):
             if not refusal.ours and self.may_retry(_UNREACHED, True):
                 self.retry(refusal)
             else:
-                self.refuse(refusal)
+                self.refuse(DEADLINE_EXCEEDED if self.deadline_passed() else refusal)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("unreachable")
 
@@ -410,6 +410,9 @@ class Exchange(Outcome):
     def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
         route = self.route
         assert route is not None
+        if self.deadline_passed():
+            route.series.retry_skipped("deadline")
+            return False
         verdict = decide(
             route.retry,
             route.budget,

@@ -123,7 +123,7 @@ async def test_hundreds_of_cancelled_calls_a_second_lose_no_other_request(runnin
         for number in range(steady_calls):
             await asyncio.sleep(max(0.0, begun + number / 100 - loop.time()))
             call = calm.unary_unary(SERVICE + "Unary")(message(100, size=number), timeout=PATIENCE_S)
-            codes.add((await ended(call)))
+            codes.add(await ended(call))
         return codes
 
     try:

@@ -178,6 +178,26 @@ def slot_in_use(house) -> int:
     return next(i for i, slot in enumerate(house.ctx.deadlines.wheel.slots) if slot)
 
 
+async def test_nothing_is_tried_again_at_the_deadline_and_the_client_hears_of_nothing_else(houses, http2_peer):
+    backend, house = await http2_peer(late=True), houses(connect_timeout_s=DEADLINE_S)
+    side = await house.forward(backend.port, upstream="http2")
+    client = await connect(side.port)
+    call = client.call(("grpc-timeout", "20S"))
+    pool = side.endpoints[0].http2
+
+    async def waits() -> bool:
+        return bool(pool.waiting)
+
+    await until(waits, "the call to wait")
+    exchange = pool.next_requester()
+    house.ctx.now = exchange.deadline - 0.005
+    exchange.unreachable(refusals.CONNECT_FAILED)
+    assert (await call.end()).head["grpc-status"] == "4"
+    await house.quiet()
+    series = side.route.series
+    assert (series.retry_total, series.skipped) == (0, {"deadline": 1})
+
+
 async def test_a_client_that_cancels_at_its_deadline_is_counted_as_late_and_before_it_as_gone(houses, http2_peer):
     backend, house = await http2_peer(), houses()
     side = await house.forward(backend.port, upstream="http2")
