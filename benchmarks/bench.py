@@ -256,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.save(finished=True)
     summary(record)
     print(f"\n{len(record.data['rounds'])} measurements in {record.data['took_s'] / 60:.1f} min: {given.results}")
+    print(f"tables and charts: python -m benchmarks.report {given.results}")
     return 1 if any("invalid" in entry for entry in record.data["rounds"]) else 0
 
 

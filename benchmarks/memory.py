@@ -10,24 +10,30 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.load.measured import Ask
 from benchmarks.load.wrk import run as wrk
+from benchmarks.nginx_backend import SMALL
 from benchmarks.peers.peer import Running
 from benchmarks.workloads import Workload
 
 SETTLED = 64 << 10  # bytes of growth in half a second
 SETTLE_S = 3.0
-OPENING_S = 60.0
+OPENING_S = 90.0
+ANSWER_S = 10.0
+ABREAST = 8  # connections being opened at a time: a handshake is several turns of both sides
+BODY = SMALL.encode()
 SPARE = 0.45  # of the descriptors: a proxy may need two a connection, and some of its own
 
 
 class NoAnswer(Exception):
-    """A connection of the crowd was refused or not answered; `str()` says which and what came."""
+    """A connection of the crowd was refused or not answered; `str()` says which and why."""
 
 
 def settled_rss(running: Running) -> dict[str, int]:
@@ -43,7 +49,7 @@ def settled_rss(running: Running) -> dict[str, int]:
     return last
 
 
-def read(workload: Workload, running: Running, work: Any) -> dict[str, Any]:
+def read(workload: Workload, running: Running, work: Path) -> dict[str, Any]:
     """What goes into the round's entry.  Raises NoAnswer, LoadFailed."""
     if workload.tool == "memory-idle":
         return {"rss": settled_rss(running)}
@@ -74,31 +80,45 @@ def client_context(running: Running) -> ssl.SSLContext | None:
 @contextmanager
 def crowd(running: Running, count: int, context: ssl.SSLContext | None) -> Iterator[float]:
     """`count` connections, one request answered on each, all open; the seconds it took.  Raises NoAnswer."""
-    request = f"GET / HTTP/1.1\r\nHost: {running.authority}\r\nUser-Agent: bench\r\n\r\n".encode()
-    address = measure.split(running.address)
     held: list[socket.socket] = []
     started = monotonic()
-    try:
-        for number in range(count):
-            try:
-                connection = socket.create_connection(address, 5)
-                held.append(connection)
-                if context is not None:
-                    connection = held[-1] = context.wrap_socket(connection)
-                connection.sendall(request)
-                answer = b""
-                while not answer.endswith(b"x" * 100):
-                    more = connection.recv(4096)
-                    if not more:
-                        break
-                    answer += more
-            except OSError as error:
-                raise NoAnswer(f"connection {number + 1} of {count}: {error}") from error
-            if not answer.startswith(b"HTTP/1.1 200 "):
-                raise NoAnswer(f"connection {number + 1} of {count} got {answer[:60]!r}")
+    numbers = iter(range(1, count + 1))  # shared: each thread takes the next
+
+    def open_some() -> None:
+        for number in numbers:
             if monotonic() - started > OPENING_S:
-                raise NoAnswer(f"only {number + 1} of {count} connections in {OPENING_S:.0f} s")
+                raise NoAnswer(f"only {number - 1} of {count} connections in {OPENING_S:.0f} s")
+            try:
+                held.append(ask_once(running, context))
+            except (OSError, NoAnswer) as error:
+                raise NoAnswer(f"connection {number} of {count}: {error}") from error
+
+    try:
+        with ThreadPoolExecutor(ABREAST) as threads:
+            for done in [threads.submit(open_some) for _ in range(ABREAST)]:
+                done.result()
         yield monotonic() - started
     finally:
         for connection in held:
             connection.close()
+
+
+def ask_once(running: Running, context: ssl.SSLContext | None) -> socket.socket:
+    """A connection that has had its answer.  Raises NoAnswer, OSError."""
+    connection = socket.create_connection(measure.split(running.address), ANSWER_S)
+    try:
+        if context is not None:
+            connection = context.wrap_socket(connection)
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {running.authority}\r\nUser-Agent: bench\r\n\r\n".encode())
+        answer = b""
+        while not answer.endswith(BODY):
+            more = connection.recv(4096)
+            if not more:
+                break
+            answer += more
+        if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(BODY):
+            raise NoAnswer(f"got {answer[:60]!r}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -51,7 +51,11 @@ class Ours(Peer):
 
     def missing(self) -> str:
         if self.mode == "compiled" and not pure.extensions():
-            return "not built: run make build (needs a C compiler)"
+            return (
+                "built from another source: run make build"
+                if pure.stale()
+                else "not built: run make build (needs a C compiler)"
+            )
         if self.workers > 1 and "--workers" not in help_of("forward"):
             return "this meshproxy has no --workers"
         return ""

@@ -7,18 +7,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import bench, measure, nginx_backend
+from benchmarks import bench, measure, memory, nginx_backend
 from benchmarks.fleet import Fleet
 from benchmarks.peers import all_peers
 from benchmarks.peers.certificates import CLIENT, SERVER, write_certificates
 from benchmarks.peers.envoy import Envoy
 from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import Nginx
-from benchmarks.peers.peer import Peer, find_program
+from benchmarks.peers.peer import Peer, Running, find_program
 from benchmarks.record import Record
 from benchmarks.workloads import choose
 
@@ -127,6 +128,27 @@ def test_a_run_of_ours_writes_a_valid_round_and_one_with_failures_is_invalid(tmp
     assert bad["invalid"].endswith("requests failed while warming up")
     assert bad["errors"] >= 1
     assert "cpu_us" not in bad
+
+
+@pytest.mark.skipif(not find_program("nginx"), reason="needs nginx (Debian: nginx-light)")
+@pytest.mark.parametrize("name", ["memory-connections", "memory-mtls-connections"])
+def test_idle_connections_are_held_while_memory_is_read(tmp_path: Path, name: str) -> None:
+    workload = replace(choose([name])[0], connections=100)
+    ours = next(peer for peer in all_peers() if peer.name == "interpreted")
+    with Fleet(tmp_path) as fleet:
+        entry = bench.one_measurement(fleet, 1, workload, ours)
+    assert "invalid" not in entry
+    assert entry["connections"] == 100
+    assert entry["rss"]["A"] > entry["rss_before"]["A"]
+
+
+def test_a_crowd_that_is_refused_is_no_measurement() -> None:
+    with pytest.raises(memory.NoAnswer, match=r"connection \d of 3: .*refused"), memory.crowd(nowhere(), 3, None):
+        pytest.fail("nobody listens there")
+
+
+def nowhere() -> Running:
+    return Running(measure.free_address(), {})
 
 
 def test_a_record_keeps_what_it_has_and_names_who_is_missing(tmp_path: Path) -> None:
