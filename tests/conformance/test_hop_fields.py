@@ -119,3 +119,24 @@ def test_a_name_that_is_no_token_is_refused_at_start(name: str) -> None:
     ended = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert ended.returncode == 2
     assert b"is not a name for Via" in ended.stderr
+
+
+def test_each_of_several_workers_names_the_proxy() -> None:
+    backend = RecordingBackend()
+    try:
+        forward = Forward(backend.port, "--workers", "2", "--via", "edge", "--forwarded-for")
+        try:
+            for _ in range(6):
+                with connect(forward.port) as sock:
+                    send(sock, b"GET / HTTP/1.1\r\nHost: svc.test\r\nConnection: close\r\n\r\n")
+                    answer = Reader(sock).answer()
+                assert answer is not None
+                assert answer.fields[b"via"] == b"1.1 edge"
+            backend.settle()
+            seen = backend.since({})
+            assert [listed(request, b"via") for request in seen] == [b"1.1 edge"] * 6
+            assert [listed(request, b"x-forwarded-for") for request in seen] == [b"127.0.0.1"] * 6
+        finally:
+            forward.stop()
+    finally:
+        backend.stop()
