@@ -35,6 +35,11 @@ LOST: Final = 2
 BULK_BYTES: Final = 64 * 1024
 
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+# What is left of a write keeps the whole of it in memory, and one read is 256,000 bytes.  So the first bytes of a connection
+# are written in pieces of BULK_BYTES, more of them than the kernel's buffers take: a peer that does not read is found out while
+# that lasts.  Copying costs 5 % of a bulk transfer's CPU, hence not for ever.
+PROVEN_BYTES: Final = 8 * 1024 * 1024
+
 LINGER_S: Final = 1.0  # enough for an answer to cross the world; lingering connections are dropped after it
 
 
@@ -51,6 +56,7 @@ class Carrier(Flushable):
         self.secured = False
         self.state = OPEN
         self.held = False  # we stopped reading
+        self.unproven = PROVEN_BYTES
         self.held_bytes = 0  # what the engine holds back for its streams
         self.nested = False  # carried by a stream of another connection, which is in the middle of receiving when we receive
         self.peer = ""
@@ -249,8 +255,14 @@ class Carrier(Flushable):
 
     def write(self, data: bytes) -> None:
         if data and self.state == OPEN:
-            self.tcp.write_bytes += len(data)
-            self.transport.write(data)
+            size = len(data)
+            self.tcp.write_bytes += size
+            if size <= BULK_BYTES or self.unproven <= 0:
+                self.transport.write(data)
+            else:
+                self.unproven -= size
+                for at in range(0, size, BULK_BYTES):
+                    self.transport.write(data[at : at + BULK_BYTES])
 
     def end_output(self) -> None:
         """Half-close our sending side (close_notify where there is TLS)."""

@@ -1,6 +1,6 @@
 """What this process may take on: memory, held bytes, descriptors.  Numbers and decisions; relief.py acts on them.
 
-Memory (resident bytes against the cgroup's limit or the setting), looked at by each sweep:
+Memory (resident bytes against the cgroup's limit or the setting), looked at by each sweep and after every 32 connections:
 
     NORMAL --92 %--> TIGHT --95 %--> SHEDDING        TIGHT     connections end after their answer (GOAWAY, connection: close)
     NORMAL <--90 %-- TIGHT <--93 %-- SHEDDING        SHEDDING  new requests are refused `overloaded`, none are accepted
@@ -43,6 +43,10 @@ SHEDDING_UNTIL: Final = 0.93
 HELD_RESET: Final = 1.25  # of process_held_bytes: from here on streams are reset
 HELD_UNTIL: Final = 0.9  # of process_held_bytes: requests are taken again
 REPLAY_SHARE: Final = 0.5  # of process_held_bytes: past it no request that has been sent is kept for a retry
+
+# A thousand clients can connect between two sweeps, and each may be a slow reader of 100 KiB: memory is also looked at after so
+# many of them (20 us).
+LOOK_EVERY: Final = 32
 
 # Levels a request meets.
 CALM: Final = 0
@@ -91,6 +95,7 @@ class Pressure:
         self.full = False
         self.accepted = 0
         self.dialled = 0
+        self.unseen = 0  # connections accepted since memory was looked at
         share = connection_share(descriptors, settings.reserved_descriptors)
         self.max_accepted = min(settings.max_connections or share, share)
         self.max_dialled = share
@@ -119,6 +124,7 @@ class Pressure:
 
     def look(self, used: int) -> bool:
         """`used` bytes are resident.  True if the state changed."""
+        self.unseen = 0
         state = judge(self.memory, used, self.memory_limit)
         if state == self.memory:
             return False
@@ -173,7 +179,8 @@ class Pressure:
 
     def opened(self) -> None:
         self.accepted += 1
-        if self.accepted >= self.max_accepted:
+        self.unseen += 1
+        if self.accepted >= self.max_accepted or (self.unseen >= LOOK_EVERY and self.memory_limit):
             self.call_relief()
 
     def closed(self) -> None:

@@ -1,20 +1,21 @@
 """What is done about pressure (proxy/pressure.py says when).
 
-memory TIGHT, or as many connections as there may be -> the longest idle are closed, a sixteenth at a time
-no more connections, or memory SHEDDING              -> accepting pauses: who connects waits in the kernel's queue
-held bytes over their bound and growing              -> the stream that holds most, on the connection that holds most,
-                                                        is reset; then requests that wait for a connection are refused
+    memory TIGHT, or as many connections as there may be -> the longest idle are closed, a sixteenth at a time
+    no more connections, or memory SHEDDING              -> accepting pauses: who connects waits in the kernel's queue
+    memory at 95 % all the same                          -> connections whose peers have most to read are reset
+    held bytes over their bound and growing              -> the stream that holds most, on the connection that holds most,
+                                                            is reset; then requests that wait for a connection are refused
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush, nsmallest
+from heapq import heapify, heappop, heappush, nlargest, nsmallest
 from typing import TYPE_CHECKING, Final
 
 from meshproxy.proxy.carrier import Carrier
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.memory import give_back, resident_bytes
-from meshproxy.proxy.pressure import NORMAL, SHEDDING, TIGHT
+from meshproxy.proxy.pressure import NORMAL, SHEDDING, SHEDDING_FROM, SHEDDING_UNTIL, TIGHT
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.server import Accepted
 from meshproxy.proxy.upstream import Upstream
@@ -24,6 +25,11 @@ from meshproxy.wire.engine import ENHANCE_YOUR_CALM
 if TYPE_CHECKING:
     from meshproxy.proxy.listener import Lifecycle
 
+WATCH_FROM: Final = 0.8  # of the memory limit: from here on it is looked at every WATCH_S, 20 us each
+WATCH_S: Final = 0.05
+DROPPED_AT_ONCE: Final = 64
+WORTHWHILE_BYTES: Final = 16 * 1024  # what a connection must hold to be dropped for it
+
 IDLE_S: Final = 1.0  # younger ones may have a request on its way
 
 
@@ -31,7 +37,9 @@ class Relief:
     def __init__(self, ctx: Context, lifecycle: Lifecycle) -> None:
         self.ctx = ctx
         self.lifecycle = lifecycle
-        self.ended = 0  # requests, for the log
+        self.ended = 0  # requests and connections, for the log
+        self.dropped = False  # since memory was last looked at
+        self.watching = False
         self.pauses = ctx.registry.counter("meshproxy_accept_pauses_total", "Times accepting connections was paused.")
         self.paused_gauge = ctx.registry.gauge(
             "meshproxy_accept_paused", "1 while accepting connections is paused.", across=MAX
@@ -48,6 +56,7 @@ class Relief:
         pressure = ctx.pressure
         pressure.relieving = False
         try:
+            self.look()
             self.accept_or_pause()
             if pressure.held > pressure.held_reset:
                 self.reset_heaviest()
@@ -56,12 +65,9 @@ class Relief:
 
     def sweep(self, now: float) -> None:
         pressure = self.ctx.pressure
-        if pressure.memory_limit:
-            changed = pressure.look(resident_bytes())
-            if pressure.memory != NORMAL:
-                give_back()
-                if changed and pressure.memory == SHEDDING:
-                    log.warning("%d connections are open", pressure.accepted)
+        self.look()
+        if pressure.memory != NORMAL:
+            give_back()
         if pressure.memory == TIGHT or pressure.paused:
             self.close_idle(now)
         if pressure.held > pressure.held_reset:
@@ -69,8 +75,51 @@ class Relief:
         self.accept_or_pause()
         pressure.sweep()
         if self.ended:
-            log.warning("held bytes were over %d MiB: %d requests were ended", pressure.held_reset >> 20, self.ended)
+            log.warning("%d slow peers were dropped: they made this proxy hold too much", self.ended)
             self.ended = 0
+
+    # -- memory
+
+    def look(self) -> None:
+        """Compare what is resident with the limit; near it look again soon, at it drop the slowest readers."""
+        ctx = self.ctx
+        pressure = ctx.pressure
+        limit = pressure.memory_limit
+        if not limit:
+            return
+        if self.dropped:
+            self.dropped = False
+            give_back()  # before it is measured: otherwise the next ones would go for what is free already
+        used = resident_bytes()
+        pressure.look(used)
+        if used >= limit * SHEDDING_FROM:
+            self.drop_slow_readers(used - int(limit * SHEDDING_UNTIL))
+        if used >= limit * WATCH_FROM and not self.watching:
+            self.watching = True
+            ctx.loop.call_later(WATCH_S, self.watch)
+
+    def watch(self) -> None:
+        self.watching = False
+        if not self.ctx.draining:
+            self.act()
+
+    def drop_slow_readers(self, excess: int) -> None:
+        """Refusing what is new does not stop what was admitted from growing: the connections whose peers have most to read are
+        reset, until `excess` bytes are free.  The kernel's choice would be the whole process."""
+        ctx = self.ctx
+        waiting = [
+            (carrier.transport.get_write_buffer_size() + carrier.held_bytes, carrier)
+            for carrier in self.carriers()
+            if carrier.transport is not None and not carrier.nested
+        ]
+        for size, carrier in nlargest(DROPPED_AT_ONCE, waiting, key=first):
+            if excess <= 0 or size < WORTHWHILE_BYTES:
+                return
+            excess -= size
+            self.dropped = True
+            self.ended += 1
+            ctx.refused("overloaded", carrier.side.direction if isinstance(carrier, Accepted) else "outbound")
+            carrier.abort()
 
     # -- connections
 
@@ -195,6 +244,10 @@ class Relief:
                     requester.overloaded()
                     refused += 1
         return refused
+
+
+def first(pair: tuple[int, Carrier]) -> int:
+    return pair[0]
 
 
 def last_active(connection: Accepted) -> float:

@@ -64,6 +64,7 @@ class Settings:
         self.sweep_s = 1.0  # how often connection timeouts are looked at
 
 
-# Write buffer of one socket: above `high` its streams are told to stop, below `low` to go on.
-SOCKET_HIGH_BYTES = 128 * 1024
-SOCKET_LOW_BYTES = 64 * 1024
+# Write buffer of one socket, behind the kernel's own: above `high` its streams are told to stop, at `low` to go on.  The
+# kernel's buffer (some MB) keeps the line busy meanwhile; one more here would only let another read of 256 KB come on top.
+SOCKET_HIGH_BYTES = 16 * 1024
+SOCKET_LOW_BYTES = 0
