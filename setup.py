@@ -18,6 +18,7 @@ from types import ModuleType
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 # The h2 adapter is the reference, not the fast path; run.py starts loops and signal handlers once; native.py is what stands
 # in for mypyc's decorator, which only exists interpreted.
@@ -44,17 +45,27 @@ def pure() -> ModuleType:
 
 
 class BuildExtensions(build_ext):
-    """Says when there is no compiler, and leaves the record when there was one."""
+    """Says once when there is no compiler, and leaves the record when there was one."""
+
+    compiled = False
 
     def run(self) -> None:
         super().run()
-        if not self.extensions:
+        if self.compiled:
+            package = Path("meshproxy") if self.inplace else Path(self.build_lib) / "meshproxy"
+            (package / pure().RECORD).write_text(RECORDED)
+
+    def build_extensions(self) -> None:
+        self.check_extensions_list(self.extensions)
+        try:
+            for extension in self.extensions:
+                self.build_extension(extension)
+        except (BaseError, CCompilerError, OSError) as error:
+            if not all(extension.optional for extension in self.extensions):
+                raise
+            print(f"meshproxy: not compiled, it runs as pure Python; no working compiler: {str(error)[:200]}", file=sys.stderr)
             return
-        if not all(os.path.exists(self.get_ext_fullpath(extension.name)) for extension in self.extensions):
-            print("meshproxy: not compiled (no working C compiler?); it runs as pure Python", file=sys.stderr)
-            return
-        package = Path("meshproxy") if self.inplace else Path(self.build_lib) / "meshproxy"
-        (package / pure().RECORD).write_text(RECORDED)
+        self.compiled = bool(self.extensions)
 
 
 RECORDED = ""

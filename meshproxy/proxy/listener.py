@@ -118,9 +118,11 @@ class Listener:
                         accepted, _address = queue.accept()
                     except BlockingIOError:
                         break
-                    except OSError as error:  # reset while it waited, or no descriptor: the others are accepted all the same
-                        log.warning("closing %s:%d: a waiting connection was not accepted: %s", self.host, self.port, error)
+                    except ConnectionAbortedError:  # it was reset while it waited
                         continue
+                    except OSError as error:  # no descriptor is left: the others would fail alike
+                        log.warning("closing %s:%d: waiting connections were not accepted: %s", self.host, self.port, error)
+                        break
                     accepted.setblocking(False)
                     await loop.connect_accepted_socket(self.accept, accepted)
 

@@ -2,8 +2,8 @@
 
     parent                                  worker
     Start  (once, first)        ---->
-    Identity, Configure, Listen ---->       Ready(why)      after each of them, when it changed
-    Ask                         ---->       Measured
+    Identity, Configure, Listen ---->       Ready(why)      when it changed
+    Ask (every second)          ---->       Measured
     Drain                       ---->       Drained, and it ends
 
 Keys and certificates pass here and nowhere else: a socketpair has no name, and nothing of it touches a disk.

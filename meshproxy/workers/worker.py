@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
+from meshproxy.proxy.pressure import SHEDDING
 from meshproxy.proxy.run import configure_logging, new_context, run
 from meshproxy.proxy.server import Side
 from meshproxy.telemetry.registry import Registry
@@ -102,6 +103,7 @@ class Worker:
         assert traffic is not None
         if isinstance(message, Ask):
             self.channel.send(Measured(message.number, take(lifecycle.ctx.registry)))
+            self.tell()
             return
         if isinstance(message, Drain):
             lifecycle.ctx.spawn(self.drain(), "drain")
@@ -151,8 +153,11 @@ class Worker:
     def tell(self) -> None:
         """Say whether requests can be served, when that has changed."""
         assert self.traffic is not None
+        assert self.lifecycle is not None
         if not self.listeners:
             why = "no listener yet"
+        elif self.lifecycle.ctx.pressure.memory == SHEDDING:
+            why = "memory is short"
         elif self.starting and not self.served:  # those that come later (or are lent) change nothing for the others
             why = "listeners are being opened"
         else:
