@@ -27,8 +27,9 @@ def client_engine(host: Host, kind: int, settings: Settings) -> Engine:
     return Http2Client(host, settings.limits)
 
 
-def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = b"", mesh: bool = False) -> Engine:
-    """`authority` is where opaque bytes are to go; `mesh`: the client has a verified identity."""
+def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = b"", mesh: bool = False, vouched: bool = False) -> Engine:
+    """`authority` is where opaque bytes are to go; `mesh`: the client has a verified identity; `vouched`: that, or it is the
+    pod's own app."""
     if kind == KIND_HTTP1:
         return Http1Server(host, settings.limits)
     if kind == KIND_OPAQUE:
@@ -37,4 +38,4 @@ def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = 
         from meshproxy.wire.h2_adapter import H2Server
 
         return H2Server(host, settings.limits)
-    return Http2Server(host, settings.limits, mesh)
+    return Http2Server(host, settings.limits, mesh, vouched)

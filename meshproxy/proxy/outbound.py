@@ -39,6 +39,7 @@ class Outbound(Side):
 
     def __init__(self, ctx: Context, credentials: Credentials, namespace: str, own: frozenset[str]) -> None:
         super().__init__(ctx, "outbound")
+        self.own_app = True
         self.mesh_credentials = credentials
         self.namespace = namespace
         self.own = own

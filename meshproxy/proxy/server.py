@@ -51,6 +51,7 @@ class Side:
     def __init__(self, ctx: Context, direction: str) -> None:
         self.ctx = ctx
         self.direction = direction
+        self.own_app = False  # whoever connects is the pod's own app: what it cancels is its own work
         self.essential = False  # it works whatever the pressure: the admin side
         self.connections: dict[Accepted, None] = {}
         self.credentials: Credentials | None = None
@@ -207,7 +208,8 @@ class Accepted(Carrier):
 
     def serve(self, kind: int, data: bytes, authority: bytes = b"") -> None:
         self.phase = SERVING
-        self.engine = engine = server_engine(self, kind, self.ctx.settings, authority, self.client_id != "")
+        mesh = self.client_id != ""
+        self.engine = engine = server_engine(self, kind, self.ctx.settings, authority, mesh, self.side.own_app)
         engine.start()
         if data:
             engine.receive(data, self.ctx.now)

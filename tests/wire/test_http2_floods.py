@@ -386,8 +386,11 @@ def peer(limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, R
     return raw, host
 
 
-def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request() -> None:
-    raw, host = peer()
+@pytest.mark.parametrize("who", ["a peer", "the pod's own app"])
+def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request(who: str) -> None:
+    host = Recorder()
+    raw = Raw(Http2Server(host, Limits(), who == "a peer", who != "a peer"))
+    raw.settle()
     raw.headers(1, POST, end=False)  # a long one, open all the time
     steady = host.requests[0]
     answered = 0

@@ -23,7 +23,7 @@ class Http2Client(Inbound):
     """HTTP/2, client role, behind the interface of `wire/engine.py`."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, False, False)
+        super().__init__(host, limits, False, False, False)
         self.next_id = 1
         self.unnumbered = 0  # streams opened whose head is not yet sent
 

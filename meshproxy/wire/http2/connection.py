@@ -66,9 +66,9 @@ NOTHING_UNSENT: Final = -1  # no turn has this number
 class Http2Connection(Outbound):
     """What begins, fails and ends.  The methods that raise NotImplementedError are what the two roles do differently."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
-        super().__init__(host, limits, server, mesh)
-        self.streams_max = limits.mesh_streams if mesh else limits.streams
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool, vouched: bool) -> None:
+        super().__init__(host, limits, server, mesh, vouched)
+        self.streams_max = limits.mesh_streams if vouched else limits.streams
         fields = limits.head_fields + PSEUDO_FIELDS + (HOP_FIELDS if mesh or not server else 0)
         self.decoder = Decoder(limits.head_bytes + FIELD_OVERHEAD * fields, fields)
         self.blocks: dict[bytes, Head] = {}  # header block -> its head, while the dynamic table stays as it is

@@ -55,8 +55,8 @@ from meshproxy.wire.limits import Limits
 class Inbound(Http2Connection):
     """The receiving half of a connection."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
-        super().__init__(host, limits, server, mesh)
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool, vouched: bool) -> None:
+        super().__init__(host, limits, server, mesh, vouched)
         self.buffer = b""  # the start of a frame that is not complete
         self.incomplete = 0  # counts such frames ...
         self.swept = 0  # ... as the last sweep found it

@@ -46,13 +46,13 @@ RESETS_REMEMBERED: Final = 2048
 class Outbound(Engine):
     """The sending half of a connection."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool, vouched: bool) -> None:
         super().__init__(host, server)
         self.limits = limits
         self.mesh = mesh  # the peer has shown that it belongs to the mesh
         self.peer = PeerSettings(from_server=not server)
         self.encoder = Encoder()
-        self.floods = Floods(limits, server and not mesh)
+        self.floods = Floods(limits, server and not vouched)
         self.send_window = DEFAULT_WINDOW
         self.round: deque[Http2Stream] = deque()  # streams with a queue and a window of their own
         self.reset_ids: dict[int, int] = {}  # stream -> bytes that may still arrive on it; the newest last

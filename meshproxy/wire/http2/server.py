@@ -41,11 +41,13 @@ NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
 class Http2Server(Inbound):
     """HTTP/2, server role, behind the interface of `wire/engine.py`.
 
-    `mesh`: the client has shown that it belongs to the mesh.  It relays what many ask, so it gets more streams, and its
-    resets are judged by the work that runs and not by their number (floods.py)."""
+    `mesh`      the client has shown that it belongs to the mesh: it relays what many ask
+    `vouched`   a peer in the mesh, or the pod's own app at its own sidecar.  It gets more streams, and its resets are judged
+                by the work that runs and not by their number (floods.py)
+    """
 
-    def __init__(self, host: Host, limits: Limits, mesh: bool = False) -> None:
-        super().__init__(host, limits, True, mesh)
+    def __init__(self, host: Host, limits: Limits, mesh: bool = False, vouched: bool = False) -> None:
+        super().__init__(host, limits, True, mesh, mesh or vouched)
         self.refusing = False  # the final GOAWAY is out
 
     def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
