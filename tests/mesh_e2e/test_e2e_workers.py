@@ -88,8 +88,8 @@ async def test_a_killed_worker_takes_only_its_own_requests_with_it(mesh: MeshRun
     parent = client.pids["sidecar"]
     mine = lambda: total(mesh, client.ip, "route_request_total", dst_service="web")  # noqa: E731
     first = workers(mesh, client.ip)
-    async with Load(client.ip, "http://web.e2e/work", 60.0, prefix="killed", ms=50) as load:
-        await load.more(100)
+    async with Load(client.ip, "http://web.e2e/work", 120.0, prefix="killed", ms=25) as load:
+        await load.more(60)
         victim = next(iter(first))
         counted = mine()
         os.kill(victim, signal.SIGKILL)
@@ -97,9 +97,9 @@ async def test_a_killed_worker_takes_only_its_own_requests_with_it(mesh: MeshRun
             lambda: victim not in workers(mesh, client.ip) and set(workers(mesh, client.ip).values()) == {"serving"},
             "another worker in its place",
         )
-        await load.more(100)
+        await load.more(60)
         assert mine() >= counted  # what it had counted stays
-    # 60 a second of 50 ms each are three at a time; a connection that was idle then fails the request that finds it closed.
+    # 120 a second of 25 ms each are three at a time; a connection that was idle then fails the request that finds it closed.
     broken = [outcome for outcome in load.failures if outcome.status == 0]
     assert broken == load.failures
     assert len(broken) <= 20
