@@ -84,7 +84,7 @@ def message(payload: int = 0, /, **wanted: Any) -> bytes:
 
 
 def channel_to(address: str, **more: Any) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=[*OPTIONS, *more.items()])
+    return grpc.aio.insecure_channel(address, options=list({**dict(OPTIONS), **more}.items()))
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
