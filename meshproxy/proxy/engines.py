@@ -27,7 +27,9 @@ def client_engine(host: Host, kind: int, settings: Settings) -> Engine:
     return Http2Client(host, settings.limits)
 
 
-def server_engine(host: Host, kind: int, settings: Settings, authority: bytes = b"", mesh: bool = False, vouched: bool = False) -> Engine:
+def server_engine(
+    host: Host, kind: int, settings: Settings, authority: bytes = b"", mesh: bool = False, vouched: bool = False
+) -> Engine:
     """`authority` is where opaque bytes are to go; `mesh`: the client has a verified identity; `vouched`: that, or it is the
     pod's own app."""
     if kind == KIND_HTTP1:

@@ -1,10 +1,10 @@
 """What is done about pressure (proxy/pressure.py says when).
 
-    memory TIGHT, or as many connections as there may be -> the longest idle are closed, a sixteenth at a time
-    no more connections, or memory SHEDDING              -> accepting pauses: who connects waits in the kernel's queue
-    memory at 95 % all the same                          -> connections whose peers have most to read are reset
-    held bytes over their bound and growing              -> the stream that holds most, on the connection that holds most,
-                                                            is reset; then requests that wait for a connection are refused
+memory TIGHT, or as many connections as there may be -> the longest idle are closed, a sixteenth at a time
+no more connections, or memory SHEDDING              -> accepting pauses: who connects waits in the kernel's queue
+memory at 95 % all the same                          -> connections whose peers have most to read are reset
+held bytes over their bound and growing              -> the stream that holds most, on the connection that holds most,
+                                                        is reset; then requests that wait for a connection are refused
 """
 
 from __future__ import annotations

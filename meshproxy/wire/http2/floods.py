@@ -2,12 +2,12 @@
 
     resets        of strangers: a bucket.  A reset while work was running costs 1, and 1 is forgiven every 1/rate seconds.
                   Who sent the RST_STREAM is the same to us: a client that provokes ours (MadeYouReset) wastes the same work
-                  of peers in the mesh, and of the pod's own app: not counted.  A peer relays what its apps do (500 gRPC calls a second may be
-                  cancelled by their deadlines, and one app's bad manners must not end the requests of the others), so it
-                  is judged by the work it keeps running.  A reset ends the work before it returns (Sink.request_reset
-                  cancels upstream), so that is the open streams, at most `mesh_streams`; and a cancellation that cannot
-                  reach upstream because its socket is full counts as held bytes there, which close that connection to
-                  new streams (Http2Client.capacity)
+                  of peers in the mesh, and of the pod's own app: not counted.  A peer relays what its apps do (500 gRPC calls
+                  a second may be cancelled by their deadlines, and one app's bad manners must not end the requests of the
+                  others), so it is judged by the work it keeps running.  A reset ends the work before it returns
+                  (Sink.request_reset cancels upstream), so that is the open streams, at most `mesh_streams`; and a
+                  cancellation that cannot reach upstream because its socket is full counts as held bytes there, which
+                  close that connection to new streams (Http2Client.capacity)
                   of servers: not counted.  Every one costs a request of our own, so it cannot come more often than we ask
     no progress   a bucket likewise: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, refused streams; a request, a
                   byte of body, or a byte that we could send, empties it
