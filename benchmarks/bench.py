@@ -158,10 +158,12 @@ def one_measurement(fleet: Fleet, number: int, workload: Workload, peer: Peer) -
     entry |= {"requests": 0, "seconds": 0.0, "errors": 0}
     try:
         if workload.tool.startswith("memory"):
-            with fleet.fresh(peer, workload) as running:
+            with fleet.fresh(peer, workload) as running, running.inside():
                 entry.update(memory.read(workload, running, fleet.work))
         else:
-            entry.update(measured(workload, fleet.need(peer, workload), fleet.work))
+            running = fleet.need(peer, workload)
+            with running.inside():
+                entry.update(measured(workload, running, fleet.work))
         if entry["errors"]:
             raise Invalid(f"{entry['errors']} of {entry['requests']} requests failed")
     except (Invalid, LoadFailed, NotReady, ProcessLookupError, memory.NoAnswer) as error:

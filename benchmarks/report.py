@@ -67,10 +67,12 @@ METHOD: Final = """\
 FAVOURS: Final = """\
 * For us: requests repeat their header lines, which suits our memos of validated fields (the varied rows bound that: their
   paths, queries and trace headers never repeat in a cache's lifetime). Envoy and linkerd2-proxy count more metrics a request
-  than we do. Envoy is set up as a mesh would set it, not tuned. Two cores are few: a proxy that spreads over many cores is not
+  than we do. linkerd2-proxy runs with the redirection it has in a pod, and its CPU includes the connection tracking that this
+  needs, a little for each packet; we run without, as an app that knows its proxy does. Envoy is set up as a mesh would set it,
+  not tuned. Two cores are few: a proxy that spreads over many cores is not
   shown at its best.
 * For the others: HAProxy, nginx and nghttpx have no mesh features on (no identity, no per-endpoint latency, no retry budget),
-  and count less. linkerd2-proxy and Envoy run without the redirection by iptables that they have in a cluster. Bodies are
+  and count less. Envoy runs without the redirection by iptables that it has in a cluster. Bodies are
   copied through user space by us; nginx and HAProxy may use splice(2) or large buffers.
 * For nobody: one machine, loopback, no packet loss, no real network latency."""
 

@@ -1,21 +1,20 @@
-"""One or two linkerd2-proxies with the stub behind them, as processes on loopback.
+"""One or two linkerd2-proxies with the stub behind them, as processes in a network namespace of their own.
 
-    two hops   load --> [A outbound] ==mTLS, HTTP/2==> [B inbound] --> backend
-    one hop    load --> [A outbound] ----------------------------> backend          (an endpoint that has no identity)
+    two hops   load --Service--> [A outbound] ==pod, mTLS, HTTP/2==> [B inbound] --pod--> backend
+    one hop    load --Service--> [A outbound] --pod----------------------------------> backend   (it has no identity)
 
-An app's connection is redirected to its proxy by iptables in a cluster.  Here the load goes to the proxy's port, and
-redirect.c, preloaded, tells the proxy where it "was going" (the Service's address at A, the backend's at B) and takes the
-pods' addresses to loopback.
+As in a cluster the load connects to the Service's address, and A to the pod's: nftables takes those connections to the proxies,
+which ask the kernel where they were going (SO_ORIGINAL_DST).  B's own connection to its app is let through by its group, as
+Linkerd does it by user.  All addresses are on one loopback interface; the ports are Linkerd's, B's are 10,000 higher.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from benchmarks import measure
 from benchmarks.linkerd.stub import Table
 from benchmarks.measure import NotReady
+from benchmarks.network import Network
+from benchmarks.network import missing as missing_network
+from benchmarks.nginx_backend import neighbours
 from certs.authority import create_authority, load_authority
 from certs.csr import new_key
 
@@ -36,20 +38,23 @@ TRUST_DOMAIN = "bench.example"
 SERVICE = "10.0.0.1:80"
 AUTHORITY = "bench.bench.svc.cluster.local"
 NAME = f"{AUTHORITY}:80"
+POD = "10.0.1.1"  # the first; a thousand follow from it
+CONTROL = "127.0.0.1:8090"
+PORTS = {"A": (4140, 4143, 4191), "B": (14140, 14143, 14191)}  # outbound, inbound, admin: nobody else is in there
+GROUPS = {"A": 2101, "B": 2102}
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running linkerd2-proxy.  Ports on loopback."""
+    """A running linkerd2-proxy, in `network`."""
 
     pid: int
-    outbound: int
-    inbound: int
     admin: int
+    network: Network
 
     def metrics(self) -> str:
-        with urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
+        with self.network.inside(), urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
 
@@ -60,13 +65,7 @@ def missing() -> str:
         return f"{BINARY} names no binary (build github.com/linkerd/linkerd2-proxy: cargo build --release)"
     if not os.access(binary, os.X_OK):
         return f"{BINARY}={binary} is not an executable file"
-    if not compiler():
-        return "no C compiler for the stand-in for iptables (redirect.c) (apt install gcc)"
-    return ""
-
-
-def compiler() -> str | None:
-    return shutil.which("cc") or shutil.which("gcc")
+    return missing_network(rules(["A", "B"], 8080))
 
 
 def version() -> str:
@@ -81,29 +80,40 @@ def version() -> str:
 
 
 @contextmanager
-def one_hop(listen: str, backends: list[str], work: Path) -> Iterator[Proxy]:
-    """A alone, on `listen`.  `backends`: "ip:port" of each; files go to `work`.  Raises NotReady."""
+def one_hop(program: Sequence[str], count: int, work: Path) -> Iterator[Proxy]:
+    """A alone, and `count` endpoints served by the backend `program` (its address is added); files go to `work`.
+
+    Load goes to SERVICE, from inside the proxy's network.  Raises NotReady."""
     with ExitStack() as stack:
-        yield _start(stack, work, _Plan(listen, backends, meshed=False))["A"]
+        yield _start(stack, work, _Plan(program, count, meshed=False))["A"]
 
 
 @contextmanager
-def two_hops(listen: str, backend: str, work: Path) -> Iterator[tuple[Proxy, Proxy]]:
-    """A, on `listen`, and B, whose app is `backend`.  Raises NotReady."""
+def two_hops(program: Sequence[str], work: Path) -> Iterator[tuple[Proxy, Proxy]]:
+    """A, and B with its app.  As one_hop."""
     with ExitStack() as stack:
-        proxies = _start(stack, work, _Plan(listen, [backend], meshed=True))
+        proxies = _start(stack, work, _Plan(program, 1, meshed=True))
         yield proxies["A"], proxies["B"]
 
 
-class _Plan:
-    """Who is there, on which ports."""
+def rules(roles: Sequence[str], app_port: int) -> str:
+    """What Linkerd's init container sets up in each pod, for nftables; all pods are on this host, so all is output."""
+    service, _, service_port = SERVICE.rpartition(":")
+    lines = [f"ip daddr {service} tcp dport {service_port} redirect to :{PORTS['A'][0]}"]
+    if "B" in roles:
+        lines.append(f"meta skgid != {GROUPS['B']} ip daddr {POD} tcp dport {app_port} redirect to :{PORTS['B'][1]}")
+    return "\n".join(["table ip pods { chain output {", "type nat hook output priority -100;", *lines, "}", "}"]) + "\n"
 
-    def __init__(self, listen: str, backends: list[str], meshed: bool) -> None:
-        self.backends = backends
+
+class _Plan:
+    """Who is there, at which addresses."""
+
+    def __init__(self, program: Sequence[str], count: int, meshed: bool) -> None:
         self.roles = ["A", "B"] if meshed else ["A"]
         self.meshed = meshed
-        self.ports = {role: [measure.free_port() for _ in range(3)] for role in self.roles}
-        self.ports["A"][0] = measure.split(listen)[1]
+        self.app_port = measure.free_port()  # of its own: a backend may name files after its address
+        self.pods = neighbours(f"{POD}:{self.app_port}", count)
+        self.backend = [*program, self.pods[0], *([str(count)] if count > 1 else [])]
 
     def identity(self, role: str) -> str:
         return f"{role.lower()}.bench.serviceaccount.identity.linkerd.cluster.local"
@@ -117,51 +127,41 @@ class _Plan:
             trust_domain=TRUST_DOMAIN,
             service=SERVICE,
             name=NAME,
-            endpoints=list(self.pods()),
+            endpoints=self.pods,
             server=self.identity("B") if self.meshed else "",
             identities={self.identity(role): self.spiffe_id(role) for role in self.roles},
             clients=[self.spiffe_id("A")],
-            admin=[self.ports[role][2] for role in self.roles],
+            admin=[PORTS[role][2] for role in self.roles],
             h2=self.meshed,
         )
-
-    def pods(self) -> dict[str, str]:
-        """Address of each endpoint -> where it really is.  At a meshed pod's port its inbound proxy answers."""
-        targets = [f"127.0.0.1:{self.ports['B'][1]}"] if self.meshed else self.backends
-        return {f"10.0.{1 + i // 250}.{1 + i % 250}:8080": target for i, target in enumerate(targets)}
-
-    def network(self, role: str) -> dict[str, str]:
-        """What redirect.c is to know."""
-        outbound, inbound, _ = self.ports[role]
-        return {
-            "ORIGINAL_DST": f"{outbound}={SERVICE},{inbound}={self.backends[0]}",
-            "POD_NETWORK": ",".join(f"{pod}={target}" for pod, target in self.pods().items()),
-        }
 
 
 def _start(stack: ExitStack, work: Path, plan: _Plan) -> dict[str, Proxy]:
     authority = work / "authority"
     create_authority(authority, TRUST_DOMAIN, time.time())
     anchors = load_authority(authority, TRUST_DOMAIN, time.time()).bundle.pem
-    preload = {"LD_PRELOAD": str(_redirect(work))}
-    control = measure.free_address()
     table = plan.table(authority).write(work / "table.json")
-    words = [sys.executable, "-m", "benchmarks.linkerd.stub", str(table), control]
-    stack.enter_context(measure.process(words, on_core=measure.LOAD_CORE, ready=control, cwd=REPOSITORY))
+    stub = [sys.executable, "-m", "benchmarks.linkerd.stub", str(table), CONTROL]
+    network = stack.enter_context(Network())
     proxies = {}
-    for role in reversed(plan.roles):  # B first: A connects when asked
-        environment = _environment(work / role, plan, role, control, anchors) | preload
-        outbound, inbound, admin = plan.ports[role]
-        ready = [f"127.0.0.1:{outbound}", f"127.0.0.1:{inbound}"]
-        running = stack.enter_context(
-            measure.process([os.environ[BINARY]], environment, on_core=measure.PROXY_CORE, ready=ready)
-        )
-        _wait_ready(running, admin)
-        proxies[role] = Proxy(running.pid, outbound, inbound, admin)
+    with network.inside():
+        for words, address in ((stub, CONTROL), (plan.backend, plan.pods[0])):
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+            stack.enter_context(measure.process(words, environment, on_core=measure.LOAD_CORE, ready=address))
+        network.load(rules(plan.roles, plan.app_port))  # now that the app is known to listen: who asks it now asks B
+        for role in reversed(plan.roles):  # B first: A connects when asked
+            admin = PORTS[role][2]
+            # Whoever changes group loses the signal that ends it with us: setpriv sets it again.
+            words = ["setpriv", f"--regid={GROUPS[role]}", "--clear-groups", "--pdeathsig=KILL", os.environ[BINARY]]
+            environment = _environment(work / role, plan, role, anchors)
+            ready = f"127.0.0.1:{admin}"
+            running = stack.enter_context(measure.process(words, environment, on_core=measure.PROXY_CORE, ready=ready))
+            _wait_ready(running, admin)
+            proxies[role] = Proxy(running.pid, admin, network)
     return proxies
 
 
-def _environment(home: Path, plan: _Plan, role: str, control: str, anchors: str) -> dict[str, str]:
+def _environment(home: Path, plan: _Plan, role: str, anchors: str) -> dict[str, str]:
     """What Linkerd's injector sets in a pod, where it matters here."""
     home.mkdir(exist_ok=True)
     key = new_key()
@@ -170,7 +170,7 @@ def _environment(home: Path, plan: _Plan, role: str, control: str, anchors: str)
     (home / "csr.der").write_bytes(request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
     (home / "key.p8").write_bytes(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
     (home / "token").write_text("bench")
-    outbound, inbound, admin = plan.ports[role]
+    outbound, inbound, admin = PORTS[role]
     settings = {
         "LOG": "warn",
         "LOG_FORMAT": "plain",
@@ -178,31 +178,23 @@ def _environment(home: Path, plan: _Plan, role: str, control: str, anchors: str)
         "OUTBOUND_LISTEN_ADDR": f"127.0.0.1:{outbound}",
         "INBOUND_LISTEN_ADDR": f"127.0.0.1:{inbound}",
         "ADMIN_LISTEN_ADDR": f"127.0.0.1:{admin}",
-        "DESTINATION_SVC_ADDR": control,
+        "DESTINATION_SVC_ADDR": CONTROL,
         "DESTINATION_CONTEXT": "bench",
         "DESTINATION_PROFILE_NETWORKS": "10.0.0.0/8",  # where Services are
         "DESTINATION_PROFILE_SUFFIXES": "svc.cluster.local.",
-        "POLICY_SVC_ADDR": control,
+        "POLICY_SVC_ADDR": CONTROL,
         "POLICY_WORKLOAD": f"bench:{role.lower()}",
         "POLICY_CLUSTER_NETWORKS": "10.0.0.0/8,127.0.0.0/8",
         "INBOUND_DEFAULT_POLICY": "deny",
-        "INBOUND_PORTS": plan.backends[0].rpartition(":")[2],
-        "IDENTITY_SVC_ADDR": control,
+        "INBOUND_PORTS": str(plan.app_port),
+        "IDENTITY_SVC_ADDR": CONTROL,
         "IDENTITY_DIR": str(home),
         "IDENTITY_TOKEN_FILE": str(home / "token"),
         "IDENTITY_TRUST_ANCHORS": anchors,
         "IDENTITY_LOCAL_NAME": plan.identity(role),
         "SHUTDOWN_GRACE_PERIOD": "1s",
     }
-    return {f"LINKERD2_PROXY_{name}": value for name, value in settings.items()} | plan.network(role)
-
-
-def _redirect(work: Path) -> Path:
-    made = work / "redirect.so"
-    source = Path(__file__).with_name("redirect.c")
-    command = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-o", str(made), str(source), "-ldl"]
-    subprocess.run(command, check=True, capture_output=True)
-    return made
+    return {f"LINKERD2_PROXY_{name}": value for name, value in settings.items()}
 
 
 def _wait_ready(running: subprocess.Popen[bytes], admin: int) -> None:

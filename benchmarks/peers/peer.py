@@ -17,13 +17,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import ClassVar
 
 from benchmarks import measure
+from benchmarks.network import Network
 
 Kinds = Mapping[int, Sequence[str]]
 CONFIGS = Path(__file__).parent / "configs"
@@ -55,6 +56,11 @@ class Running:
     pids: dict[str, int]
     authority: str = "bench"
     files: dict[str, str] = field(default_factory=dict)  # kind "mtls": the client's own "cert", "key" and "ca"
+    network: Network | None = None  # where `address` is; None: where everybody is
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Loads run in this."""
+        return self.network.inside() if self.network else nullcontext()
 
 
 class Peer:

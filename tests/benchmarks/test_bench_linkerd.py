@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import measure
+from benchmarks import backend, measure
 from benchmarks.linkerd import pair, stub
+from benchmarks.network import Network
 from benchmarks.peers.linkerd import Linkerd
 from benchmarks.peers.peer import Backend
 
 needs_linkerd = pytest.mark.skipif(bool(pair.missing()), reason=pair.missing())
 
 
-@pytest.fixture
-def app() -> Iterator[str]:
-    """An HTTP/1.1 server of one answer a connection."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(5)
-                    if connection.recv(65536):
-                        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
+APP = (sys.executable, str(Path(backend.__file__)))
 
 
-def get(address: str, authority: str) -> bytes:
-    with socket.create_connection(measure.split(address), 10) as client:
+def get(network: Network, authority: str) -> bytes:
+    with network.inside(), socket.create_connection(measure.split(pair.SERVICE), 10) as client:
         client.sendall(f"GET /x HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while part := client.recv(65536):
@@ -55,12 +36,11 @@ def metric(text: str, name: str, *labels: str) -> float:
 
 
 @needs_linkerd
-def test_linkerd_carries_a_request_over_mutual_tls_between_two_proxies(app: str, tmp_path: Path) -> None:
-    listen = measure.free_address()
-    with pair.two_hops(listen, app, tmp_path) as (a, b):
-        answer = get(listen, pair.AUTHORITY)
+def test_linkerd_carries_a_request_over_mutual_tls_between_two_proxies(tmp_path: Path) -> None:
+    with pair.two_hops(APP, tmp_path) as (a, b):
+        answer = get(a.network, pair.AUTHORITY)
         assert answer.startswith(b"HTTP/1.1 200")
-        assert answer.endswith(b"hello")
+        assert answer.endswith(backend.BODY)
         identity = 'server_id="b.bench.serviceaccount.identity.linkerd.cluster.local"'
         assert metric(a.metrics(), "request_total", 'direction="outbound"', 'tls="true"', identity) == 1
         caller = 'client_id="spiffe://bench.example/ns/bench/sa/a"'
@@ -69,10 +49,10 @@ def test_linkerd_carries_a_request_over_mutual_tls_between_two_proxies(app: str,
 
 
 @needs_linkerd
-def test_linkerd_as_one_hop_is_the_outbound_proxy_alone(app: str, tmp_path: Path) -> None:
-    listen = measure.free_address()
-    with Linkerd().one_hop("h1", listen, [Backend(app, ())], tmp_path) as running:
-        assert get(running.address, running.authority).endswith(b"hello")
+def test_linkerd_as_one_hop_is_the_outbound_proxy_alone(tmp_path: Path) -> None:
+    with Linkerd().one_hop("h1", "", [Backend("", APP)], tmp_path) as running:
+        assert running.network is not None
+        assert get(running.network, running.authority).endswith(backend.BODY)
         assert set(running.pids) == {"A"}
 
 
