@@ -60,6 +60,7 @@ class Carrier(Flushable):
         self.held_bytes = 0  # what the engine holds back for its streams
         self.nested = False  # carried by a stream of another connection, which is in the middle of receiving when we receive
         self.peer = ""
+        self.wrote_at = 0.0
         self.active_at = ctx.now  # last time bytes arrived; the sweep compares it with the timeouts
 
     # -- what subclasses decide
@@ -257,6 +258,7 @@ class Carrier(Flushable):
         if data and self.state == OPEN:
             size = len(data)
             self.tcp.write_bytes += size
+            self.wrote_at = self.ctx.now
             if size <= BULK_BYTES or self.unproven <= 0:
                 self.transport.write(data)
             else:

@@ -1,6 +1,6 @@
 """What this process may take on: memory, held bytes, descriptors.  Numbers and decisions; relief.py acts on them.
 
-Memory (resident bytes against the cgroup's limit or the setting), looked at by each sweep and after every 32 connections:
+Memory (resident bytes against the cgroup's limit or the setting), looked at by each sweep and after every 8 connections:
 
     NORMAL --92 %--> TIGHT --95 %--> SHEDDING        TIGHT     connections end after their answer (GOAWAY, connection: close)
     NORMAL <--90 %-- TIGHT <--93 %-- SHEDDING        SHEDDING  new requests are refused `overloaded`, none are accepted
@@ -46,7 +46,7 @@ REPLAY_SHARE: Final = 0.5  # of process_held_bytes: past it no request that has 
 
 # A thousand clients can connect between two sweeps, and each may be a slow reader of 100 KiB: memory is also looked at after so
 # many of them (20 us).
-LOOK_EVERY: Final = 32
+LOOK_EVERY: Final = 8
 
 # Levels a request meets.
 CALM: Final = 0

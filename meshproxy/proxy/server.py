@@ -110,6 +110,7 @@ class Accepted(Carrier):
         self.question: Question | None = None
         self.unread = 0  # bytes that waited in the socket's buffer at the last sweep ...
         self.unread_since = 0.0  # ... and since when they are as many
+        self.input_ended = False  # the client closed its sending side
         self.head_since = 0.0  # when a sweep first found a request head incomplete
 
     def opened(self) -> None:
@@ -307,6 +308,7 @@ class Accepted(Carrier):
             self.head = b""
             self.serve_opaque(head)
         super().end_of_input()
+        self.input_ended = True
         engine = self.engine
         if engine is not None and engine.unanswered():
             self.ctx.loop.call_later(self.ctx.settings.half_close_s, self.half_closed)
@@ -415,9 +417,13 @@ class Accepted(Carrier):
             return
         if self.phase == DRAINING:
             self.drain_finish()  # the second GOAWAY, one sweep (more than a round-trip) after the first
-        if engine.sweep(now, settings.stall_timeout_s) and self.stands_still(now):
+        http = engine.sweep(now, settings.stall_timeout_s)
+        if http and self.stands_still(now):
             self.ctx.violation("slow_reader")
             self.abort()
+            return
+        if http and self.input_ended and now - max(self.active_at, self.wrote_at) > settings.half_closed_idle_s:
+            self.abort()  # perhaps nobody is there any more, and nothing is said that would find out
             return
         awaiting = engine.awaiting()
         silence = now - self.active_at

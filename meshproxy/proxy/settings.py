@@ -26,6 +26,9 @@ class Settings:
         # A client that closes its sending side after a request may be waiting for the answer (half-close) or gone (a plain
         # close sends the same FIN).  The answer has this long to begin; then the request is cancelled upstream.
         self.half_close_s = 0.08
+        # An answer that began before or after that FIN and then stands still: every byte of it would find out whether anyone is
+        # there (RST), but none comes.  After this long without one the request is cancelled upstream.
+        self.half_closed_idle_s = 10.0
         # -- requests
         self.request_timeout_s = 0.0  # whole exchange, when the route names none; 0: none
         self.replay_bytes = 64 * 1024  # request body kept for a retry; larger requests are not retried (Linkerd's figure)

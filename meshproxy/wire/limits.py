@@ -26,9 +26,10 @@ class Limits:
         self.stream_window_max = 1024 * 1024  # ... and on to this only where the round-trip makes it necessary
         self.stream_window_rtt_s = 0.002  # a shorter round-trip never does: 256 KiB in 2 ms are 1 Gbit/s a stream
         self.connection_window = 16 * 1024 * 1024  # returned on receipt, so one stalled stream cannot hold the others
-        # What waits for window or socket.  Above it no new stream is taken: 16 stalled streams of a stranger; between peers
-        # one connection carries the slow readers of a whole workload (128 of them), and they must not stop the others.
-        self.connection_held = 4 * 1024 * 1024
+        # What waits for window or socket.  Above it no new stream is taken.  A stranger may have all 100 streams wait with the
+        # first 64 KiB of their answers; between peers one connection carries the slow readers of a whole workload (128 stalled
+        # streams), and they must not stop the others.
+        self.connection_held = 8 * 1024 * 1024
         self.mesh_connection_held = 32 * 1024 * 1024
         self.continuation_frames = 8  # per header block; nghttp2's figure
         self.resets_burst = 200  # strangers: resets (by either side) whose work was still running ...

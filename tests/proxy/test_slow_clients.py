@@ -146,3 +146,24 @@ async def test_silent_tls_connections_are_ended_and_handshakes_go_on_meanwhile(h
     assert house.ctx.violations["slow_start"].value == 300
     for _, writer in silent:
         writer.close()
+
+
+async def test_a_client_that_leaves_while_its_answer_stands_still_is_noticed_upstream(houses, peer):
+    """Its FIN may be a half-close, and no byte of the answer comes that would find out."""
+    gone = asyncio.Event()
+
+    async def half_an_answer(reader, writer):
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf ")
+        await ended(reader)
+        gone.set()
+
+    backend = await peer(half_an_answer)
+    house = houses(half_closed_idle_s=0.2, sweep_s=0.05)
+    side = await house.forward(backend.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b"half "), DEADLINE_S)
+    writer.close()
+    await asyncio.wait_for(gone.wait(), DEADLINE_S)
+    assert side.route.series.cancelled_total == 1
