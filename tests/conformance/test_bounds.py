@@ -185,10 +185,10 @@ def test_out_of_descriptors_it_stops_accepting_and_goes_on_when_there_are_some(b
 def test_near_its_memory_limit_it_sheds_load_and_recovers(backend: Backend, admin: Admin) -> None:
     """SL-12, with the setting in the cgroup's place (the files are read in tests/proxy/test_memory_limits.py)."""
     limit = 64
+    stalled: list[socket.socket] = []
     forward = Forward(backend.port, *admin.options, "--memory-limit-mb", str(limit))
     try:
         assert admin.value("meshproxy_memory_limit_bytes") == limit << 20
-        stalled: list[socket.socket] = []
         most = 0
         while admin.value("meshproxy_memory_state") < 2:
             assert len(stalled) < 1500, f"never shed: {most >> 20} MiB"
@@ -222,4 +222,6 @@ def test_near_its_memory_limit_it_sheds_load_and_recovers(backend: Backend, admi
         assert "shedding" in "".join(states)
         assert "memory is normal" in states[-1]
     finally:
+        for sock in stalled:
+            sock.close()
         forward.stop()
