@@ -40,6 +40,8 @@ class Address(click.ParamType[Target]):
         host, colon, digits = str(value).rpartition(":")
         if not colon or not digits.isdigit() or int(digits) > 65535:
             self.fail(f"{value!r} is not HOST:PORT, for example 127.0.0.1:8080", param, ctx)
+        if "/" in host:
+            self.fail(f"{value!r} is a URL; HOST:PORT is expected, for example 127.0.0.1:8080", param, ctx)
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         return Target(host or "127.0.0.1", int(digits))
@@ -111,7 +113,9 @@ def material(directory: Path, need_ca: bool) -> Material:
 @click.option(
     "--http2-engine", type=click.Choice(["ours", "h2"]), default="ours", show_default=True, help="h2: the reference engine."
 )
-@click.option("--timeout", type=float, default=0.0, metavar="SECONDS", help="Whole request; 504 after it.  0: none.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.0), default=0.0, metavar="SECONDS", help="Whole request; 504 after it.  0: none."
+)
 @click.option("--via", "via", metavar="NAME", default="", help="Add 'Via: 1.1 NAME' (2 NAME) to requests and answers.")
 @click.option("--forwarded-for", is_flag=True, help="Add the client's address to requests as x-forwarded-for.")
 @memory_limit_option()
@@ -147,6 +151,8 @@ def command(
     """
     if tls and mtls:
         raise click.UsageError("--tls and --mtls exclude each other: --mtls is TLS that also demands a client certificate")
+    if any((target.host, target.port) == (listen.host, listen.port) for target in targets):
+        raise click.UsageError(f"TARGET {listen.host}:{listen.port} is LISTEN itself: requests would go round in a circle")
     if upstream_identity and not upstream_mtls:
         raise click.UsageError("--upstream-identity needs --upstream-mtls: without TLS nobody proves an identity")
     if upstream_identity:
