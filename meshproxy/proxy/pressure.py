@@ -107,18 +107,23 @@ class Pressure:
         self.memory_gauge = registry.gauge(
             "meshproxy_memory_state", "0 normal, 1 tight, 2 shedding (docs/limits.md).", across=MAX
         )
-        registry.gauge("meshproxy_memory_limit_bytes", "Resident memory this proxy may use, 0 without a limit.").value = float(
-            memory_limit
+        self.limit_gauge = registry.gauge(
+            "meshproxy_memory_limit_bytes", "Resident memory this proxy may use, 0 without a limit."
         )
-        registry.gauge("meshproxy_connections_max", "Connections accepted at once; then accepting pauses.").value = float(
-            self.max_accepted
-        )
+        self.limit_gauge.value = float(memory_limit)
+        self.max_gauge = registry.gauge("meshproxy_connections_max", "Connections accepted at once; then accepting pauses.")
+        self.max_gauge.value = float(self.max_accepted)
         held = registry.gauge("meshproxy_held_bytes", "Bytes held back for streams, and request bodies kept for a retry.")
 
         def measure() -> None:
             held.value = float(self.held)
 
         registry.on_scrape(measure)
+
+    def carries_nothing(self) -> None:
+        """The process is the parent of workers, which carry the traffic: what it could take on is not part of the sum."""
+        self.limit_gauge.value = 0.0
+        self.max_gauge.value = 0.0
 
     # -- memory
 

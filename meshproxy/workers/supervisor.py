@@ -71,6 +71,7 @@ class Supervisor:
         self.log_level = log_level
         self.greet = greet
         self.totals = Totals(ctx.registry)
+        ctx.pressure.carries_nothing()
         self.workers: list[WorkerProcess] = []
         self.restarts = [Restarts() for _ in range(count)]
         self.lent: dict[int, WorkerProcess] = {}  # index of a worker that does not serve -> who accepts for it

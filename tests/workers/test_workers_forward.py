@@ -49,6 +49,12 @@ async def test_the_sum_of_all_workers_is_what_was_sent() -> None:
         assert json.loads((await proxy.page("/config"))[1])["workers"] == 3
 
 
+async def test_limits_are_the_sum_of_those_who_carry_traffic() -> None:
+    """The parent accepts nothing: its own limits are not part of what the proxy can take on."""
+    async with Backend() as backend, forward(backend.port, "--memory-limit-mb", "512", workers=2) as proxy:
+        assert await proxy.total("meshproxy_memory_limit_bytes") == 512 << 20
+
+
 async def test_a_worker_killed_under_load_fails_its_own_requests_only_and_is_replaced() -> None:
     async with Backend(0.02) as backend, forward(backend.port) as proxy:
         async with Load(proxy.port, 150.0) as load:
