@@ -3,6 +3,10 @@
 on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
                timeout.linkerd.io/request               meshproxy.dev/timeout-request
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
+               meshproxy.dev/workers                    1 (default) to 64 | auto
+               meshproxy.dev/inject                     enabled (default) | disabled
+
+`PLACES` lists all of ours and where each is read; `strays` finds those that are read nowhere, or not where they stand.
 """
 
 from __future__ import annotations
@@ -12,10 +16,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control.resources.quantity import seconds
-from control.resources.shape import nearest
+from control.resources.shape import nearest, shown
 
+PREFIX = "meshproxy.dev/"
 INBOUND_POLICY = "meshproxy.dev/default-inbound-policy"
 INBOUND_POLICIES = ("all-authenticated", "all-unauthenticated", "deny")
+
+WORKERS = "meshproxy.dev/workers"
+MAX_WORKERS = 64  # as `meshproxy proxy --workers` takes
+INJECT = "meshproxy.dev/inject"
+INJECTIONS = ("enabled", "disabled")
+
+_POD = ("Pod",)  # also the template of a Deployment
+# annotation -> the kinds on which it is read
+PLACES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request")], ("Service",)
+    ),
+    INBOUND_POLICY: _POD,
+    WORKERS: _POD,
+    INJECT: _POD,
+    f"{PREFIX}access": ("Namespace", *_POD),
+    **dict.fromkeys(
+        [f"{PREFIX}{name}" for name in ("confirm", "minimum-requests", "pause", "approve", "abort", "promote")], ("Canary",)
+    ),
+}
+# Written by the mesh: they stand in what was exported with `get -o yaml`, and nobody need be told.
+_WRITTEN = frozenset(
+    f"{PREFIX}{name}" for name in ("proxy", "service-listeners", "made-by", "terminating-since", "revision", "canary")
+)
 
 _HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")
 _GRPC_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
@@ -30,7 +59,7 @@ _LINKERD = {
     "retry.linkerd.io/limit": "meshproxy.dev/retry-limit",
     "timeout.linkerd.io/request": "meshproxy.dev/timeout-request",
 }
-_PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/", "meshproxy.dev/retry-", "meshproxy.dev/timeout-")
+_PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/")  # ours: `strays`
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +118,32 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
         if timeout_ms > MAX_TIMEOUT_MS:
             mistakes.append((found[0], f"found {found[1]!r}, expected at most 24h", ""))
             timeout_ms = 0
-    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in {*_LINKERD, *_LINKERD.values()}]
+    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in _LINKERD]
     mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
     return Traffic(declared, tuple(conditions), attempts, timeout_ms, tuple(mistakes))
+
+
+def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, str]]:
+    """Annotations of ours that have no effect on an object of this kind ("Pod": also a pod template): annotation, what is
+    wrong, hint."""
+    found: list[tuple[str, str, str]] = []
+    for name in annotations:
+        if not name.startswith(PREFIX) or name in _WRITTEN:
+            continue
+        places = PLACES.get(name)
+        if places is None:
+            here = [known for known, kinds in PLACES.items() if kind in kinds]
+            hint = nearest(name, here) or nearest(name, list(PLACES))
+            found.append((name, "is no annotation that the mesh knows: it has no effect", hint))
+        elif kind not in places:
+            hint = "put it into spec.template.metadata.annotations" if kind == "Deployment" and "Pod" in places else ""
+            where = " or a ".join("pod" if place == "Pod" else place for place in places)
+            found.append((name, f"has no effect on a {kind}: it is read on a {where}", hint))
+    return found
+
+
+def workers_mistake(value: str) -> str:
+    """What is wrong with a number of workers; "" if nothing is."""
+    if value == "auto" or (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_WORKERS):
+        return ""
+    return f"found {shown(value)}, expected a number from 1 to {MAX_WORKERS}, or auto"

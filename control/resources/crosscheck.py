@@ -1,12 +1,13 @@
 """What only shows between objects: a split without backends, two splits for one Service, a Canary without its target.
 
-All are warnings: objects arrive in any order, and what is missing may come.  `splits_by_apex` is the rule both this file and
+All are warnings: objects arrive in any order, and what is missing may come.  What only follows from an object that was refused
+is not told: its own error is.  `splits_by_apex` is the rule both this file and
 `compile` follow: of several splits for one Service the oldest is in force (then the first by name).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from control.resources import canary, core, split
@@ -34,9 +35,21 @@ def splits_by_apex(splits: Iterable[split.TrafficSplit]) -> Splits:
     return Splits(winners, tuple(shadowed))
 
 
-def crosscheck(objects: Sequence[Object], locate: Locate = lambda key, path: ("", 0)) -> list[Diagnostic]:
-    """Total: an object that has not the right shape is passed over (its own check has reported it)."""
-    found = _Objects(objects)
+def refusals(diagnostics: Iterable[Diagnostic]) -> frozenset[Key | None]:
+    """Of which objects something is refused; None: of one that nobody can name (a file that is not YAML)."""
+    return frozenset(diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error")
+
+
+def crosscheck(
+    objects: Sequence[Object],
+    locate: Locate = lambda key, path: ("", 0),
+    refused: Collection[Key | None] = (),
+) -> list[Diagnostic]:
+    """Total: an object that has not the right shape is passed over (its own check has reported it).
+
+    refused   see `refusals`: they are there, only wrong, and nobody is told that they are missing
+    """
+    found = _Objects(objects, refused)
 
     def warning(key: Key, path: Path, message: str, hint: str = "") -> Diagnostic:
         file, line = locate(key, path)
@@ -50,8 +63,9 @@ Finding = tuple[Key, Path, str, str]
 
 
 class _Objects:
-    def __init__(self, objects: Sequence[Object]) -> None:
+    def __init__(self, objects: Sequence[Object], refused: Collection[Key | None] = ()) -> None:
         self.keys: set[Key] = {Key.of(obj) for obj in objects}
+        self.refused = frozenset(refused)
         self.splits: list[split.TrafficSplit] = []
         self.services: dict[tuple[str, str], core.Service] = {}
         self.canaries: list[canary.Canary] = []
@@ -62,6 +76,14 @@ class _Objects:
                 self._add(Key.of(obj), obj)
             except (KeyError, TypeError, ValueError):
                 continue
+
+    def missing(self, key: Key) -> bool:
+        """It is not there, and not among what was refused."""
+        return key not in self.keys and key not in self.refused and None not in self.refused
+
+    def incomplete(self, namespace: str) -> bool:
+        """Pods of this namespace may come from something that was refused."""
+        return any(key is None or (key.namespace == namespace and key.kind in ("Deployment", "Pod")) for key in self.refused)
 
     def _add(self, key: Key, obj: Object) -> None:
         match (key.group, key.kind):
@@ -92,7 +114,7 @@ def _splits(found: _Objects) -> Iterator[Finding]:
     for one in apexes.winners.values():
         key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
         apex = found.services.get((one.namespace, one.service))
-        if apex is None:
+        if apex is None and found.missing(Key("", "Service", one.namespace, one.service)):
             yield key, ("spec", "service"), f"Service {one.service} does not exist: the split has no effect", ""
         if one.total_milli == 0:
             yield key, ("spec", "backends"), "all weights are 0: requests are answered with 503", "give one backend a weight"
@@ -101,7 +123,8 @@ def _splits(found: _Objects) -> Iterator[Finding]:
             path: Path = ("spec", "backends", index, "service")
             service = found.services.get((one.namespace, backend.service))
             if service is None:
-                yield key, path, f"Service {backend.service} does not exist: it gets no traffic until it does", ""
+                if found.missing(Key("", "Service", one.namespace, backend.service)):
+                    yield key, path, f"Service {backend.service} does not exist: it gets no traffic until it does", ""
             elif apex is not None:
                 missing = sorted({port.port for port in apex.spec.ports} - {port.port for port in service.spec.ports})
                 if missing:
@@ -122,12 +145,13 @@ def _services(found: _Objects) -> Iterator[Finding]:
             if owner.namespace == namespace and selector.items() <= metadata.labels.items()
         ]
         if not selected:
-            yield (
-                key,
-                ("spec", "selector"),
-                "selects no pod of any Deployment",
-                "compare it with the labels of the pod template",
-            )
+            if not found.incomplete(namespace):
+                yield (
+                    key,
+                    ("spec", "selector"),
+                    "selects no pod of any Deployment",
+                    "compare it with the labels of the pod template",
+                )
             continue
         for index, port in enumerate(service.spec.ports):
             if not isinstance(port.target_port, str):
@@ -147,7 +171,7 @@ def _services(found: _Objects) -> Iterator[Finding]:
 def _workloads(found: _Objects) -> Iterator[Finding]:
     for key, path, _, spec in found.templates:
         account = spec.service_account_name
-        if account != "default" and Key("", "ServiceAccount", key.namespace, account) not in found.keys:
+        if account != "default" and found.missing(Key("", "ServiceAccount", key.namespace, account)):
             where = (*path, "spec", "serviceAccountName")
             yield (
                 key,
@@ -158,7 +182,7 @@ def _workloads(found: _Objects) -> Iterator[Finding]:
         for index, container in enumerate(spec.containers):
             base: Path = (*path, "spec", "containers", index)
             for kind, name, where in _references(container, base):
-                if Key("", kind, key.namespace, name) not in found.keys:
+                if found.missing(Key("", kind, key.namespace, name)):
                     yield key, where, f"{kind} {name} does not exist: the pod cannot start until it does", ""
 
 
@@ -187,7 +211,7 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
         target = one.spec.target_ref
         group = target.api_version.rpartition("/")[0] if target.api_version else "apps"
         path: Path = ("spec", "targetRef", "name")
-        if Key(group, target.kind, key.namespace, target.name) not in found.keys:
+        if found.missing(Key(group, target.kind, key.namespace, target.name)):
             yield key, path, f"{target.kind} {target.name} does not exist: there is nothing to release", "check targetRef"
         other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
         if other != one.metadata.name:

@@ -7,7 +7,16 @@ import binascii
 import re
 from typing import Any
 
-from control.resources.annotations import INBOUND_POLICIES, INBOUND_POLICY, traffic
+from control.resources.annotations import (
+    INBOUND_POLICIES,
+    INBOUND_POLICY,
+    INJECT,
+    INJECTIONS,
+    WORKERS,
+    strays,
+    traffic,
+    workers_mistake,
+)
 from control.resources.canary import check_canary
 from control.resources.documents import Path
 from control.resources.quantity import quantity
@@ -22,6 +31,8 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?\Z")
 def check_meaning(obj: Object, report: Report) -> None:
     """`obj` has the right shape; report what its kind cannot mean."""
     _labels(obj["metadata"], ("metadata",), report)
+    for annotation, message, hint in strays(obj["metadata"].get("annotations") or {}, obj["kind"]):
+        report.warning(("metadata", "annotations", annotation), message, hint)
     match obj["kind"]:
         case "Service":
             _service(obj, report)
@@ -29,7 +40,7 @@ def check_meaning(obj: Object, report: Report) -> None:
             _deployment(obj, report)
         case "Pod":
             _pod(obj["spec"], ("spec",), report)
-            _inbound_policy(obj["metadata"], ("metadata",), report)
+            _pod_annotations(obj["metadata"], ("metadata",), report)
         case "EndpointSlice":
             if "kubernetes.io/service-name" not in (obj["metadata"].get("labels") or {}):
                 report.warning(("metadata", "labels"), "has no kubernetes.io/service-name: it belongs to no Service")
@@ -128,7 +139,10 @@ def _deployment(obj: Object, report: Report) -> None:
         report.error(("spec", "template", "spec", "restartPolicy"), f"found {restart}, expected Always in a Deployment")
     _labels(metadata, ("spec", "template", "metadata"), report)
     _pod(template["spec"], ("spec", "template", "spec"), report)
-    _inbound_policy(metadata, ("spec", "template", "metadata"), report)
+    where: Path = ("spec", "template", "metadata")
+    for annotation, message, hint in strays(metadata.get("annotations") or {}, "Pod"):
+        report.warning((*where, "annotations", annotation), message, hint)
+    _pod_annotations(metadata, where, report)
 
 
 def _count_or_percent(value: Any) -> bool:
@@ -192,13 +206,16 @@ def _probe(probe: Object, path: Path, names: dict[str, int], report: Report) -> 
             report.error(where, f"found {port}, expected a port from 1 to 65535")
 
 
-def _inbound_policy(metadata: Object, path: Path, report: Report) -> None:
-    value = (metadata.get("annotations") or {}).get(INBOUND_POLICY)
-    if value is not None and value not in INBOUND_POLICIES:
-        where = (*path, "annotations", INBOUND_POLICY)
-        report.error(
-            where, f"found {shown(value)}, expected {', '.join(INBOUND_POLICIES)}", nearest(value, list(INBOUND_POLICIES))
-        )
+def _pod_annotations(metadata: Object, path: Path, report: Report) -> None:
+    annotations = metadata.get("annotations") or {}
+    for name, words in ((INBOUND_POLICY, INBOUND_POLICIES), (INJECT, INJECTIONS)):
+        value = annotations.get(name)
+        if value is not None and value not in words:
+            message = f"found {shown(value)}, expected {', '.join(words)}"
+            report.error((*path, "annotations", name), message, nearest(value, list(words)))
+    workers = annotations.get(WORKERS)
+    if workers is not None and (mistake := workers_mistake(workers)):
+        report.error((*path, "annotations", WORKERS), mistake)
 
 
 def _data(obj: Object, kind: str, report: Report) -> None:

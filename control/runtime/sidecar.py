@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from control.resources.annotations import workers_mistake
 from control.runtime import environment
 from control.runtime.environment import ConfigError, ServiceListener
 from control.runtime.layout import ANNOTATION_INJECT, ANNOTATION_LISTENERS, ANNOTATION_PROXY, ANNOTATION_WORKERS, Layout
@@ -20,7 +21,6 @@ from control.runtime.layout import ANNOTATION_INJECT, ANNOTATION_LISTENERS, ANNO
 Object = dict[str, Any]
 
 SIDECAR = "meshproxy-proxy"  # the sidecar's name among the containers
-MAX_WORKERS = 64  # as `meshproxy proxy --workers` takes
 LEAF_LIFETIME = 86400.0  # seconds; Linkerd's
 
 
@@ -78,8 +78,8 @@ def workers_arguments(pod: Object) -> list[str]:
     value = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_WORKERS)
     if value is None:
         return []
-    if value != "auto" and not (value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_WORKERS):
-        raise ConfigError(f'annotation {ANNOTATION_WORKERS}: "{value}" is neither a number from 1 to {MAX_WORKERS} nor auto')
+    if mistake := workers_mistake(value):
+        raise ConfigError(f"annotation {ANNOTATION_WORKERS}: {mistake}")
     return ["--workers", value]
 
 

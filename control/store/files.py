@@ -36,7 +36,7 @@ from typing import Self
 
 import msgspec
 
-from control.resources.crosscheck import crosscheck
+from control.resources.crosscheck import crosscheck, refusals
 from control.resources.documents import Path as FieldPath
 from control.resources.documents import without_nulls
 from control.resources.kinds import CLUSTER_SCOPED
@@ -99,6 +99,7 @@ class FileStore(Store):
         self._delivering = False
         self._report = AcceptReport(state_dir / ACCEPTED)
         self._crosschecked: list[Diagnostic] | None = None
+        self._refused: frozenset[Key | None] = frozenset()  # what `_crosschecked` was told to be silent about
         self._acceptance: Acceptance | None = None
         if accepting and user_dir is not None:
             self._acceptance = Acceptance(UserFiles(user_dir), self._tree, AcceptingLock(state_dir / ACCEPTED))
@@ -141,9 +142,11 @@ class FileStore(Store):
 
     def diagnostics(self) -> Diagnostics:
         """The manifests' (of the accepting process, through its report), then what only shows between objects."""
-        if self._crosschecked is None:
-            self._crosschecked = crosscheck(self.all(), self._locate)
         own = self._acceptance.diagnostics() if self._acceptance is not None else self._report.diagnostics
+        refused = refusals(own)
+        if self._crosschecked is None or refused != self._refused:
+            self._refused = refused
+            self._crosschecked = crosscheck(self.all(), self._locate, refused)
         return [*own, *self._tree.problems(), *self._crosschecked]
 
     def events(self, about: Key | None = None) -> Objects:

@@ -41,7 +41,7 @@ def command(ctx: click.Context, directory: Path, output: str) -> None:
 
 def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     """All diagnostics in the order of the files, the number of documents, and of files."""
-    from control.resources.crosscheck import crosscheck
+    from control.resources.crosscheck import crosscheck, refusals
     from control.resources.documents import Path as FieldPath
     from control.resources.validate import review
     from control.store.store import Key
@@ -56,7 +56,8 @@ def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
         return document.file, document.line_of(path)
 
     accepted = [checked.obj for checked in reviewed.accepted.values() if checked.obj is not None]
-    found = [*user.problems, *reviewed.diagnostics, *crosscheck(accepted, locate)]
+    found = [*user.problems, *reviewed.diagnostics]
+    found += crosscheck(accepted, locate, refusals(found))
     found.sort(key=lambda diagnostic: (diagnostic.file, diagnostic.line))
     return found, reviewed.documents, len(user.files)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from control.resources.crosscheck import crosscheck
-from control.store.store import Object
+from control.store.store import Key, Object
 
 
 def obj(api_version: str, kind: str, name: str, spec: Any = None, **more: Any) -> Object:
@@ -141,3 +141,16 @@ def test_objects_of_another_shape_are_passed_over() -> None:
 def test_a_finding_has_the_line_of_the_field() -> None:
     (found,) = crosscheck([service("web"), split("s", "web", gone=1)], lambda key, path: (f"{key.name}.yaml", len(path)))
     assert (found.file, found.line) == ("s.yaml", 4)
+
+
+def test_what_only_follows_from_a_refused_object_is_not_told() -> None:
+    web = service("web", selector={"app": "web"})
+    parts = [web, service("a"), split("s", "web", a=1, b=1), deployment("other", envFrom=None)]
+    refused = [Key("apps", "Deployment", "shop", "web"), Key("", "Service", "shop", "b")]
+    assert len(crosscheck(parts)) == 2
+    assert crosscheck(parts, refused=refused) == []
+    assert len(crosscheck(parts, refused=[Key("apps", "Deployment", "elsewhere", "web")])) == 2
+
+
+def test_beside_a_file_that_nobody_can_read_nothing_is_said_to_be_missing() -> None:
+    assert crosscheck([service("web", selector={"app": "web"})], refused=[None]) == []

@@ -81,3 +81,17 @@ def test_wrong_usage_exits_2(tmp_path: Path) -> None:
     empty = lint(tmp_path)
     assert empty.returncode == 2
     assert "no manifests" in empty.stderr
+
+
+def test_a_mistake_in_a_deployment_is_told_once_and_not_again_by_its_service(tmp_path: Path) -> None:
+    deployment = (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replica: 2\n"
+        "  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n"
+        "    spec: {containers: [{name: a, command: [a]}]}\n"
+    )
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n"
+    (tmp_path / "a.yaml").write_text(f"{deployment}---\n{service}")
+    result = lint(tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stdout.splitlines()
+    assert "replica: unknown field" in line

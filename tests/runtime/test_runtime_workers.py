@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from control.resources.annotations import MAX_WORKERS
 from control.runtime.environment import ConfigError
-from control.runtime.sidecar import MAX_WORKERS, workers_arguments
+from control.runtime.sidecar import workers_arguments
 from meshproxy.cli import forward
 
 
@@ -22,7 +23,7 @@ def test_the_annotation_becomes_an_argument_of_the_sidecar() -> None:
 
 @pytest.mark.parametrize("wrong", ["0", "65", "-1", "two", "", "2.0", " 2", "²"])
 def test_what_is_no_number_of_processes_is_refused_with_what_would_be(wrong: str) -> None:
-    with pytest.raises(ConfigError, match="is neither a number from 1 to 64 nor auto"):
+    with pytest.raises(ConfigError, match="expected a number from 1 to 64, or auto"):
         workers_arguments(pod(workers=wrong))
 
 

@@ -1,0 +1,86 @@
+"""Annotations of the mesh's own: their values, and those that nobody reads."""
+
+from __future__ import annotations
+
+import pytest
+from resource_helpers import told
+
+DEPLOYMENT = """
+    apiVersion: apps/v1
+    kind: Deployment
+    metadata:
+      name: web
+      annotations: {OUTER}
+    spec:
+      selector: {matchLabels: {app: web}}
+      template:
+        metadata:
+          labels: {app: web}
+          annotations: {INNER}
+        spec:
+          containers: [{name: a, command: [a]}]
+"""
+
+
+def deployment(outer: str = "{}", inner: str = "{}") -> list[str]:
+    return told(DEPLOYMENT.replace("{OUTER}", outer).replace("{INNER}", inner))
+
+
+def service(annotations: str) -> list[str]:
+    return told(
+        f"""
+        apiVersion: v1
+        kind: Service
+        metadata:
+          name: web
+          annotations: {annotations}
+        spec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}
+        """
+    )
+
+
+@pytest.mark.parametrize("value", ["1", "2", "64", "auto"])
+def test_a_number_of_workers_is_taken(value: str) -> None:
+    assert deployment(inner=f'{{meshproxy.dev/workers: "{value}"}}') == []
+
+
+@pytest.mark.parametrize("value", ["0", "65", "lots", "-1", "1.5", "", "²", "9" * 5000])
+def test_what_is_no_number_of_workers_is_refused_with_its_line(value: str) -> None:
+    (line,) = deployment(inner=f'{{meshproxy.dev/workers: "{value}"}}')
+    assert line.startswith('11 error spec.template.metadata.annotations["meshproxy.dev/workers"]: found ')
+    assert line.endswith("expected a number from 1 to 64, or auto")
+
+
+def test_a_pod_s_annotation_on_the_deployment_itself_is_told_where_it_belongs() -> None:
+    assert deployment(outer='{meshproxy.dev/workers: "2"}') == [
+        '5 warning metadata.annotations["meshproxy.dev/workers"]: has no effect on a Deployment: it is read on a pod'
+        " (put it into spec.template.metadata.annotations)"
+    ]
+
+
+def test_an_annotation_that_nobody_knows_is_told_with_the_nearest_one() -> None:
+    assert deployment(inner='{meshproxy.dev/worker: "2"}') == [
+        '11 warning spec.template.metadata.annotations["meshproxy.dev/worker"]: is no annotation that the mesh knows:'
+        " it has no effect (did you mean meshproxy.dev/workers?)"
+    ]
+    (line,) = service('{meshproxy.dev/retry-htp: "5xx"}')
+    assert line.endswith("(did you mean meshproxy.dev/retry-http?)")
+
+
+def test_a_service_s_annotation_on_a_pod_and_a_pod_s_on_a_service_are_told() -> None:
+    (line,) = deployment(inner='{meshproxy.dev/timeout-request: "1s"}')
+    assert line.endswith("has no effect on a Pod: it is read on a Service")
+    (line,) = service('{meshproxy.dev/workers: "2"}')
+    assert line.endswith("has no effect on a Service: it is read on a pod")
+
+
+def test_inject_is_enabled_or_disabled() -> None:
+    assert deployment(inner="{meshproxy.dev/inject: disabled}") == []
+    (line,) = deployment(inner="{meshproxy.dev/inject: disable}")
+    assert "error" in line
+    assert line.endswith('found the string "disable", expected enabled, disabled (did you mean disabled?)')
+
+
+def test_what_others_or_the_mesh_itself_write_is_not_told() -> None:
+    assert deployment(inner='{example.com/worker: "2", meshproxy.dev/proxy: "true", meshproxy.dev/revision: "1"}') == []
+    assert service('{retry.linkerd.io/http: "5xx", meshproxy.dev/timeout-request: "1s"}') == []
