@@ -27,6 +27,11 @@ class InboundMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ALL_AUTHENTICATED: _ClassVar[InboundMode]
     ALL_UNAUTHENTICATED: _ClassVar[InboundMode]
     DENY: _ClassVar[InboundMode]
+
+class EmptyBackend(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FAIL: _ClassVar[EmptyBackend]
+    REDISTRIBUTE: _ClassVar[EmptyBackend]
 UNKNOWN: Kind
 WORKLOAD: Kind
 SERVICE: Kind
@@ -39,6 +44,8 @@ OPAQUE: Protocol
 ALL_AUTHENTICATED: InboundMode
 ALL_UNAUTHENTICATED: InboundMode
 DENY: InboundMode
+FAIL: EmptyBackend
+REDISTRIBUTE: EmptyBackend
 
 class Request(_message.Message):
     __slots__ = ("hello", "ack")
@@ -174,7 +181,7 @@ class Listener(_message.Message):
     def __init__(self, address: _Optional[str] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip")
+    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +189,10 @@ class Service(_message.Message):
     RETRY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_IP_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_BACKEND_FIELD_NUMBER: _ClassVar[int]
+    STICKY_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
@@ -189,7 +200,11 @@ class Service(_message.Message):
     retry: Retry
     timeout_ms: int
     cluster_ip: str
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ...) -> None: ...
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    matches: _containers.RepeatedCompositeFieldContainer[RouteMatch]
+    empty_backend: EmptyBackend
+    sticky: Sticky
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ...) -> None: ...
 
 class ServicePort(_message.Message):
     __slots__ = ("port", "name", "protocol")
@@ -202,26 +217,168 @@ class ServicePort(_message.Message):
     def __init__(self, port: _Optional[int] = ..., name: _Optional[str] = ..., protocol: _Optional[_Union[Protocol, str]] = ...) -> None: ...
 
 class Backend(_message.Message):
-    __slots__ = ("service", "weight_milli")
+    __slots__ = ("service", "weight_milli", "port", "refuse", "request_headers", "response_headers")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_MILLI_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_HEADERS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_HEADERS_FIELD_NUMBER: _ClassVar[int]
     service: str
     weight_milli: int
-    def __init__(self, service: _Optional[str] = ..., weight_milli: _Optional[int] = ...) -> None: ...
+    port: int
+    refuse: int
+    request_headers: HeaderChanges
+    response_headers: HeaderChanges
+    def __init__(self, service: _Optional[str] = ..., weight_milli: _Optional[int] = ..., port: _Optional[int] = ..., refuse: _Optional[int] = ..., request_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., response_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ...) -> None: ...
+
+class RouteMatch(_message.Message):
+    __slots__ = ("route", "path", "methods", "headers", "query", "ports", "client_namespace")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    route: int
+    path: StringMatch
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    headers: _containers.RepeatedCompositeFieldContainer[StringMatch]
+    query: _containers.RepeatedCompositeFieldContainer[StringMatch]
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    client_namespace: str
+    def __init__(self, route: _Optional[int] = ..., path: _Optional[_Union[StringMatch, _Mapping]] = ..., methods: _Optional[_Iterable[str]] = ..., headers: _Optional[_Iterable[_Union[StringMatch, _Mapping]]] = ..., query: _Optional[_Iterable[_Union[StringMatch, _Mapping]]] = ..., ports: _Optional[_Iterable[int]] = ..., client_namespace: _Optional[str] = ...) -> None: ...
+
+class StringMatch(_message.Message):
+    __slots__ = ("name", "how", "value")
+    class How(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EXACT: _ClassVar[StringMatch.How]
+        PREFIX: _ClassVar[StringMatch.How]
+        REGEX: _ClassVar[StringMatch.How]
+        REGEX_START: _ClassVar[StringMatch.How]
+    EXACT: StringMatch.How
+    PREFIX: StringMatch.How
+    REGEX: StringMatch.How
+    REGEX_START: StringMatch.How
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    how: StringMatch.How
+    value: str
+    def __init__(self, name: _Optional[str] = ..., how: _Optional[_Union[StringMatch.How, str]] = ..., value: _Optional[str] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("name", "backends", "request_headers", "response_headers", "redirect", "rewrite", "mirrors", "timeout_ms", "try_timeout_ms", "retry", "refuse", "empty_backend", "sticky", "no_timeout")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_HEADERS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_HEADERS_FIELD_NUMBER: _ClassVar[int]
+    REDIRECT_FIELD_NUMBER: _ClassVar[int]
+    REWRITE_FIELD_NUMBER: _ClassVar[int]
+    MIRRORS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    TRY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
+    EMPTY_BACKEND_FIELD_NUMBER: _ClassVar[int]
+    STICKY_FIELD_NUMBER: _ClassVar[int]
+    NO_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    backends: _containers.RepeatedCompositeFieldContainer[Backend]
+    request_headers: HeaderChanges
+    response_headers: HeaderChanges
+    redirect: Redirect
+    rewrite: Rewrite
+    mirrors: _containers.RepeatedCompositeFieldContainer[Mirror]
+    timeout_ms: int
+    try_timeout_ms: int
+    retry: Retry
+    refuse: int
+    empty_backend: EmptyBackend
+    sticky: Sticky
+    no_timeout: bool
+    def __init__(self, name: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., request_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., response_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., rewrite: _Optional[_Union[Rewrite, _Mapping]] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., refuse: _Optional[int] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., no_timeout: _Optional[bool] = ...) -> None: ...
+
+class HeaderValue(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class HeaderChanges(_message.Message):
+    __slots__ = ("set", "add", "remove")
+    SET_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    set: _containers.RepeatedCompositeFieldContainer[HeaderValue]
+    add: _containers.RepeatedCompositeFieldContainer[HeaderValue]
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, set: _Optional[_Iterable[_Union[HeaderValue, _Mapping]]] = ..., add: _Optional[_Iterable[_Union[HeaderValue, _Mapping]]] = ..., remove: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Redirect(_message.Message):
+    __slots__ = ("scheme", "host", "port", "full_path", "prefix", "status")
+    SCHEME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    FULL_PATH_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    scheme: str
+    host: str
+    port: int
+    full_path: str
+    prefix: str
+    status: int
+    def __init__(self, scheme: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., full_path: _Optional[str] = ..., prefix: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
+
+class Rewrite(_message.Message):
+    __slots__ = ("host", "full_path", "prefix")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    FULL_PATH_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    full_path: str
+    prefix: str
+    def __init__(self, host: _Optional[str] = ..., full_path: _Optional[str] = ..., prefix: _Optional[str] = ...) -> None: ...
+
+class Mirror(_message.Message):
+    __slots__ = ("backend", "numerator", "denominator")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    NUMERATOR_FIELD_NUMBER: _ClassVar[int]
+    DENOMINATOR_FIELD_NUMBER: _ClassVar[int]
+    backend: Backend
+    numerator: int
+    denominator: int
+    def __init__(self, backend: _Optional[_Union[Backend, _Mapping]] = ..., numerator: _Optional[int] = ..., denominator: _Optional[int] = ...) -> None: ...
+
+class Sticky(_message.Message):
+    __slots__ = ("header", "cookie")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    COOKIE_FIELD_NUMBER: _ClassVar[int]
+    header: str
+    cookie: str
+    def __init__(self, header: _Optional[str] = ..., cookie: _Optional[str] = ...) -> None: ...
 
 class Retry(_message.Message):
-    __slots__ = ("conditions", "attempts", "budget_ratio", "budget_floor_per_second", "budget_ttl_ms")
+    __slots__ = ("conditions", "attempts", "budget_ratio", "budget_floor_per_second", "budget_ttl_ms", "backoff_ms")
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_RATIO_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FLOOR_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_MS_FIELD_NUMBER: _ClassVar[int]
     conditions: _containers.RepeatedScalarFieldContainer[str]
     attempts: int
     budget_ratio: float
     budget_floor_per_second: float
     budget_ttl_ms: int
-    def __init__(self, conditions: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., budget_ratio: _Optional[float] = ..., budget_floor_per_second: _Optional[float] = ..., budget_ttl_ms: _Optional[int] = ...) -> None: ...
+    backoff_ms: int
+    def __init__(self, conditions: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., budget_ratio: _Optional[float] = ..., budget_floor_per_second: _Optional[float] = ..., budget_ttl_ms: _Optional[int] = ..., backoff_ms: _Optional[int] = ...) -> None: ...
 
 class Endpoints(_message.Message):
     __slots__ = ("namespace", "name", "endpoints")
