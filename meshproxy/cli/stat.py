@@ -363,7 +363,7 @@ def measured(golden: Golden | None, wide: bool) -> list[str]:
     if golden.requests:
         cells = [f"{golden.success_rate * 100:.2f}%", f"{golden.rps:.1f}rps"]
         cells += [_milliseconds(golden.latency_ms(q)) for q in (0.5, 0.95, 0.99)]
-    cells.append(f"{golden.tcp_open:.0f}")
+    cells.append("-" if isnan(golden.tcp_open) else f"{golden.tcp_open:.0f}")
     if wide:
         cells += [f"{count / golden.seconds:.1f}B/s" for count in (golden.read_bytes, golden.write_bytes)]
     return cells
@@ -381,7 +381,7 @@ def record(row: Row, kind: str) -> dict[str, Any]:
     for q, name in ((0.5, "latency_ms_p50"), (0.95, "latency_ms_p95"), (0.99, "latency_ms_p99")):
         latency = golden.latency_ms(q) if golden is not None else float("nan")
         fields[name] = None if isnan(latency) else round(latency, 3)
-    fields["tcp_open_connections"] = int(golden.tcp_open) if golden is not None else None
+    fields["tcp_open_connections"] = None if golden is None or isnan(golden.tcp_open) else int(golden.tcp_open)
     return fields
 
 

@@ -70,7 +70,9 @@ class Endpoint(Reachable):
         self.failures = 0  # connects that failed in a row
         self.back_off: Any = None  # the timer that ends it
         self.retired = False
-        tcp = ctx.registry.tcp("outbound", (("peer", "dst"), ("target_addr", f"{address}:{port}")))
+        # Of the destination, what is known of it (`stat svc` reads dst_service); the address is the one that is dialled.
+        known = [label for label in series.labels if label[0].startswith("dst_") or label[0] in ("tls", "server_id")]
+        tcp = ctx.registry.tcp("outbound", (("peer", "dst"), ("target_addr", f"{address}:{port}"), *known))
         self.tcp = tcp
         dialer = Dialer(ctx, self, address, port, tcp, credentials, identity, server_name or address)
         self.dialer = dialer

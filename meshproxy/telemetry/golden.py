@@ -126,7 +126,7 @@ class Golden:
     success: float = 0.0
     failure: float = 0.0
     buckets: dict[float, float] = field(default_factory=dict)  # upper bound in ms -> cumulative count
-    tcp_open: float = 0.0
+    tcp_open: float = nan  # nan: nobody counts connections for this group (they carry the names of a split's leaves)
     read_bytes: float = 0.0
     write_bytes: float = 0.0
 
@@ -153,9 +153,14 @@ class Golden:
         self.failure += other.failure
         for bound, count in other.buckets.items():
             self.buckets[bound] = self.buckets.get(bound, 0.0) + count
-        self.tcp_open += other.tcp_open
+        self.tcp_open = _sum(self.tcp_open, other.tcp_open)
         self.read_bytes += other.read_bytes
         self.write_bytes += other.write_bytes
+
+
+def _sum(one: float, other: float) -> float:
+    """nan is nothing."""
+    return other if isnan(one) else one if isnan(other) else one + other
 
 
 Group = tuple[str, ...]
@@ -196,7 +201,7 @@ def golden_by(
             bound = float(labels["le"])
             row.buckets[bound] = row.buckets.get(bound, 0.0) + value
         elif tcp:
-            row.tcp_open += after[name, pairs]
+            row.tcp_open = _sum(row.tcp_open, after[name, pairs])
         elif name == "tcp_read_bytes_total":
             row.read_bytes += value
         else:

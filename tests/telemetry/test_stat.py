@@ -38,6 +38,7 @@ def calling(registry: Registry) -> None:
     exchange = registry.route("outbound", (("dst_namespace", "shop"), ("dst_service", "api")))
     attempt = registry.http("outbound", (("dst_namespace", "shop"), ("dst_service", "api"), ("dst_deployment", "api")))
     leaf = registry.http("outbound", (("dst_namespace", "shop"), ("dst_service", "leaf")))
+    registry.tcp("outbound", (("peer", "dst"), ("dst_namespace", "shop"), ("dst_service", "leaf"))).open_connections = 3
     for _ in range(10):
         exchange.response(200, -1, True, 4.5, 5.0)
         attempt.response(503, -1, False, 1.5, 2.0)
@@ -130,6 +131,8 @@ async def test_a_service_is_what_its_callers_saw_after_retries(mesh: StatMesh) -
     rows = table((await stat(mesh, "svc", "-n", "shop"))[0])
     assert (rows["api"]["MESHED"], rows["api"]["SUCCESS"], rows["api"]["LATENCY_P99"]) == ("-", "100.00%", "5.0ms")
     assert rows["leaf"]["SUCCESS"] == "100.00%"  # no exchange names it: attempts
+    # connections lead to endpoints, and these are the leaf's: of a split's apex nothing is counted, which is not 0
+    assert (rows["leaf"]["TCP_CONN"], rows["api"]["TCP_CONN"]) == ("3", "-")
     assert rows["unused"]["SUCCESS"] == "-"
 
 
