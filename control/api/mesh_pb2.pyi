@@ -416,12 +416,14 @@ class Endpoint(_message.Message):
     def __init__(self, address: _Optional[str] = ..., service_port: _Optional[int] = ..., target_port: _Optional[int] = ..., identity: _Optional[str] = ..., mesh_port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TrustBundle(_message.Message):
-    __slots__ = ("trust_domain", "anchors_der")
+    __slots__ = ("trust_domain", "anchors_der", "issuer_key_id")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     ANCHORS_DER_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     anchors_der: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, trust_domain: _Optional[str] = ..., anchors_der: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    issuer_key_id: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., anchors_der: _Optional[_Iterable[bytes]] = ..., issuer_key_id: _Optional[bytes] = ...) -> None: ...
 
 class CertifyRequest(_message.Message):
     __slots__ = ("namespace", "service_account", "pod", "token", "csr_der")

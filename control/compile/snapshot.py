@@ -90,7 +90,9 @@ def compile_snapshot(objects: Iterable[Object], settings: Settings, memo: Memo |
     memo = memo if memo is not None else Memo()
     views = read(objects, memo.views)
     build = _Build(memo, settings)
-    trust = mesh_pb2.TrustBundle(trust_domain=settings.trust_domain, anchors_der=settings.anchors_der)
+    trust = mesh_pb2.TrustBundle(
+        trust_domain=settings.trust_domain, anchors_der=settings.anchors_der, issuer_key_id=settings.issuer_key_id
+    )
     build.make(mesh_pb2.TRUST, "", (), lambda: (trust, []))
     for name in sorted(views.services):
         _service(build, views, name, settings)

@@ -347,9 +347,9 @@ def test_a_pod_that_is_unknown_has_no_workload() -> None:
 
 
 def test_trust_holds_every_anchor() -> None:
-    result = compiled(settings=Settings("mesh.test", (b"old", b"new")))
+    result = compiled(settings=Settings("mesh.test", (b"old", b"new"), b"issuer"))
     trust = result.resources[mesh_pb2.TRUST, ""].trust
-    assert (trust.trust_domain, list(trust.anchors_der)) == ("mesh.test", [b"old", b"new"])
+    assert (trust.trust_domain, list(trust.anchors_der), trust.issuer_key_id) == ("mesh.test", [b"old", b"new"], b"issuer")
 
 
 WORLD = [
