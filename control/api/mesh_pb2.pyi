@@ -128,7 +128,7 @@ class Resource(_message.Message):
     def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., hash: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., service: _Optional[_Union[Service, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ...) -> None: ...
 
 class Workload(_message.Message):
-    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains")
+    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains", "access")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +146,7 @@ class Workload(_message.Message):
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     INBOUND_MODE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     pod: str
     service_account: str
@@ -156,7 +157,28 @@ class Workload(_message.Message):
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     inbound_mode: InboundMode
     cluster_domains: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ...) -> None: ...
+    access: Access
+    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ..., access: _Optional[_Union[Access, _Mapping]] = ...) -> None: ...
+
+class Access(_message.Message):
+    __slots__ = ("audit", "rules")
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    audit: bool
+    rules: _containers.RepeatedCompositeFieldContainer[AccessRule]
+    def __init__(self, audit: _Optional[bool] = ..., rules: _Optional[_Iterable[_Union[AccessRule, _Mapping]]] = ...) -> None: ...
+
+class AccessRule(_message.Message):
+    __slots__ = ("name", "clients", "ports", "http")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    clients: _containers.RepeatedScalarFieldContainer[str]
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    http: _containers.RepeatedCompositeFieldContainer[RouteMatch]
+    def __init__(self, name: _Optional[str] = ..., clients: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[int]] = ..., http: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ...) -> None: ...
 
 class Port(_message.Message):
     __slots__ = ("port", "protocol", "name", "probe_paths")
