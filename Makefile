@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
 
-demo: $(VENV)/.run              ## a shop, a canary promoted and one rolled back, on this machine (about 90 s)
+demo: $(VENV)/.run              ## a shop, a canary promoted and one rolled back, on this machine (about a minute)
 	$(BIN)/meshproxy demo $(ARGS)
 
 test: $(VENV)/.dev              ## the whole test suite

@@ -5,7 +5,9 @@ find_manifests -> MeshLock -> refuse_nonsense -> gateway_address -> (supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -24,7 +26,8 @@ class UpError(MeshError):
 
 
 class MeshLock:
-    """Held by the supervisor of a mesh; the kernel gives it back however it ends."""
+    """Held by the supervisor of a mesh; the kernel gives it back however it ends.  If nothing came of the mesh (there is no
+    mesh.json, so that no verb would find it), no directory is left."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -32,11 +35,16 @@ class MeshLock:
 
     def __enter__(self) -> None:
         """Raises UpError: the mesh is up already."""
-        self._layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = self._layout.lock.open("a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while True:
+                self._layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._file = self._layout.lock.open("a+")
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _same(self._file, self._layout.lock):
+                    break
+                self._file.close()  # it was removed by another `up` that ended between our two calls
         except BlockingIOError:
+            assert self._file is not None
             self._file.close()
             info, name = read_info(self._layout), self._layout.name
             who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
@@ -47,7 +55,26 @@ class MeshLock:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            if not self._layout.info.exists():
+                self._layout.lock.unlink(missing_ok=True)  # while it is held: nobody else has it
+                forget_nothing(self._layout)
             self._file.close()
+
+
+def _same(file: IO[str], path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    held = os.fstat(file.fileno())
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
+
+
+def forget_nothing(layout: Layout) -> None:
+    """Remove the directory of a mesh that never came to be; one that holds anything stays."""
+    for directory in (layout.processes, layout.root):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            directory.rmdir()
 
 
 def find_manifests(directory: Path) -> list[Path]:

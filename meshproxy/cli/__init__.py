@@ -7,6 +7,8 @@ import importlib
 
 import click
 
+from meshproxy import __version__
+
 # verb -> (module, one-line help shown by `meshproxy --help` without importing the module)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "A shop on this machine: one canary promoted, one rolled back, proved by counting."),
@@ -36,12 +38,22 @@ class Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        verb = args[0]
+        if verb not in VERBS and not verb.startswith("-") and not ctx.resilient_parsing:
+            import difflib  # 5 ms, for a mistake only
+
+            near = difflib.get_close_matches(verb, VERBS, n=1)
+            ctx.fail(f"No such command {verb!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="meshproxy %(version)s", help="The version alone; `meshproxy version` says more.")
 def main() -> None:
     """meshproxy: a lightweight service mesh in Python.
 

@@ -19,7 +19,7 @@ def command(step: bool, keep: bool | None, name: str, rate: float, plain: bool) 
     """A shop on this machine: one canary promoted, one rolled back, proved by counting.
 
     Starts web -> catalogue -> prices as local processes with sidecars, sends real requests through the gateway, and plays
-    seven scenes in about 90 seconds.  Nothing listens beyond loopback; nothing is left running, also after Ctrl-C.
+    seven scenes in about a minute.  Nothing listens beyond loopback; nothing is left running, also after Ctrl-C.
 
     Exit status: 0 if everything that was claimed was observed, 1 if not, 130 when interrupted.
     """

@@ -48,6 +48,18 @@ class Address(click.ParamType[Target]):
 
 
 ADDRESS = Address()
+_EVERYWHERE: Final = frozenset(("0.0.0.0", "::", "*"))
+
+
+def clash(one: Target, other: Target) -> bool:
+    """Could not both be listened on here: the same port of the same address, or of all addresses.  (Names other than
+    localhost are not looked up.)"""
+    if one.port != other.port or one.port == 0:
+        return False
+    hosts = {"127.0.0.1" if host.lower() == "localhost" else host.lower() for host in (one.host, other.host)}
+    return len(hosts) == 1 or bool(hosts & _EVERYWHERE)
+
+
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -153,6 +165,11 @@ def command(
         raise click.UsageError("--tls and --mtls exclude each other: --mtls is TLS that also demands a client certificate")
     if any((target.host, target.port) == (listen.host, listen.port) for target in targets):
         raise click.UsageError(f"TARGET {listen.host}:{listen.port} is LISTEN itself: requests would go round in a circle")
+    if admin is not None and clash(admin, listen):
+        raise click.UsageError(
+            f"--admin {admin.host}:{admin.port} and LISTEN {listen.host}:{listen.port} are the same address: "
+            "give the admin pages another port"
+        )
     if upstream_identity and not upstream_mtls:
         raise click.UsageError("--upstream-identity needs --upstream-mtls: without TLS nobody proves an identity")
     if upstream_identity:

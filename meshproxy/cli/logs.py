@@ -48,7 +48,7 @@ class Source:
         return Key("", "Pod", self.namespace, self.pod)
 
 
-@click.command(epilog="Exit status: 0 printed, 1 not found or not started yet, 2 wrong usage.")
+@click.command(epilog="Exit status: 0 printed (or nothing was said yet), 1 not found or not started yet, 2 wrong usage.")
 @click.argument("what", metavar="POD|deploy/NAME|control-plane", required=False)
 @mesh_option
 @namespace_options
@@ -107,6 +107,8 @@ def command(
             if source.path.exists():
                 readers[source.path] = LogReader(source.path, head(source, named, all_containers))
                 readers[source.path].print_kept(tail)
+        if tail != 0 and not any(reader.said for reader in readers.values()):
+            click.echo(f"no lines yet{': waiting for the first' if follow else ''}", err=True)
         one = not several and first[0].pod != CONTROL_PLANE[0]
         while follow:
             time.sleep(_POLL)
@@ -252,6 +254,7 @@ class LogReader:
         self._prefix = prefix
         self._file: BinaryIO = path.open("rb")
         self._rest = b""
+        self.said = False  # something was there to print
 
     def print_kept(self, tail: int | None) -> None:
         older = self._path.with_name(self._path.name + ".1")
@@ -280,6 +283,7 @@ class LogReader:
 
     def _print(self, data: bytes) -> None:
         """Whole lines; the beginning of one waits for its end."""
+        self.said = self.said or bool(data)
         whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
         if newline:
             text = whole.decode(errors="replace")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import click
 
-from meshproxy.cli.forward import ADDRESS, memory_limit_option, workers_option
+from meshproxy.cli.forward import ADDRESS, clash, memory_limit_option, workers_option
 from meshproxy.proxy.forward import Target
 
 OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
@@ -75,6 +76,10 @@ def command(
     out = outbound or Target(pod_ip, OUTBOUND_PORT)
     into = inbound or Target(pod_ip, INBOUND_PORT)
     pages = admin or Target(pod_ip, ADMIN_PORT)
+    named = ("--outbound", out), ("--inbound", into), ("--admin", pages)
+    for one, other in combinations(named, 2):
+        if clash(one[1], other[1]):
+            raise click.UsageError(f"{one[0]} and {other[0]} are the same address, {one[1].host}:{one[1].port}")
     settings = Settings()
     settings.http2_engine = http2_engine
     settings.drain_s = drain

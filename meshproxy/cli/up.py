@@ -122,6 +122,8 @@ def _summary(info: MeshInfo) -> str:
 def _detach(
     directory: Path, name: str, gateway_port: int | None, patience: float, leaf_lifetime: float, layout: Layout
 ) -> None:
+    from control.runtime.preflight import forget_nothing
+
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     reader, writer = os.pipe()
     options = ["--name", name, "--leaf-lifetime", str(leaf_lifetime), "--ready-fd", str(writer)]
@@ -145,7 +147,12 @@ def _detach(
             answer = _follow(reader, shown, patience)
     os.close(reader)
     if answer == b"":
-        raise fail(f"the mesh did not start (exit status {child.wait()}); its log is {layout.up_log}")
+        status = child.wait()
+        if not layout.info.exists() and not layout.lock.exists():  # it never came to be; all that it said is above
+            layout.up_log.unlink(missing_ok=True)
+            forget_nothing(layout)
+            raise fail(f"the mesh did not start (exit status {status})")
+        raise fail(f"the mesh did not start (exit status {status}); its log is {layout.up_log}")
     if answer is None:
         named = "" if name == "default" else f" --name {name}"
         raise fail(

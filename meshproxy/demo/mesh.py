@@ -82,7 +82,7 @@ class Mesh:
                 f'a mesh named "{self.name}" is up already; end it (meshproxy down --name {self.name}), '
                 "or give this one another name (meshproxy demo --name NAME)"
             )
-        await self._verb("down", "--purge")
+        await self._verb("down", "--purge", "--ignore-not-found")
         self._process = spawn(
             [sys.executable, "-m", "meshproxy", "up", str(self.manifests), "--name", self.name],
             name="demo/up",
@@ -103,7 +103,7 @@ class Mesh:
         if not await self._gone(END_S):
             process.signal(signal.SIGKILL)
             await self._gone(END_S)
-        await self._verb("down")  # reaps what an end by force may have left
+        await self._verb("down", "--ignore-not-found")  # reaps what an end by force may have left
 
     async def forget(self) -> None:
         """Remove the state of this run, once it has ended; never that of a mesh somebody else has up under this name."""
@@ -112,7 +112,7 @@ class Mesh:
         other = read_info(self.layout)
         if other and alive(other.supervisor_pid, other.supervisor_start):
             return
-        await self._verb("down", "--purge")
+        await self._verb("down", "--purge", "--ignore-not-found")
 
     def _ended(self, exit_: Exit) -> None:
         self.exit = exit_

@@ -159,7 +159,7 @@ class MeshRun:
                     process.kill()
                     process.wait()
         finally:
-            self.verb("down", "--name", self.name)
+            self.verb("down", "--name", self.name, "--ignore-not-found")
         assert self.processes() == {}
 
     def said(self) -> str:

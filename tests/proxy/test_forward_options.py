@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
-from meshproxy.cli.forward import command
+from meshproxy.cli.forward import clash, command
+from meshproxy.cli.proxy import command as sidecar
+from meshproxy.proxy.forward import Target
 
 
 @pytest.mark.parametrize(
@@ -14,6 +18,9 @@ from meshproxy.cli.forward import command
         (["127.0.0.1:1", "http://127.0.0.1:2"], "'http://127.0.0.1:2' is a URL; HOST:PORT is expected"),
         (["127.0.0.1:1", "127.0.0.1"], "is not HOST:PORT"),
         (["127.0.0.1:1", "127.0.0.1:1"], "TARGET 127.0.0.1:1 is LISTEN itself"),
+        (["127.0.0.1:1", "127.0.0.1:2", "--admin", "127.0.0.1:1"], "--admin 127.0.0.1:1 and LISTEN 127.0.0.1:1 are the same"),
+        (["127.0.0.1:1", "127.0.0.1:2", "--admin", "localhost:1"], "give the admin pages another port"),
+        (["0.0.0.0:1", "127.0.0.1:2", "--admin", "127.0.0.1:1"], "give the admin pages another port"),
         (["127.0.0.1:1", "127.0.0.1:2", "--timeout", "-1"], "-1.0 is not in the range"),
     ],
 )
@@ -21,3 +28,19 @@ def test_a_mistake_in_the_command_is_said_with_what_was_expected(words: list[str
     result = CliRunner().invoke(command, words)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_two_addresses_of_free_ports_or_of_different_hosts_do_not_clash() -> None:
+    assert not clash(Target("127.0.0.1", 0), Target("127.0.0.1", 0))
+    assert not clash(Target("127.0.0.1", 1), Target("127.0.0.2", 1))
+    assert not clash(Target("127.0.0.1", 1), Target("127.0.0.1", 2))
+
+
+def test_a_sidecar_with_one_address_for_two_things_is_refused(tmp_path: Path) -> None:
+    bundle = tmp_path / "root.pem"
+    bundle.touch()
+    words = "--namespace n --pod p --service-account s --pod-ip 127.0.0.1 --trust-domain t --control c:1 --identity c:2"
+    paths = ["--trust-bundle", str(bundle), "--token-file", str(bundle)]
+    result = CliRunner().invoke(sidecar, [*words.split(), *paths, "--inbound", "127.0.0.1:4191"])
+    assert result.exit_code == 2
+    assert "--inbound and --admin are the same address, 127.0.0.1:4191" in result.output

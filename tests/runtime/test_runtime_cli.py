@@ -14,6 +14,7 @@ from control.runtime import meshes
 from control.runtime.layout import Layout, MeshInfo
 from meshproxy.cli import common
 from meshproxy.cli.logs import LogReader
+from meshproxy.cli.logs import command as logs
 from meshproxy.cli.printers import KINDS, table
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -217,3 +218,17 @@ def test_the_tail_of_a_log_reaches_into_the_older_file(tmp_path: Path, capsys: p
         reader.print_kept(tail)
         reader.close()
         assert capsys.readouterr().out == expected
+
+
+def test_a_log_without_lines_says_so_on_stderr(state_home: Path) -> None:
+    write("default", up=True)
+    folder = Layout.of("default").pod("shop", "web-1")
+    folder.mkdir(parents=True)
+    (folder / "app.log").touch()
+    runner = CliRunner()
+    result = runner.invoke(logs, ["web-1", "-n", "shop"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no lines yet\n")
+    (folder / "app.log").write_text("a line\n")
+    result = runner.invoke(logs, ["web-1", "-n", "shop"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "a line\n", "")
+    assert runner.invoke(logs, ["web-1", "-n", "shop", "--tail", "0"]).output == ""

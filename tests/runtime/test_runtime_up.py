@@ -18,8 +18,8 @@ import pytest
 import yaml
 from runtime_support import container, deployment, service, until_sync
 
-from control.runtime.layout import Layout
-from control.runtime.meshes import alive, read_info, start_time
+from control.runtime.layout import Layout, MeshInfo
+from control.runtime.meshes import alive, read_info, start_time, write_info
 
 
 class Verbs:
@@ -239,6 +239,18 @@ def test_a_taken_gateway_port_is_named(web: Verbs) -> None:
     assert up.returncode == 1
     assert f"the gateway's port {port} on 127.0.0.1 is taken" in up.stderr
     assert "--gateway-port" in up.stderr
+    assert list(web.home.iterdir()) == []
+
+
+def test_down_of_a_mesh_that_never_was_is_an_error_with_the_names_that_are(verbs: Verbs) -> None:
+    nobody = verbs("down", "--name", "shpo")
+    assert (nobody.returncode, nobody.stderr) == (1, 'Error: no mesh named "shpo" here (there is none)\n')
+    verbs.layout("shop").root.mkdir(parents=True)
+    write_info(verbs.layout("shop"), MeshInfo("shop", "/x", "127.9.9", "t", "g", "c", "a", 1, "1", 0.0))
+    nobody = verbs("down", "--name", "shpo", "--purge")
+    assert (nobody.returncode, nobody.stderr) == (1, 'Error: no mesh named "shpo" here (there are: shop)\n')
+    assert verbs("down", "--name", "shpo", "--ignore-not-found").returncode == 0
+    assert verbs("down", "--name", "shop").stdout == "nothing to end\n"  # it is down already: no error
 
 
 def test_directories_without_usable_manifests_are_refused(verbs: Verbs) -> None:
@@ -251,6 +263,7 @@ def test_directories_without_usable_manifests_are_refused(verbs: Verbs) -> None:
     assert (bad.returncode, "were refused" in bad.stderr, "bad.yaml:" in bad.stdout) == (1, True, True)
     detached = verbs("up", str(verbs.manifests), "-d")
     assert (detached.returncode, "did not start" in detached.stderr, "were refused" in detached.stdout) == (1, True, True)
+    assert list(verbs.home.iterdir()) == []  # what never came to be leaves nothing
 
 
 def test_up_that_is_not_ready_in_time_says_why_within_seconds_and_goes_on(verbs: Verbs) -> None:

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
 import meshproxy
+from meshproxy.cli import main
 from meshproxy.cli.version import DATA_PATH, inspect
 
 SUFFIX = "cpython-311-x86_64-linux-gnu.so"
@@ -50,3 +54,20 @@ def test_the_command_tells_versions_and_each_package_of_the_data_path() -> None:
     assert document["python"] == platform.python_version()
     assert [build["package"] for build in document["data_path"]] == list(DATA_PATH)
     assert run.returncode == (1 if document["stale"] else 0), run.stderr
+
+
+def test_the_top_command_tells_its_version() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"meshproxy {meshproxy.__version__}\n")
+
+
+@pytest.mark.parametrize(("verb", "said"), [("stats", "Did you mean 'stat'?"), ("lnit", "Did you mean 'lint'?")])
+def test_a_verb_with_a_typing_error_gets_the_nearest_one(verb: str, said: str) -> None:
+    result = CliRunner().invoke(main, [verb])
+    assert result.exit_code == 2
+    assert f"No such command '{verb}'. {said}" in result.output
+
+
+def test_a_verb_like_no_other_gets_no_suggestion() -> None:
+    result = CliRunner().invoke(main, ["xyzzy"])
+    assert "No such command 'xyzzy'.\n" in result.output
