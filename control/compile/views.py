@@ -103,7 +103,7 @@ def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
     apexes: Splits = splits_by_apex(view.typed for view in splits)
     for view in splits:
         home = (view.typed.namespace, view.typed.service)
-        if apexes.winners[home] is view.typed:
+        if apexes.winners.get(home) is view.typed:
             views.splits[home] = view
     return views
 

@@ -19,20 +19,26 @@ Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; (""
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The split in force of each (namespace, Service), and the shadowed ones with the name of the one that won."""
+    """The split in force of each (namespace, Service) for the requests no other one is for, the shadowed ones with the name of
+    the one that won, and those with `matches`: all of them are in force, `resources/attach.py` has their order."""
 
     winners: dict[tuple[str, str], split.TrafficSplit]
     shadowed: tuple[tuple[split.TrafficSplit, str], ...]
+    matching: tuple[split.TrafficSplit, ...] = ()
 
 
 def splits_by_apex(splits: Iterable[split.TrafficSplit]) -> Splits:
     winners: dict[tuple[str, str], split.TrafficSplit] = {}
     shadowed: list[tuple[split.TrafficSplit, str]] = []
+    matching: list[split.TrafficSplit] = []
     for one in sorted(splits, key=lambda one: (one.created, one.name)):
+        if one.matches:
+            matching.append(one)
+            continue
         winner = winners.setdefault((one.namespace, one.service), one)
         if winner is not one:
             shadowed.append((one, winner.name))
-    return Splits(winners, tuple(shadowed))
+    return Splits(winners, tuple(shadowed), tuple(matching))
 
 
 def refusals(diagnostics: Iterable[Diagnostic]) -> frozenset[Key | None]:
@@ -111,7 +117,7 @@ def _splits(found: _Objects) -> Iterator[Finding]:
             f"{one.service} is already split by {winner}, which is older: this one has no effect",
             "remove one",
         )
-    for one in apexes.winners.values():
+    for one in (*apexes.winners.values(), *apexes.matching):
         key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
         apex = found.services.get((one.namespace, one.service))
         if apex is None and found.missing(Key("", "Service", one.namespace, one.service)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.resources import canary, core, split
+from control.resources import canary, core, routegroup, split, traffictarget
 from control.resources.shape import Shape
 
 
@@ -31,6 +31,10 @@ _ALL = (
     Kind("apps", "Deployment", ("v1",), core.Deployment),
     Kind("discovery.k8s.io", "EndpointSlice", ("v1",), core.EndpointSlice),
     Kind(split.GROUP, "TrafficSplit", split.VERSIONS, split.SplitShape),
+    Kind(routegroup.GROUP, "HTTPRouteGroup", routegroup.VERSIONS, routegroup.GroupShape),
+    Kind(routegroup.GROUP, "TCPRoute", routegroup.VERSIONS, routegroup.PortRouteShape),
+    Kind(routegroup.GROUP, "UDPRoute", routegroup.VERSIONS[3:], routegroup.PortRouteShape),
+    Kind(traffictarget.GROUP, "TrafficTarget", traffictarget.VERSIONS, traffictarget.TargetShape),
     Kind(canary.GROUP, "Canary", canary.VERSIONS, canary.CanaryShape),
 )
 KINDS: dict[tuple[str, str], Kind] = {(kind.group, kind.kind): kind for kind in _ALL}

@@ -20,8 +20,10 @@ from control.resources.annotations import (
 from control.resources.canary import check_canary
 from control.resources.documents import Path
 from control.resources.quantity import quantity
+from control.resources.routegroup import check_group, check_ports
 from control.resources.shape import Report, nearest, shown
 from control.resources.split import check_split
+from control.resources.traffictarget import check_target
 from control.store.store import Object
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")  # RFC 1123
@@ -48,6 +50,12 @@ def check_meaning(obj: Object, report: Report) -> None:
             _data(obj, obj["kind"], report)
         case "TrafficSplit":
             check_split(obj, report)
+        case "HTTPRouteGroup":
+            check_group(obj, report)
+        case "TCPRoute" | "UDPRoute":
+            check_ports(obj, report)
+        case "TrafficTarget":
+            check_target(obj, report)
         case "Canary":
             check_canary(obj, report)
 

@@ -1,4 +1,4 @@
-"""TrafficSplit (split.smi-spec.io v1alpha1 to v1alpha4, without `matches`): one normal form for all versions.
+"""TrafficSplit (split.smi-spec.io v1alpha1 to v1alpha4): one normal form for all versions.
 
 Weights are kept in thousandths of a unit (milli): v1alpha1's quantities (`500m`) and the later whole numbers then share one
 scale.  Ints, floats and quantity strings are read in every version, because clients in the wild write each under any.
@@ -7,7 +7,7 @@ scale.  Ints, floats and quantity strings are read in every version, because cli
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -20,6 +20,7 @@ from control.store.store import Object
 GROUP = "split.smi-spec.io"
 VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4")
 MAX_BACKENDS = 100
+MAX_GROUPS = 16  # HTTPRouteGroups of one split
 MAX_WEIGHT_MILLI = 10**12  # a thousand million units: products of two still fit 64 bits after reduction
 
 Weight = Annotated[int | float | str, Meta(extra={"expected": "a weight such as 10, or a quantity such as 500m"})]
@@ -30,10 +31,16 @@ class BackendShape(Shape, frozen=True, kw_only=True):
     weight: Weight
 
 
+class GroupRefShape(Shape, frozen=True, kw_only=True):
+    api_group: Literal["specs.smi-spec.io"] = "specs.smi-spec.io"
+    kind: Literal["HTTPRouteGroup"]
+    name: Annotated[str, Meta(min_length=1, max_length=253)]
+
+
 class SplitSpecShape(Shape, frozen=True, kw_only=True):
     service: Annotated[str, Meta(min_length=1, max_length=253)]
     backends: tuple[BackendShape, ...]
-    matches: Any = None
+    matches: tuple[GroupRefShape, ...] = ()
 
 
 class SplitShape(Shape, frozen=True, kw_only=True):
@@ -55,6 +62,9 @@ class TrafficSplit:
     service: str  # the apex: name of the Service callers address
     backends: tuple[Backend, ...]  # each Service once
     created: str  # creationTimestamp, for the rule that the oldest split of an apex wins
+    matches: tuple[
+        str, ...
+    ] = ()  # HTTPRouteGroups of the split's namespace: it is for requests that one of them fits; none: for all
 
     @property
     def total_milli(self) -> int:
@@ -88,12 +98,11 @@ def check_split(obj: Object, report: Report) -> None:
     path: Path = ("spec", "service")
     if service_name(spec["service"], namespace) is None:
         report.error(path, f"{spec['service']} is not in namespace {namespace}", "a split and its Services share a namespace")
-    if spec.get("matches"):
-        report.error(
-            ("spec", "matches"),
-            "splits with matches are not yet supported",
-            "remove it: the split then applies to every request of the Service",
-        )
+    version = str(obj.get("apiVersion", "")).rpartition("/")[2]
+    if spec.get("matches") and version in ("v1alpha1", "v1alpha2"):
+        report.warning(("spec", "matches"), f"{version} has no matches; they are in force all the same", "use v1alpha4")
+    if len(spec.get("matches") or ()) > MAX_GROUPS:
+        report.error(("spec", "matches"), f"has {len(spec['matches'])} entries, expected at most {MAX_GROUPS}")
     backends = spec["backends"]
     if not backends:
         report.error(("spec", "backends"), "is empty, expected at least one backend")
@@ -120,8 +129,6 @@ def parse(obj: Object) -> TrafficSplit:
     """The typed view of an accepted object.  Raises KeyError, TypeError or ValueError on one that was never checked."""
     metadata, spec = obj["metadata"], obj["spec"]
     namespace = metadata.get("namespace") or "default"
-    if spec.get("matches"):
-        raise ValueError("splits with matches are not yet supported")
     weights: dict[str, int] = {}
     for backend in spec["backends"]:
         name = service_name(backend["service"], namespace)
@@ -137,4 +144,31 @@ def parse(obj: Object) -> TrafficSplit:
         apex,
         tuple(Backend(name, weight) for name, weight in weights.items()),
         str(metadata.get("creationTimestamp") or ""),
+        tuple(dict.fromkeys(str(reference["name"]) for reference in spec.get("matches") or ())),
     )
+
+
+def write(one: TrafficSplit, version: str) -> Object:
+    """A split as `version` has it.  From v1alpha2 on weights are whole numbers: all are scaled by a thousand where one is not
+    (only their relation counts).  Raises ValueError where the meaning would be lost: `matches` before v1alpha3."""
+    if one.matches and version in ("v1alpha1", "v1alpha2"):
+        raise ValueError(f"{version} has no matches: the split would apply to every request")
+    weights: list[int | str] = [backend.weight_milli for backend in one.backends]
+    if all(backend.weight_milli % 1000 == 0 for backend in one.backends):
+        weights = [backend.weight_milli // 1000 for backend in one.backends]
+    elif version == "v1alpha1":
+        weights = [f"{backend.weight_milli}m" for backend in one.backends]
+    spec: dict[str, Any] = {
+        "service": one.service,
+        "backends": [
+            {"service": backend.service, "weight": weight} for backend, weight in zip(one.backends, weights, strict=True)
+        ],
+    }
+    if one.matches:
+        spec["matches"] = [{"kind": "HTTPRouteGroup", "name": name} for name in one.matches]
+    return {
+        "apiVersion": f"{GROUP}/{version}",
+        "kind": "TrafficSplit",
+        "metadata": {"name": one.name, "namespace": one.namespace},
+        "spec": spec,
+    }

@@ -67,8 +67,8 @@ def test_a_weight_that_is_none_is_refused(weight: str, message: str) -> None:
         (split_of("[{service: a.other, weight: 1}]"), "a.other is not in namespace shop"),
         (split_of("[{service: a, weight: 1}]", service="web.other.svc"), "web.other.svc is not in namespace shop"),
         (
-            split_of("[{service: a, weight: 1}]", "v1alpha4") + "  matches: [{kind: HTTPRouteGroup, name: g}]",
-            "splits with matches are not yet supported (remove it",
+            split_of("[{service: a, weight: 1}]", "v1alpha4") + "  matches: [{kind: HTTPRouteGroup}]",
+            "spec.matches[0].name: is missing",
         ),
     ],
 )
