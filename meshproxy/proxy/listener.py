@@ -1,6 +1,7 @@
 """Listening sockets, the once-a-second sweep, and the way a proxy stops.
 
-LISTENING --SIGTERM--> DRAINING (readiness is false, still accepting for drain_accept_s)
+LISTENING --SIGTERM--> DRAINING (readiness is false, still accepting for drain_accept_s, idle or not: who sends us requests
+                                 learns of the end only now.  SIGINT of an idle proxy: nobody is waited for)
     --> CLOSING (backlog emptied, listeners closed, GOAWAY / connection: close, in flight finishes) --> STOPPED
                                                     at the latest drain_s after the signal
 
@@ -196,13 +197,17 @@ class Lifecycle:
         say is served, and then drained.)"""
         return connection.engine is None and monotonic() - connection.opened_at < self.ctx.settings.drain_accept_s
 
-    async def stop(self) -> bool:
-        """Drain, then close.  True if everything in flight finished in time."""
+    async def stop(self, linger: bool = True) -> bool:
+        """Drain, then close.  True if everything in flight finished in time.
+
+        linger  accept for drain_accept_s although nobody is connected: in Kubernetes a pod is told to end at the moment at which
+                it is taken from the endpoints, so callers have yet to hear of it.  False: no callers but those there are
+        """
         ctx = self.ctx
         settings = ctx.settings
         ctx.draining = True  # readiness is false from here on
         deadline = monotonic() + settings.drain_s
-        if self.connections():
+        if self.listeners and (linger or self.connections()):
             await asyncio.sleep(settings.drain_accept_s)
         await asyncio.sleep(0)  # connections accepted in this turn are counted from the next
         for listener in self.listeners:

@@ -38,17 +38,18 @@ def new_context(settings: Settings, registry: Registry) -> Context:
 
 
 async def until_signal() -> str:
-    """Wait for SIGTERM or SIGINT; returns its name.  A second one ends the process at once."""
+    """Wait for SIGTERM or SIGINT; returns its name.  A second one ends the process at once, with the exit status that shells
+    give to one ended by it: 143 or 130."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[str] = loop.create_future()
 
-    def on_signal(name: str) -> None:
+    def on_signal(which: signal.Signals) -> None:
         if done.done():
-            os._exit(130)
-        done.set_result(name)
+            os._exit(128 + which)
+        done.set_result(which.name)
 
     for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, on_signal, sig.name)
+        loop.add_signal_handler(sig, on_signal, sig)
     return await done
 
 

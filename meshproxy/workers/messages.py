@@ -69,7 +69,9 @@ class Ask(msgspec.Struct, tag="ask"):
 
 
 class Drain(msgspec.Struct, tag="drain"):
-    """Finish what is in flight, then end."""
+    """Finish what is in flight, then end.  `linger`: see Lifecycle.stop."""
+
+    linger: bool = True
 
 
 class Ready(msgspec.Struct, tag="ready"):

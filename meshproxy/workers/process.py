@@ -99,9 +99,9 @@ class WorkerProcess:
         """Raises nothing: a worker that is gone has its end reported by `changed`."""
         self.channel.send(message, descriptors)
 
-    def drain(self) -> None:
+    def drain(self, linger: bool = True) -> None:
         self._become(DRAINING, "draining")
-        self.send(Drain())
+        self.send(Drain(linger))
 
     def kill(self) -> None:
         if not self.over.is_set():

@@ -227,8 +227,9 @@ class Supervisor:
 
     # ---------------------------------------------------------------- stopping
 
-    async def stop(self) -> bool:
-        """Drain every worker.  True if everything in flight finished in time.  Nothing of them is left afterwards."""
+    async def stop(self, linger: bool = True) -> bool:
+        """Drain every worker (`linger`: see Lifecycle.stop).  True if everything in flight finished in time.  Nothing of them
+        is left afterwards."""
         self.stopping = True
         self.ctx.draining = True
         if self._poller is not None:
@@ -237,7 +238,7 @@ class Supervisor:
             bound.close()  # the workers' own copies are the last: they empty the queues and close them
         for worker in self.workers:
             if worker.alive:
-                worker.drain()
+                worker.drain(linger)
         ending = [asyncio.create_task(worker.over.wait()) for worker in self.workers]
         try:
             if ending:

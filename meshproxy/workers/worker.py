@@ -87,11 +87,15 @@ class Worker:
         self.starting: set[str] = set()  # listeners
         self.said: str | None = None
         self.served = False  # it has been ready once
+        self.draining = False
 
     def parent_gone(self, why: str) -> None:
         if self.done.done():
             return
-        log.error("worker: the parent is gone (%s)", why)
+        if self.draining:  # a second signal: the parent was asked not to wait
+            log.info("the parent ended before the drain did: what is in flight is cut")
+        else:
+            log.error("worker: the parent is gone (%s)", why)
         os._exit(LOST_PARENT)
 
     def take(self, message: Any, descriptors: list[int]) -> None:
@@ -106,7 +110,8 @@ class Worker:
             self.tell()
             return
         if isinstance(message, Drain):
-            lifecycle.ctx.spawn(self.drain(), "drain")
+            self.draining = True
+            lifecycle.ctx.spawn(self.drain(message.linger), "drain")
             return
         if isinstance(message, Identity):
             traffic.identity(message)
@@ -167,9 +172,9 @@ class Worker:
             self.served = self.served or not why
             self.channel.send(Ready(why))
 
-    async def drain(self) -> None:
+    async def drain(self, linger: bool) -> None:
         assert self.lifecycle is not None
-        finished = await self.lifecycle.stop()
+        finished = await self.lifecycle.stop(linger)
         self.channel.send(Measured(0, take(self.lifecycle.ctx.registry)))  # what was counted last
         self.channel.send(Drained(finished))
         deadline = monotonic() + FLUSH_S

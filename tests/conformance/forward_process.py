@@ -58,7 +58,7 @@ class Forward:
         raise RuntimeError("no VmRSS")
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGINT)  # of an idle proxy: no time to accept in
         try:
             self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:

@@ -72,7 +72,7 @@ async def main() -> int:
     await lifecycles[1].start()
     print(f"forwarding 127.0.0.1:{port} -> 127.0.0.1:{between.port} -> 127.0.0.1:{backend}", file=sys.stderr, flush=True)
     await until_signal()
-    ends = [await each.stop() for each in reversed(lifecycles)]
+    ends = [await each.stop(linger=False) for each in reversed(lifecycles)]
     return 0 if all(ends) else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,7 +66,7 @@ class Process:
 
     def stop(self) -> list[str]:
         """What it said after `word`."""
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # of an idle proxy: no time to accept in
         try:
             self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:

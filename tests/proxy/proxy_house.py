@@ -120,8 +120,8 @@ class House:
 
         await until(over, "the end of the proxy's tasks")
 
-    async def stop(self) -> bool:
-        finished = await self.lifecycle.stop()
+    async def stop(self, linger: bool = True) -> bool:
+        finished = await self.lifecycle.stop(linger)
         for page in self.lifecycle.pages:
             for connection in list(page.connections):
                 connection.abort()

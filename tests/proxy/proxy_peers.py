@@ -33,7 +33,7 @@ class Proxy:
 
     async def stop(self) -> int:
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT)  # of an idle proxy: no time to accept in
         try:
             code = await asyncio.wait_for(self.process.wait(), DEADLINE_S)
         except TimeoutError:

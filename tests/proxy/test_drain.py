@@ -170,7 +170,7 @@ async def test_connections_that_wait_in_the_queue_of_a_closing_listener_are_serv
             writer.write(OK)
 
     backend = await peer(script)
-    house = houses(drain_accept_s=DEADLINE_S)  # with no connection there is no such wait, only for those that come last
+    house = houses(drain_accept_s=DEADLINE_S)  # no such wait for callers that may come, only for those that came last
     side = await house.forward(backend.port)
     clients = []
     for _ in range(5):  # blocking, so that the loop has no chance to accept any of them
@@ -178,7 +178,7 @@ async def test_connections_that_wait_in_the_queue_of_a_closing_listener_are_serv
         client.sendall(GET)
         client.setblocking(False)
         clients.append(client)
-    stopping = asyncio.create_task(house.stop())
+    stopping = asyncio.create_task(house.stop(linger=False))
     for client in clients:
         reader, writer = await asyncio.open_connection(sock=client)
         status, fields, _ = parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))
@@ -187,6 +187,29 @@ async def test_connections_that_wait_in_the_queue_of_a_closing_listener_are_serv
     assert await asyncio.wait_for(stopping, DEADLINE_S)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", side.port)
+
+
+async def test_an_idle_proxy_that_is_told_to_end_still_takes_who_has_not_heard_of_it(houses, peer):
+    async def script(reader, writer):
+        await read_head(reader)
+        writer.write(OK)
+
+    backend = await peer(script)
+    house = houses(drain_accept_s=1.0)
+    side = await house.forward(backend.port)
+    stopping = asyncio.create_task(house.stop())
+
+    async def draining() -> bool:
+        return house.ctx.draining
+
+    await until(draining, "the drain to begin")
+    await asyncio.sleep(0)  # the turn in which the listeners of a proxy that does not wait are closed
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(GET)
+    status, fields, _ = parse(await asyncio.wait_for(reader.read(-1), DEADLINE_S))
+    assert (status, fields[b"connection"]) == (200, b"close")
+    writer.close()
+    assert await asyncio.wait_for(stopping, DEADLINE_S)
 
 
 async def test_who_connected_last_and_has_not_spoken_yet_is_waited_for(houses, peer):
@@ -200,7 +223,7 @@ async def test_who_connected_last_and_has_not_spoken_yet_is_waited_for(houses, p
     side = await house.forward(backend.port)
     client = socket.create_connection(("127.0.0.1", side.port), DEADLINE_S)  # blocking, so it is not accepted yet
     client.setblocking(False)
-    stopping = asyncio.create_task(house.stop())
+    stopping = asyncio.create_task(house.stop(linger=False))
     await until(lambda: connections(side, 1), "the connection, taken from the queue")
 
     async def refuses() -> bool:

@@ -134,6 +134,33 @@ async def test_a_stop_finishes_what_is_in_flight_in_every_worker() -> None:
         assert [pid for pid in pids if state_of(pid)] == []
 
 
+async def test_a_second_sigterm_ends_everything_at_once_and_nobody_calls_it_an_error() -> None:
+    async with Backend() as backend, forward(backend.port) as proxy:
+        backend.release.clear()
+        asked = asyncio.create_task(ask(proxy.port, MANY))
+
+        async def begun() -> bool:
+            return backend.begun == MANY
+
+        await until(begun, "all requests at the backend")
+        pids = list(await proxy.workers())
+        proxy.process.send_signal(signal.SIGTERM)
+
+        async def draining() -> bool:
+            return set((await proxy.workers()).values()) == {"draining"}
+
+        await until(draining, "the drain to begin")
+        proxy.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(proxy.process.wait(), DEADLINE_S) == 143
+        assert not any(answer.ok for answer in await asked)
+
+        async def gone() -> bool:
+            return all(state_of(pid) in ("", "Z") for pid in pids)
+
+        await until(gone, "the end of the workers")
+    assert [line for line in proxy.log if " ERROR " in line] == []
+
+
 async def test_workers_end_with_a_parent_that_is_killed() -> None:
     async with Backend() as backend, forward(backend.port) as proxy:
         pids = list(await proxy.workers())

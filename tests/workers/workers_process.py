@@ -94,7 +94,7 @@ async def forward(target: int, *options: str, workers: int = 2) -> AsyncIterator
         yield made
     finally:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)  # of an idle proxy: no time to accept in
         try:
             await asyncio.wait_for(process.wait(), DEADLINE_S)
         except TimeoutError:
