@@ -15,14 +15,14 @@ from typing import Final
 from certs.bundle import TrustBundle
 from certs.context import mesh_contexts
 from certs.svid import Svid
-from certs.verify import PeerRefused, check_leaf
+from certs.verify import PeerRefused, check_leaf, read_leaf
 from control.api import mesh_pb2
 from meshproxy.mesh.convert import ports_of, tables_of
 from meshproxy.mesh.knowledge import Known
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.inbound import Inbound
 from meshproxy.proxy.outbound import Outbound
-from meshproxy.proxy.tls import Credentials, TlsFailure
+from meshproxy.proxy.tls import NEVER, Credentials, TlsFailure
 
 # Pod labels of the configuration that become labels of every series.
 COMMON_LABELS: Final = ("namespace", "deployment", "pod", "serviceaccount", "version")
@@ -35,6 +35,7 @@ class MeshCredentials(Credentials):
         self.trust_domain = trust_domain
         self.server: ssl.SSLContext | None = None
         self.client: ssl.SSLContext | None = None
+        self.not_after = NEVER  # of our own certificate
 
     def server_context(self) -> ssl.SSLContext:
         if self.server is None:
@@ -51,6 +52,9 @@ class MeshCredentials(Credentials):
             return str(check_leaf(leaf_der, self.trust_domain))
         except PeerRefused as refusal:
             raise TlsFailure(refusal.reason, refusal.detail) from refusal
+
+    def until(self, leaf_der: bytes) -> float:
+        return min(self.not_after, read_leaf(leaf_der, self.trust_domain).not_after)  # remembered by `verify`
 
     def check_alpn(self, protocol: str) -> None:
         if protocol != "meshproxy/1":
@@ -71,6 +75,7 @@ class MeshTraffic:
         contexts = mesh_contexts(svid, bundle)
         self.credentials.server = contexts.server
         self.credentials.client = contexts.client
+        self.credentials.not_after = svid.not_after
 
     def apply(self, known: Known) -> None:
         """Put a state of knowledge in force.  Everything that can fail is done before anything is swapped.

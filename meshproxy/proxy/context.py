@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Final
 
 from meshproxy.policy.budget import Budget
@@ -41,6 +41,7 @@ class Context:
 
     now     monotonic seconds, set when bytes are read or a timer fires: the data path asks the system once a read and
             not once a use
+    wall    Unix seconds, set once a sweep: certificates end by it
     endpoints   every proxy.endpoint.Endpoint that has, or may get, a connection; also those the configuration no longer
                 lists, until their last connection is gone
     """
@@ -52,6 +53,7 @@ class Context:
         self.rng = Rng(seed)
         self.deadlines = Deadlines(self)
         self.now = monotonic()
+        self.wall = time()
         self.draining = False
         self.tasks: set[Any] = set()
         self.endpoints: dict[Any, None] = {}
@@ -66,6 +68,7 @@ class Context:
         self.violations: dict[str, Any] = {}
         self.refusals: dict[str, Any] = {}
         self.tls_failures: dict[str, Any] = {}
+        self.outlived: dict[str, Any] = {}
 
     # -- one write a connection and loop turn
 
@@ -134,6 +137,19 @@ class Context:
             )
         counter.value += 1
         log.warning("tls handshake failed direction=%s reason=%s peer=%s: %s", direction, reason, peer, text)
+
+    def certificate_ended(self, how: str, direction: str, peer: str) -> None:
+        """A connection is `drained` or `cut` because a certificate it was opened with has ended."""
+        key = how + " " + direction
+        counter = self.outlived.get(key)
+        if counter is None:
+            counter = self.outlived[key] = self.registry.counter(
+                "meshproxy_connections_outlived_total",
+                "Connections ended because a certificate they were opened with has: drained, or cut after the grace.",
+                (("direction", direction), ("how", how)),
+            )
+        counter.value += 1
+        log.info("certificate of a connection has ended direction=%s peer=%s: %s", direction, peer, how)
 
     def escaped(self, where: str) -> None:
         """An exception escaped a connection: a bug of ours.  Counted and logged with its traceback; the caller closes that

@@ -281,4 +281,5 @@ class Http2Pool(Pool):
         for upstream in [*self.connections, *self.departing]:
             if upstream.idle(now) > settings.pool_idle_timeout_s:
                 upstream.drain()
+            upstream.age(now)
             upstream.keepalive(now, settings.ping_interval_s, settings.ping_timeout_s)

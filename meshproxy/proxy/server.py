@@ -23,7 +23,7 @@ from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_
 from meshproxy.proxy.pressure import CALM, NORMAL, REFUSE_NEW
 from meshproxy.proxy.refusals import OVERLOADED
 from meshproxy.proxy.server_first import ServerFirst
-from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
+from meshproxy.proxy.tls import END, STAY, Credentials, TlsFailure, TlsLayer
 from meshproxy.wire import detect
 from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Engine, Host, Stream
 from meshproxy.wire.message import Field, Head
@@ -180,7 +180,11 @@ class Accepted(Carrier):
 
     def tls_opened(self) -> None:
         assert self.tls is not None
-        self.side.on_secured(self, self.tls.peer_leaf())
+        leaf = self.tls.peer_leaf()
+        self.side.on_secured(self, leaf)
+        credentials = self.side.credentials
+        if leaf is not None and credentials is not None:
+            self.tls.expires(credentials.until(leaf), True, self.ctx.wall)
         self.phase = SNIFFING
         if self.tls.alpn() in HTTP2_ALPN:  # agreed on: whatever else comes is an error, not another protocol (RFC 9113 3.3)
             self.serve(KIND_HTTP2, b"")
@@ -399,6 +403,15 @@ class Accepted(Carrier):
             self.abort()
             return
         settings = self.ctx.settings
+        tls = self.tls
+        if tls is not None and (due := tls.due(self.ctx.wall, now, settings.expired_grace_s)) != STAY:
+            if due == END:
+                self.ctx.certificate_ended("cut", self.side.direction, self.peer)
+                self.abort()
+                return
+            if self.state == OPEN and self.phase == SERVING:
+                self.ctx.certificate_ended("drained", self.side.direction, self.peer)
+                self.drain()
         if self.phase == ASKING and not self.head:
             return  # it is a tunnel as far as anyone knows, and a tunnel may be silent for hours
         if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:

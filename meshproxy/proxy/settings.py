@@ -22,6 +22,9 @@ class Settings:
         self.body_idle_timeout_s = 60.0  # silence inside a message body
         self.stall_timeout_s = 300.0  # an answer of which its reader takes nothing; Envoy's stream idle timeout
         self.idle_timeout_s = 300.0  # a downstream connection without a request
+        # A certificate that a connection was opened with has ended: what is under way has this long, then it is cut.  Nobody
+        # vouches for the peer any more, so it is short; clients move to another connection well before (proxy/tls.py).
+        self.expired_grace_s = 10.0
         self.pool_idle_timeout_s = 60.0  # an upstream connection without a request
         # A client that closes its sending side after a request may be waiting for the answer (half-close) or gone (a plain
         # close sends the same FIN).  The answer has this long to begin; then the request is cancelled upstream.

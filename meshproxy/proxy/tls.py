@@ -10,6 +10,13 @@ Measured equal in CPU to uvloop's best path, 23.7 kB an idle connection against 
     HANDSHAKE --done--> OPEN --error--> CLOSED
                         eof:  the peer's close_notify came, it sends no more      (each direction ends on its own,
                         shut: ours is out, we send no more                         RFC 8446 6.1)
+
+A handshake proves who the peer was at that moment.  So that a connection does not outlive the proof, it ends with the
+certificates it was opened with (`due`):
+
+    client   STAY ------------ 90 % of what was left at the handshake --> LEAVE ---+
+    server   STAY --------------------------------- certificate ended --> LEAVE ---+-- ended, and a grace --> END
+             LEAVE: nothing new is asked here; what is under way may finish (GOAWAY)          END: cut
 """
 
 from __future__ import annotations
@@ -23,6 +30,16 @@ from meshproxy.wire.native import mypyc_attr
 HANDSHAKE: Final = 0
 OPEN: Final = 1
 CLOSED: Final = 2
+
+# What `due` says.
+STAY: Final = 0
+LEAVE: Final = 1
+END: Final = 2
+
+NEVER: Final = float("inf")
+# The client leaves first, so that exchanges that take long are not cut: its next connection shows certificates renewed by
+# then (at 70 % of their life).  Of what is left, not of the life: who cannot renew would leave each new connection at once.
+LEAVE_AT: Final = 0.9
 
 # One buffer for all connections: SSL_read returns at most one record (16 KiB), and its bytes are copied out at once.
 _RECORD: Final = 16 * 1024
@@ -56,6 +73,10 @@ class Credentials:
     def check_alpn(self, protocol: str) -> None:
         """Client role: what the server chose ("" if nothing).  Raises TlsFailure where that matters."""
 
+    def until(self, leaf_der: bytes) -> float:
+        """When our certificate or the peer's ends, whichever is first (Unix seconds).  NEVER: connections outlive them."""
+        return NEVER
+
 
 class TlsLayer:
     """One TLS connection.  `receive` may produce bytes to send (handshake, alerts): call `pull` after it."""
@@ -69,6 +90,25 @@ class TlsLayer:
         self.state = HANDSHAKE
         self.eof = False  # the peer sent close_notify
         self.shut = False  # we did
+        self.leave_at = NEVER  # Unix seconds
+        self.ends_at = NEVER
+        self.ended_since = 0.0  # monotonic: when a sweep first found it ended
+
+    def expires(self, ends_at: float, server: bool, wall: float) -> None:
+        """The handshake was done at `wall` with certificates of which the first ends at `ends_at` (both Unix seconds)."""
+        if ends_at != NEVER:
+            self.ends_at = ends_at
+            self.leave_at = ends_at if server else wall + LEAVE_AT * (ends_at - wall)
+
+    def due(self, wall: float, now: float, grace: float) -> int:
+        """STAY, LEAVE or END.  The grace runs by the monotonic clock `now`: a wall clock set forward ends nothing at once."""
+        if wall < self.leave_at:
+            return STAY
+        if wall < self.ends_at:
+            return LEAVE
+        if self.ended_since == 0.0:
+            self.ended_since = now
+        return END if now - self.ended_since >= grace else LEAVE
 
     def start(self) -> None:
         """Client role: put the ClientHello into the outgoing BIO."""

@@ -22,7 +22,7 @@ from meshproxy.proxy.engines import KIND_HTTP2, client_engine
 from meshproxy.proxy.keepalive import keep_alive
 from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, NO_DESCRIPTORS, PEER_REFUSED, Refusal
 from meshproxy.proxy.requester import Requester
-from meshproxy.proxy.tls import Credentials, TlsFailure, TlsLayer
+from meshproxy.proxy.tls import END, STAY, Credentials, TlsFailure, TlsLayer
 from meshproxy.telemetry.series import TcpSeries
 
 DIALLING: Final = 0
@@ -138,6 +138,7 @@ class Upstream(Carrier):
         if self.identity and seen != self.identity:
             raise TlsFailure("wrong_server_identity", f"expected {self.identity}, the certificate says {seen}")
         self.credentials.check_alpn(self.tls.alpn())
+        self.tls.expires(self.credentials.until(leaf), False, self.ctx.wall)
         self.begin()
 
     def tls_failed(self, failure: TlsFailure) -> None:
@@ -224,6 +225,19 @@ class Upstream(Carrier):
         elif now - self.pinged_at >= timeout:
             log.warning("no answer to PING from %s for %.0f s: connection closed", self.peer, timeout)
             self.abort()
+
+    def age(self, now: float) -> None:
+        """Leave before a certificate of this connection ends, and cut what is still under way a while after."""
+        tls = self.tls
+        if tls is None or (self.phase != READY and self.phase != LEAVING):
+            return
+        due = tls.due(self.ctx.wall, now, self.ctx.settings.expired_grace_s)
+        if due == END:
+            self.ctx.certificate_ended("cut", "outbound", self.peer)
+            self.abort()
+        elif due != STAY and self.phase == READY:
+            self.ctx.certificate_ended("drained", "outbound", self.peer)
+            self.drain()
 
     def idle(self, now: float) -> float:
         """Seconds without a stream, to within a sweep.  Not `active_at`: a PING's answer is no work."""
