@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from meshproxy.admin import AdminSide, Status
-from meshproxy.proxy.context import Context
+from meshproxy.proxy.context import Context, memory_limit
 from meshproxy.proxy.forward import Target
 from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
+from meshproxy.proxy.memory import FORWARD, Footprint
 from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
 from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.via import Via
@@ -90,6 +91,13 @@ def memory_limit_option() -> Callable[[F], F]:
         metavar="MIB",
         help="Shed load before this much is resident; a tighter cgroup limit wins.  0: the cgroup's alone.",
     )
+
+
+def refuse_little_memory(settings: Settings, workers: int, footprint: Footprint) -> None:
+    """Raises click.ClickException if the limit in force is below what the proxy needs when it does nothing: it would shed all
+    load for ever."""
+    if mistake := footprint.too_little(memory_limit(settings), workers):
+        raise click.ClickException(mistake)
 
 
 def material(directory: Path, need_ca: bool) -> Material:
@@ -206,6 +214,7 @@ def command(
     settings.via_name = via
     settings.forwarded_for = forwarded_for
     settings.memory_limit_bytes = memory_limit_mb << 20
+    refuse_little_memory(settings, workers, FORWARD)
 
     where = f"{', '.join(f'{target.host}:{target.port}' for target in targets)}"
     config = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from meshproxy.cli.forward import ADDRESS, clash, memory_limit_option, workers_option
+from meshproxy.cli.forward import ADDRESS, clash, memory_limit_option, refuse_little_memory, workers_option
 from meshproxy.proxy.forward import Target
 
 OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
@@ -68,6 +68,7 @@ def command(
     from meshproxy.admin import AdminSide
     from meshproxy.mesh.identity import IdentitySettings
     from meshproxy.proxy.listener import Listener, ListenError
+    from meshproxy.proxy.memory import SIDECAR
     from meshproxy.proxy.run import configure_logging, new_context, run, until_signal
     from meshproxy.proxy.settings import Settings
     from meshproxy.telemetry.registry import Registry
@@ -84,6 +85,7 @@ def command(
     settings.http2_engine = http2_engine
     settings.drain_s = drain
     settings.memory_limit_bytes = memory_limit_mb << 20
+    refuse_little_memory(settings, workers, SIDECAR)
 
     async def main() -> int:
         stop = asyncio.create_task(until_signal(), name="signal")

@@ -115,6 +115,37 @@ def _read(path: str) -> str:
         return file.read()
 
 
+class Footprint:
+    """What an idle proxy needs, bytes: resident as measured, with room so that it is NORMAL and can carry something.
+
+    own     one process, or the parent of workers
+    worker  each of several
+    """
+
+    def __init__(self, own_mib: int, worker_mib: int) -> None:
+        self.own = own_mib << 20
+        self.worker = worker_mib << 20
+
+    def least(self, workers: int) -> int:
+        return self.own if workers == 1 else self.own + workers * self.worker
+
+    def too_little(self, limit: int, workers: int) -> str:
+        """What is wrong with a limit (bytes, 0: none) for so many workers; "" if nothing is."""
+        least = self.least(workers)
+        if limit == 0 or limit >= least:
+            return ""
+        parts = "" if workers == 1 else f" ({self.own >> 20} for the parent, {self.worker >> 20} for each of {workers} workers)"
+        return (
+            f"a memory limit of {limit >> 20} MiB is less than an idle proxy needs: at least {least >> 20} MiB{parts}; "
+            "raise --memory-limit-mb or the cgroup's limit (docs/limits.md)"
+        )
+
+
+# Resident, interpreted, nearly idle, MiB: forward 29, its parent 30, its worker 29; a sidecar 62 (grpc), its parent 63, its
+# worker 43.  Divided by 0.9 (TIGHT_UNTIL), and some MiB for connections.
+FORWARD: Final = Footprint(40, 40)
+SIDECAR: Final = Footprint(80, 56)
+
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,6 +1,10 @@
 """One worker as its parent sees it: a process, a channel, and where it is in its life.
 
 STARTING --Ready("")--> SERVING --Ready(why)--> STARTING (it runs and cannot serve)
+    |                      |  ^
+    |                 silent  heard          HUNG: another accepts for it; silent for longer, it is killed (supervisor.py)
+    |                      v  |
+    |                     HUNG
     |                      |
     +------- Drain --------+--> DRAINING --> ENDED
     |                      |
@@ -28,13 +32,15 @@ from meshproxy.workers.messages import Ask, Drain, Drained, Measured, Ready, ToP
 
 STARTING: Final = "starting"
 SERVING: Final = "serving"
+HUNG: Final = "hung"
 DRAINING: Final = "draining"
 DEAD: Final = "dead"
 ENDED: Final = "ended"
 
 _NEXT: Final = {
     STARTING: {STARTING, SERVING, DRAINING, DEAD},
-    SERVING: {SERVING, STARTING, DRAINING, DEAD},
+    SERVING: {SERVING, STARTING, HUNG, DRAINING, DEAD},
+    HUNG: {SERVING, STARTING, DRAINING, DEAD},
     DRAINING: {DRAINING, ENDED},
     DEAD: {DEAD},
     ENDED: {ENDED},
@@ -60,6 +66,7 @@ class WorkerProcess:
         self.started_at = monotonic()
         self.heard_at = self.started_at
         self.served = False  # it has been ready once
+        self._ready = ""  # what its last Ready said
         self.finished = False  # Drained said so
         self.over: asyncio.Event = asyncio.Event()  # the process is reaped
         self._changed = changed
@@ -86,7 +93,7 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        return self.state in (STARTING, SERVING, DRAINING) and not self.over.is_set()
+        return self.state in (STARTING, SERVING, HUNG, DRAINING) and not self.over.is_set()
 
     @property
     def exit_status(self) -> str:
@@ -102,6 +109,10 @@ class WorkerProcess:
     def drain(self, linger: bool = True) -> None:
         self._become(DRAINING, "draining")
         self.send(Drain(linger))
+
+    def silent(self, why: str) -> None:
+        """It has not answered for long."""
+        self._become(HUNG, why)
 
     def kill(self) -> None:
         if not self.over.is_set():
@@ -130,7 +141,10 @@ class WorkerProcess:
         for descriptor in descriptors:  # a worker sends none
             os.close(descriptor)
         self.heard_at = monotonic()
+        if self.state == HUNG:
+            self._become(STARTING if self._ready else SERVING, self._ready)
         if isinstance(message, Ready):
+            self._ready = message.why
             if self.state in (STARTING, SERVING):
                 self.served = self.served or not message.why
                 self._become(STARTING if message.why else SERVING, message.why)

@@ -1,6 +1,7 @@
 """The parent of N workers: starts them, feeds them, counts with them, stops them.
 
 listen() --bind N sockets--> worker i gets socket i of each           kept here: the port is never closed
+worker silent --> HUNG: its sockets lent to one that serves --> heard again, or killed
 worker dies --> counters kept, its sockets lent to one that serves --> started again (restart.py) --> lending ends
 stop()   --> Drain to all --> all ended, or killed at drain_s + 2 s
 """
@@ -15,10 +16,11 @@ from time import monotonic
 from typing import Any, Final
 
 from meshproxy.proxy.context import Context
+from meshproxy.proxy.memory import FORWARD, SIDECAR
 from meshproxy.telemetry.snapshot import Snapshot
 from meshproxy.workers.messages import Listen, Start, Unlisten
 from meshproxy.workers.plan import ForwardPlan, SidecarPlan, plain_values
-from meshproxy.workers.process import DEAD, ENDED, SERVING, WorkerProcess
+from meshproxy.workers.process import DEAD, ENDED, HUNG, SERVING, WorkerProcess
 from meshproxy.workers.restart import Restarts
 from meshproxy.workers.sockets import bind
 from meshproxy.workers.totals import Totals
@@ -26,7 +28,10 @@ from meshproxy.workers.totals import Totals
 log = logging.getLogger("meshproxy.workers")
 
 SCRAPE_S: Final = 1.0  # how long a scrape waits for a worker's counters; then those of its last answer are used
-SILENCE_S: Final = 30.0  # a worker that has answered nothing for so long hangs, and is ended (and started again)
+# A worker is asked for its counters once a second; that is also its heartbeat.
+HUNG_S: Final = 3.0  # who has answered nothing for so long hangs: /ready says so, and another accepts from its sockets
+SILENCE_S: Final = 15.0  # and is then ended, and started again
+START_S: Final = 30.0  # the same for one that has not served yet: nobody waits for it
 KILL_AFTER_S: Final = 2.0  # past drain_s
 
 
@@ -76,12 +81,19 @@ class Supervisor:
         self.restarts = [Restarts() for _ in range(count)]
         self.lent: dict[int, WorkerProcess] = {}  # index of a worker that does not serve -> who accepts for it
         self.bound: dict[str, Bound] = {}
+        self.hung_s = HUNG_S
+        self.silence_s = SILENCE_S
         self.stopping = False
         self.changed = asyncio.Event()  # some worker's state did
         self._gathering: asyncio.Task[None] | None = None
         self._poller: Any = None
-        self._settings = plain_values(ctx.settings)
-        self._settings["workers"] = count
+        self.worker_settings = plain_values(ctx.settings)
+        self.worker_settings["workers"] = count
+        if limit := ctx.pressure.memory_limit:
+            # What is left is the workers'.  (Each takes 1/N of the tighter of this and its cgroup's, and this is tighter.)
+            own = (FORWARD if isinstance(plan, ForwardPlan) else SIDECAR).own
+            self.worker_settings["memory_limit_bytes"] = max(count, limit - own)
+            ctx.pressure.limit_gauge.value = float(own)
         ctx.registry.gauge("meshproxy_workers", "Worker processes that serve.")
         ctx.registry.on_scrape(self._measure)
         self._restarted = ctx.registry.counter(
@@ -90,6 +102,7 @@ class Supervisor:
         self._late = ctx.registry.counter(
             "meshproxy_worker_late_total", "Times a worker's counters did not come in time and its last ones were used."
         )
+        self._hung = ctx.registry.counter("meshproxy_worker_hung_total", "Times a worker answered nothing for 3 s.")
 
     # ---------------------------------------------------------------- starting
 
@@ -113,7 +126,7 @@ class Supervisor:
         worker = WorkerProcess(index, self._on_change, self._on_count)
         forward = self.plan if isinstance(self.plan, ForwardPlan) else None
         sidecar = self.plan if isinstance(self.plan, SidecarPlan) else None
-        worker.send(Start(index, self.log_level, self._settings, forward, sidecar))
+        worker.send(Start(index, self.log_level, self.worker_settings, forward, sidecar))
         self.greet(worker)
         for bound in self.bound.values():
             bound.tell(worker, index)
@@ -150,7 +163,7 @@ class Supervisor:
                 del self.lent[index]
                 for key in self.bound:
                     had.send(Unlisten(f"{key}#{index}"))
-            if worker.state == DEAD and serving and index not in self.lent:
+            if worker.state in (DEAD, HUNG) and serving and index not in self.lent:
                 self.lent[index] = borrower = serving[index % len(serving)]
                 for bound in self.bound.values():
                     bound.tell(borrower, index)
@@ -217,9 +230,18 @@ class Supervisor:
             now = monotonic()
             self.totals.sweep(now)
             for worker in self.workers:
-                if worker.alive and now - worker.heard_at > SILENCE_S and not self.stopping:
-                    log.error("worker %d (pid %d) has answered nothing for %.0f s", worker.index, worker.pid, SILENCE_S)
-                    worker.kill()
+                if worker.alive and not self.stopping:
+                    self._listen_for(worker, now - worker.heard_at)
+
+    def _listen_for(self, worker: WorkerProcess, silence: float) -> None:
+        """Its heartbeat came `silence` seconds ago."""
+        if worker.state == SERVING and silence > self.hung_s:
+            self._hung.value += 1
+            log.error("worker %d (pid %d) has answered nothing for %.0f s", worker.index, worker.pid, silence)
+            worker.silent(f"has answered nothing for {self.hung_s:g} s (pid {worker.pid})")
+        if silence > (self.silence_s if worker.served else START_S):
+            log.error("worker %d (pid %d) has answered nothing for %.0f s and is ended", worker.index, worker.pid, silence)
+            worker.kill()
 
     def _measure(self) -> None:
         gauge = self.ctx.registry.gauge("meshproxy_workers", "Worker processes that serve.")

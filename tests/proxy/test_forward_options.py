@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from meshproxy.cli.forward import clash, command
 from meshproxy.cli.proxy import command as sidecar
 from meshproxy.proxy.forward import Target
+from meshproxy.proxy.memory import FORWARD, SIDECAR
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,21 @@ def test_a_sidecar_with_one_address_for_two_things_is_refused(tmp_path: Path) ->
     result = CliRunner().invoke(sidecar, [*words.split(), *paths, "--inbound", "127.0.0.1:4191"])
     assert result.exit_code == 2
     assert "--inbound and --admin are the same address, 127.0.0.1:4191" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["39"], "a memory limit of 39 MiB is less than an idle proxy needs: at least 40 MiB; raise"),
+        (["119", "--workers", "2"], "at least 120 MiB (40 for the parent, 40 for each of 2 workers)"),
+    ],
+)
+def test_a_memory_limit_below_what_an_idle_proxy_needs_is_refused_with_the_least(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(command, ["127.0.0.1:1", "127.0.0.1:2", "--memory-limit-mb", *words])
+    assert result.exit_code == 1
+    assert said in result.output
+
+
+def test_the_least_memory_is_enough_and_no_limit_is_no_mistake() -> None:
+    assert FORWARD.too_little(0, 64) == FORWARD.too_little(40 << 20, 1) == FORWARD.too_little(120 << 20, 2) == ""
+    assert "at least 192 MiB (80 for the parent, 56 for each of 2 workers)" in SIDECAR.too_little(1, 2)

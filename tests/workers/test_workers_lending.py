@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 from loopback_ports import free_port
-from workers_process import Backend, ask, kill, until
+from workers_process import Backend, ask, kill, state_of, until
 
+from meshproxy.proxy.context import memory_limit
 from meshproxy.proxy.listener import ListenError
 from meshproxy.proxy.run import new_context
 from meshproxy.proxy.settings import Settings
 from meshproxy.telemetry.registry import Registry
-from meshproxy.workers.plan import ForwardPlan
-from meshproxy.workers.process import DEAD, SERVING
+from meshproxy.workers.plan import ForwardPlan, settings_of
+from meshproxy.workers.process import DEAD, HUNG, SERVING
 from meshproxy.workers.supervisor import Supervisor
 
 MANY = 32  # connections: that all of them go to one of two workers happens once in 2 ** 31
@@ -38,7 +41,7 @@ async def supervisor(backend: Backend) -> AsyncIterator[Supervisor]:
     try:
         yield made
     finally:
-        await made.stop()
+        await made.stop(linger=False)
         assert made.pids() == []
 
 
@@ -70,6 +73,51 @@ async def test_nobody_waits_for_a_worker_that_is_not_started_again_yet(superviso
     await supervisor.gather()
     assert sum(series.open_total for series in supervisor.totals.sum().tcps.values() if ("peer", "src") in series.labels) > 0
     assert supervisor.totals.sum().route("outbound", (("authority", "forward"),)).request_total == 4 * MANY
+
+
+async def test_a_worker_that_answers_nothing_is_told_of_and_nobody_waits_for_it(supervisor: Supervisor) -> None:
+    port = supervisor.listen("only", "outbound", "127.0.0.1", 0)
+    assert await supervisor.until_ready() == ""
+    supervisor.hung_s = 1.2  # seconds; the heartbeat is each second
+    stopped = supervisor.workers[0]
+    os.kill(stopped.pid, signal.SIGSTOP)
+    try:
+        queued = asyncio.create_task(ask(port, MANY))  # some of them come to the one that has stopped
+
+        async def told() -> bool:
+            return supervisor.unready() == f"worker 0: has answered nothing for 1.2 s (pid {stopped.pid})"
+
+        await until(told, "the silence to be noticed")
+        assert stopped.state == HUNG
+        assert supervisor.lent == {0: supervisor.workers[1]}
+        assert all(answer.ok for answer in await queued)
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+
+    async def back() -> bool:
+        return supervisor.unready() == ""
+
+    await until(back, "it to answer again")
+    assert supervisor.workers[0] is stopped
+    assert supervisor.lent == {}
+    assert supervisor.ctx.registry.counter("meshproxy_worker_hung_total", "Times a worker answered nothing for 3 s.").value == 1
+    assert all(answer.ok for answer in await ask(port, MANY))
+
+
+async def test_a_worker_that_goes_on_answering_nothing_is_replaced(supervisor: Supervisor) -> None:
+    port = supervisor.listen("only", "outbound", "127.0.0.1", 0)
+    assert await supervisor.until_ready() == ""
+    supervisor.hung_s, supervisor.silence_s = 1.2, 1.5
+    stopped = supervisor.workers[0]
+    os.kill(stopped.pid, signal.SIGSTOP)
+
+    async def replaced() -> bool:
+        return supervisor.workers[0] is not stopped and supervisor.unready() == ""
+
+    await until(replaced, "another in its place")
+    assert stopped.state == DEAD
+    assert state_of(stopped.pid) == ""
+    assert all(answer.ok for answer in await ask(port, MANY))
 
 
 async def test_with_all_workers_dead_connections_wait_and_are_served_by_the_next(supervisor: Supervisor) -> None:
@@ -108,3 +156,12 @@ async def test_an_address_that_is_given_up_is_closed_and_can_be_bound_again(supe
     assert await supervisor.until_ready() == ""
     for number in (port, gone):
         assert all(answer.ok for answer in await ask(number, MANY))
+
+
+async def test_what_the_parent_needs_is_taken_off_the_memory_limit_before_it_is_shared() -> None:
+    plan = ForwardPlan([("127.0.0.1", 9)], "http1")
+    settings = Settings()
+    settings.memory_limit_bytes = 512 << 20
+    supervisor = Supervisor(new_context(settings, Registry()), 2, plan, "info")
+    worker = settings_of(supervisor.worker_settings)
+    assert memory_limit(worker) == (memory_limit(settings) - (40 << 20)) // 2
