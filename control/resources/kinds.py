@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.resources import canary, core, routegroup, split, traffictarget
+from control.resources import canary, core, gateway, routegroup, split, traffictarget
 from control.resources.shape import Shape
 
 
@@ -35,6 +35,8 @@ _ALL = (
     Kind(routegroup.GROUP, "TCPRoute", routegroup.VERSIONS, routegroup.PortRouteShape),
     Kind(routegroup.GROUP, "UDPRoute", routegroup.VERSIONS[3:], routegroup.PortRouteShape),
     Kind(traffictarget.GROUP, "TrafficTarget", traffictarget.VERSIONS, traffictarget.TargetShape),
+    Kind(gateway.GROUP, "HTTPRoute", gateway.HTTP_VERSIONS, gateway.HttpRoute),
+    Kind(gateway.GROUP, "GRPCRoute", gateway.GRPC_VERSIONS, gateway.GrpcRoute),
     Kind(canary.GROUP, "Canary", canary.VERSIONS, canary.CanaryShape),
 )
 KINDS: dict[tuple[str, str], Kind] = {(kind.group, kind.kind): kind for kind in _ALL}

@@ -19,6 +19,7 @@ from control.resources.annotations import (
 )
 from control.resources.canary import check_canary
 from control.resources.documents import Path
+from control.resources.gateway import check_route
 from control.resources.quantity import quantity
 from control.resources.routegroup import check_group, check_ports
 from control.resources.shape import Report, nearest, shown
@@ -54,6 +55,8 @@ def check_meaning(obj: Object, report: Report) -> None:
             check_group(obj, report)
         case "TCPRoute" | "UDPRoute":
             check_ports(obj, report)
+        case "HTTPRoute" | "GRPCRoute":
+            check_route(obj, report)
         case "TrafficTarget":
             check_target(obj, report)
         case "Canary":
