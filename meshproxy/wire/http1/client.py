@@ -18,6 +18,7 @@ from meshproxy.wire.engine import (
     CONNECT_ERROR,
     INTERNAL_ERROR,
     NO_ERROR,
+    NULL_SINK,
     PROTOCOL_ERROR,
     Host,
     Stream,
@@ -51,7 +52,7 @@ class ClientStream(Stream):
     """One request and its response.  Does nothing once its exchange is over."""
 
     def __init__(self, engine: Http1Client) -> None:
-        super().__init__()
+        self.sink = NULL_SINK  # what Stream.__init__ does, without the call: one for each request
         self.engine = engine
 
     def send_interim(self, head: Head) -> None:
@@ -139,12 +140,11 @@ class Http1Client(Http1Connection):
             self.writing = W_CHUNKED
             tail = CHUNKED + CRLF
         self.request_out = self.out
-        if extra:
-            self.put(request_start(head) + field_lines(extra) + tail)
-        else:
-            self.put(request_start(head) + tail)
+        self.put(request_start(head) + field_lines(extra) + tail if extra else request_start(head) + tail)
         if end:
-            if self.writing == W_UNDECIDED:
+            if self.writing == W_NOTHING and self.reading == R_HEAD:
+                self.writing = W_SENT  # what write_data() would do, without two calls
+            elif self.writing == W_UNDECIDED:
                 self.withhold(b"", True)
             else:
                 self.write_data(b"", True)
@@ -170,7 +170,7 @@ class Http1Client(Http1Connection):
     def read_head(self) -> bool:
         stream = self.stream
         request = self.request
-        if stream is None or request is None or self.unsent():
+        if stream is None or request is None or (self.request_out is self.out and self.out):  # the last is unsent()
             # An answer nobody asked for: a late 408, or the rest of a response that lied about its length.
             raise BadMessage(502, "h1_unasked_response", "the server sent bytes while no request was in progress")
         end = self.heads.cut(self.buffer)
@@ -289,7 +289,8 @@ class Http1Client(Http1Connection):
             return False
         self.reading = R_HEAD
         self.writing = W_IDLE
-        self.adjust_reading()
+        if self.holding:
+            self.adjust_reading()
         return True
 
     def offer(self, reusable: bool) -> None:
@@ -363,7 +364,8 @@ class Http1Client(Http1Connection):
         self.request_out = None
         self.paused = False
         self.told_blocked = False
-        self.drop_withheld()
+        if self.withheld or self.withheld_end:
+            self.drop_withheld()
 
     def say_blocked(self) -> None:
         stream = self.stream

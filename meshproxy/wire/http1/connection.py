@@ -113,8 +113,12 @@ class Http1Connection(Engine):
         the next pipelined request here, however many there are."""
         self.processing = True
         try:
-            while self.buffer and self.step():
-                pass
+            while self.buffer:
+                if self.reading == R_HEAD:
+                    if not self.read_head():
+                        break
+                elif not self.step():
+                    break
         except BadMessage as error:
             self.bad(error)
         finally:
@@ -124,10 +128,8 @@ class Http1Connection(Engine):
             self.count_input()
 
     def step(self) -> bool:
-        """One message part out of `buffer`, which is not empty.  False: nothing more can be done now."""
+        """One part of a body or tunnel out of `buffer`, which is not empty.  False: nothing more can be done now."""
         state = self.reading
-        if state == R_HEAD:
-            return self.read_head()
         if state in (R_COMPLETE, R_ENDED):
             return False
         data = self.buffer

@@ -87,6 +87,8 @@ def status_line(status: int) -> bytes:
 
 
 def field_lines(fields: list[Field]) -> bytes:
+    if len(fields) == 1:
+        return fields[0].line
     return b"".join([f.line for f in fields])
 
 

@@ -19,6 +19,7 @@ from meshproxy.wire.engine import (
     AWAITING_US,
     CANCEL,
     NO_ERROR,
+    NULL_SINK,
     PROTOCOL_ERROR,
     Host,
     Stream,
@@ -63,7 +64,7 @@ class ServerStream(Stream):
     """One request and its response.  Does nothing once its exchange is over."""
 
     def __init__(self, engine: Http1Server, head: Head) -> None:
-        super().__init__()
+        self.sink = NULL_SINK  # what Stream.__init__ does, without the call: one for each request
         self.engine = engine
         self.head = head
 
@@ -273,10 +274,8 @@ class Http1Server(Http1Connection):
             tail += CLOSE
         elif request.version == 10:
             tail += KEEP_ALIVE
-        if extra:
-            self.put(response_start(head) + field_lines(extra) + tail + CRLF)
-        else:
-            self.put(response_start(head) + tail + CRLF)
+        tail += CRLF
+        self.put(response_start(head) + field_lines(extra) + tail if extra else response_start(head) + tail)
         if end:
             self.write_data(b"", True)
 
