@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from control.api import mesh_pb2
+from control.compile.access import Policies, policies
 from control.compile.endpoints import compile_endpoints
 from control.compile.service import compile_service
 from control.compile.settings import Settings
 from control.compile.views import View, ViewMemo, Views, read
 from control.compile.workload import compile_workload, meshed
 from control.resources import core
+from control.resources.traffictarget import Account
 from control.store.store import Diagnostic, Object
 
 ResourceKey = tuple[int, str]  # mesh_pb2.Kind, ResourceName.name
@@ -97,13 +99,14 @@ def compile_snapshot(objects: Iterable[Object], settings: Settings, memo: Memo |
     for name in sorted(views.services):
         _service(build, views, name, settings)
     shared = {key: made.resource for key, made in build.made.items()}
+    access = policies(views, settings)
     for home in sorted(views.pods):
         namespace, pod = home[0], views.pods[home]
         if meshed(pod.typed) and pod.typed.ip:
-            _workload(build, views, pod, namespace, settings)
+            _workload(build, views, pod, namespace, settings, access)
     memo.views, memo.resources = views.memo, build.made
     memo.reused, memo.made = build.reused, len(build.made) - build.reused
-    diagnostics = [*views.diagnostics, *(one for made in build.made.values() for one in made.diagnostics)]
+    diagnostics = [*views.diagnostics, *access.diagnostics, *(one for made in build.made.values() for one in made.diagnostics)]
     return Compiled({key: made.resource for key, made in build.made.items()}, tuple(diagnostics), shared)
 
 
@@ -172,11 +175,14 @@ def _obj(view: View[core.Pod] | View[core.Service] | None) -> Object | None:
     return view.obj if view is not None else None
 
 
-def _workload(build: _Build, views: Views, pod: View[core.Pod], namespace: str, settings: Settings) -> None:
+def _workload(build: _Build, views: Views, pod: View[core.Pod], namespace: str, settings: Settings, access: Policies) -> None:
     services = views.selecting(pod.typed, namespace)
+    home = views.namespaces.get(namespace)
+    policy = access.by_account.get(Account(namespace, pod.typed.spec.service_account_name or "default"))
+    annotations = home.typed.metadata.annotations if home is not None else {}
     build.make(
         mesh_pb2.WORKLOAD,
         f"{namespace}/{pod.typed.metadata.name}",
-        (pod.obj, *(view.obj for view in services)),
-        lambda: compile_workload(pod.typed, namespace, services, settings),
+        (pod.obj, home and home.obj, *(policy.inputs if policy is not None else ()), *(view.obj for view in services)),
+        lambda: compile_workload(pod.typed, namespace, services, settings, policy, annotations),
     )

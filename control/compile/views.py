@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from control.resources import core, split
+from control.resources import access, core, routegroup, split, traffictarget
 from control.resources.crosscheck import Splits, splits_by_apex
 from control.store.store import Diagnostic, Key, Object
 
@@ -38,6 +38,12 @@ class Views:
     pods_by_ip: dict[str, View[core.Pod]] = field(default_factory=dict)
     slices: dict[Name, list[View[core.EndpointSlice]]] = field(default_factory=dict)  # by the Service they belong to
     splits: dict[Name, View[split.TrafficSplit]] = field(default_factory=dict)  # by apex: the one in force
+    targets: list[View[access.Selected]] = field(default_factory=list)
+    groups: dict[Name, View[routegroup.RouteGroup]] = field(default_factory=dict)
+    port_routes: dict[tuple[str, str, str], View[routegroup.PortRoute]] = field(
+        default_factory=dict
+    )  # by kind, namespace, name
+    namespaces: dict[str, View[core.Namespace]] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     memo: ViewMemo = field(default_factory=dict)
 
@@ -64,11 +70,20 @@ def _slice(obj: Object) -> core.EndpointSlice:
     return core.parse(obj, core.EndpointSlice)
 
 
+def _namespace(obj: Object) -> core.Namespace:
+    return core.parse(obj, core.Namespace)
+
+
 _READERS: dict[tuple[str, str], Callable[[Object], Any]] = {
     ("", "Service"): _service,
     ("", "Pod"): _pod,
     ("discovery.k8s.io", "EndpointSlice"): _slice,
+    ("", "Namespace"): _namespace,
     (split.GROUP, "TrafficSplit"): split.parse,
+    (traffictarget.GROUP, "TrafficTarget"): access.read_target,
+    (routegroup.GROUP, "HTTPRouteGroup"): routegroup.parse_group,
+    (routegroup.GROUP, "TCPRoute"): routegroup.parse_ports,
+    (routegroup.GROUP, "UDPRoute"): routegroup.parse_ports,
 }
 
 
@@ -100,6 +115,14 @@ def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
                     views.slices.setdefault((key.namespace, owner), []).append(view)
             case "TrafficSplit":
                 splits.append(view)
+            case "TrafficTarget":
+                views.targets.append(view)
+            case "HTTPRouteGroup":
+                views.groups[key.namespace, key.name] = view
+            case "TCPRoute" | "UDPRoute":
+                views.port_routes[key.kind, key.namespace, key.name] = view
+            case "Namespace":
+                views.namespaces[key.name] = view
     apexes: Splits = splits_by_apex(view.typed for view in splits)
     for view in splits:
         home = (view.typed.namespace, view.typed.service)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from control.api import mesh_pb2
+from control.compile.access import Policy, workload_access
 from control.compile.protocol import protocol
 from control.compile.settings import Settings
 from control.compile.views import View
@@ -70,9 +71,14 @@ def target_port(port: core.ServicePort, pod: core.Pod) -> int | None:
 
 
 def compile_workload(
-    pod: core.Pod, namespace: str, services: Iterable[View[core.Service]], settings: Settings
+    pod: core.Pod,
+    namespace: str,
+    services: Iterable[View[core.Service]],
+    settings: Settings,
+    granted: Policy | None,
+    annotations: Mapping[str, str],
 ) -> tuple[mesh_pb2.Workload, list[Diagnostic]]:
-    """`services`: those that select the pod."""
+    """`services`: those that select the pod; `granted`: what TrafficTargets allow on it; `annotations`: of its Namespace."""
     key = Key("", "Pod", namespace, pod.metadata.name)
     diagnostics: list[Diagnostic] = []
 
@@ -90,6 +96,8 @@ def compile_workload(
     except (ValueError, TypeError, KeyError, AttributeError) as failure:
         warn(ANNOTATION_LISTENERS, f"not a list of address, service and port: {failure}", "the pod has no Service listeners")
     ports = _ports(pod, services)
+    access, told = workload_access(granted, pod.metadata.annotations, annotations, key)
+    diagnostics += told
     return (
         mesh_pb2.Workload(
             namespace=namespace,
@@ -110,6 +118,7 @@ def compile_workload(
             listeners=listeners,
             inbound_mode=mode,
             cluster_domains=[f"svc.{settings.cluster_domain}"],
+            access=access,
         ),
         diagnostics,
     )

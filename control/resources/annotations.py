@@ -5,6 +5,10 @@ on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
                meshproxy.dev/workers                    1 (default) to 64 | auto
                meshproxy.dev/inject                     enabled (default) | disabled
+on a pod or its Namespace (the pod's wins)
+               meshproxy.dev/access                     enforce (default) | audit: report what TrafficTargets would deny
+on an HTTPRouteGroup
+               meshproxy.dev/path-match                 start (default) | full: a pathRegex takes the whole path
 
 `PLACES` lists all of ours and where each is read; `strays` finds those that are read nowhere, or not where they stand.
 """
@@ -27,6 +31,11 @@ MAX_WORKERS = 64  # as `meshproxy proxy --workers` takes
 INJECT = "meshproxy.dev/inject"
 INJECTIONS = ("enabled", "disabled")
 
+ACCESS = "meshproxy.dev/access"
+ACCESS_MODES = ("enforce", "audit")
+PATH_MATCH = "meshproxy.dev/path-match"
+PATH_MATCHES = ("start", "full")
+
 _POD = ("Pod",)  # also the template of a Deployment
 # annotation -> the kinds on which it is read
 PLACES: dict[str, tuple[str, ...]] = {
@@ -36,7 +45,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     INBOUND_POLICY: _POD,
     WORKERS: _POD,
     INJECT: _POD,
-    f"{PREFIX}access": ("Namespace", *_POD),
+    ACCESS: ("Namespace", *_POD),
+    PATH_MATCH: ("HTTPRouteGroup",),
     **dict.fromkeys(
         [f"{PREFIX}{name}" for name in ("confirm", "minimum-requests", "pause", "approve", "abort", "promote")], ("Canary",)
     ),

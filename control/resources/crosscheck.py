@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from control.resources import canary, core, split
+from control.resources import access, canary, core, routegroup, split, traffictarget
 from control.resources.documents import Path, field_name
 from control.store.store import Diagnostic, Key, Object
 
@@ -61,7 +61,7 @@ def crosscheck(
         file, line = locate(key, path)
         return Diagnostic("warning", file, line, field_name(path), message, hint, key)
 
-    result = [warning(*one) for check in (_splits, _services, _workloads, _canaries) for one in check(found)]
+    result = [warning(*one) for check in (_splits, _services, _workloads, _canaries, _targets) for one in check(found)]
     return sorted(result, key=lambda one: (one.file, one.line))
 
 
@@ -75,6 +75,9 @@ class _Objects:
         self.splits: list[split.TrafficSplit] = []
         self.services: dict[tuple[str, str], core.Service] = {}
         self.canaries: list[canary.Canary] = []
+        self.targets: list[traffictarget.TrafficTarget] = []
+        self.groups: dict[tuple[str, str], routegroup.RouteGroup] = {}
+        self.port_routes: dict[tuple[str, str, str], routegroup.PortRoute] = {}
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
         for obj in objects:
@@ -97,6 +100,12 @@ class _Objects:
                 self.splits.append(split.parse(obj))
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
+            case (traffictarget.GROUP, "TrafficTarget"):
+                self.targets.append(traffictarget.parse_target(obj))
+            case (routegroup.GROUP, "HTTPRouteGroup"):
+                self.groups[key.namespace, key.name] = routegroup.parse_group(obj)
+            case (routegroup.GROUP, "TCPRoute" | "UDPRoute"):
+                self.port_routes[key.kind, key.namespace, key.name] = routegroup.parse_ports(obj)
             case ("", "Service"):
                 self.services[key.namespace, key.name] = core.parse(obj, core.Service)
             case ("apps", "Deployment"):
@@ -222,3 +231,22 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
         other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
         if other != one.metadata.name:
             yield key, path, f"{target.kind} {target.name} is also the target of Canary {other}", "keep one Canary for a target"
+
+
+def _targets(found: _Objects) -> Iterator[Finding]:
+    accounts = {(owner.namespace, spec.service_account_name or "default") for owner, _, _, spec in found.templates}
+    for one in found.targets:
+        key = Key(traffictarget.GROUP, "TrafficTarget", one.namespace, one.name)
+        destination = (one.destination.namespace, one.destination.name)
+        if destination not in accounts and not found.incomplete(one.namespace):
+            path: Path = ("spec", "destination", "name")
+            yield key, path, f"no pod has the service account {one.destination.name}: the target selects nothing", ""
+        for source in one.sources:
+            account = Key("", "ServiceAccount", source.namespace, source.name)
+            if source.name != "default" and found.missing(account):
+                yield key, ("spec", "sources"), f"ServiceAccount {source.namespace}/{source.name} does not exist", ""
+        refused = {("HTTPRouteGroup", k.namespace, k.name) for k in found.refused if k is not None}
+        for path, message, hint in access.allowance(one, found.groups, found.port_routes)[1]:
+            rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None
+            if rule is None or (rule.kind, one.namespace, rule.name) not in refused:
+                yield key, path, message, hint

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 from control.resources.annotations import (
+    ACCESS,
+    ACCESS_MODES,
     INBOUND_POLICIES,
     INBOUND_POLICY,
     INJECT,
@@ -44,6 +46,8 @@ def check_meaning(obj: Object, report: Report) -> None:
         case "Pod":
             _pod(obj["spec"], ("spec",), report)
             _pod_annotations(obj["metadata"], ("metadata",), report)
+        case "Namespace":
+            _words(obj["metadata"].get("annotations") or {}, {ACCESS: ACCESS_MODES}, ("metadata",), report)
         case "EndpointSlice":
             if "kubernetes.io/service-name" not in (obj["metadata"].get("labels") or {}):
                 report.warning(("metadata", "labels"), "has no kubernetes.io/service-name: it belongs to no Service")
@@ -219,14 +223,19 @@ def _probe(probe: Object, path: Path, names: dict[str, int], report: Report) -> 
 
 def _pod_annotations(metadata: Object, path: Path, report: Report) -> None:
     annotations = metadata.get("annotations") or {}
-    for name, words in ((INBOUND_POLICY, INBOUND_POLICIES), (INJECT, INJECTIONS)):
+    known = {INBOUND_POLICY: INBOUND_POLICIES, INJECT: INJECTIONS, ACCESS: ACCESS_MODES}
+    _words(annotations, known, path, report)
+    workers = annotations.get(WORKERS)
+    if workers is not None and (mistake := workers_mistake(workers)):
+        report.error((*path, "annotations", WORKERS), mistake)
+
+
+def _words(annotations: Object, known: dict[str, tuple[str, ...]], path: Path, report: Report) -> None:
+    for name, words in known.items():
         value = annotations.get(name)
         if value is not None and value not in words:
             message = f"found {shown(value)}, expected {', '.join(words)}"
             report.error((*path, "annotations", name), message, nearest(value, list(words)))
-    workers = annotations.get(WORKERS)
-    if workers is not None and (mistake := workers_mistake(workers)):
-        report.error((*path, "annotations", WORKERS), mistake)
 
 
 def _data(obj: Object, kind: str, report: Report) -> None:

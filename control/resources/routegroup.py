@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from control.resources.annotations import PATH_MATCH, PATH_MATCHES
 from control.resources.core import Name, ObjectMeta, PortNumber, parse
 from control.resources.documents import Path
 from control.resources.shape import Report, Shape, shown, words
@@ -89,9 +90,12 @@ class RouteGroupMatch:
 
 @dataclass(frozen=True, slots=True)
 class RouteGroup:
+    """`full_path`: the path regexes take the whole path (annotation meshproxy.dev/path-match: full), not only its beginning."""
+
     namespace: str
     name: str
     matches: tuple[RouteGroupMatch, ...]
+    full_path: bool = False
 
     def named(self, names: tuple[str, ...]) -> tuple[RouteGroupMatch, ...]:
         """The matches with these names, in the group's order; all of them where no names are given."""
@@ -112,7 +116,10 @@ def parse_group(obj: Object) -> RouteGroup:
     """The one form of an accepted HTTPRouteGroup.  Raises ValueError on one that was never checked."""
     shape = parse(obj, GroupShape)
     return RouteGroup(
-        shape.metadata.namespace or "default", shape.metadata.name, tuple(map(_match, [*shape.matches, *shape.spec.matches]))
+        shape.metadata.namespace or "default",
+        shape.metadata.name,
+        tuple(map(_match, [*shape.matches, *shape.spec.matches])),
+        shape.metadata.annotations.get(PATH_MATCH, "start") != "start",  # another word than the two: what lets less through
     )
 
 
@@ -145,7 +152,10 @@ def write_group(group: RouteGroup, version: str) -> Object:
             one["headers"] = [{name: pattern} for name, pattern in match.headers]
         matches.append(one)
     body: dict[str, Any] = {"matches": matches}
-    return _object("HTTPRouteGroup", group.namespace, group.name, version, body if _flat(version) else {"spec": body})
+    obj = _object("HTTPRouteGroup", group.namespace, group.name, version, body if _flat(version) else {"spec": body})
+    if group.full_path:
+        obj["metadata"]["annotations"] = {PATH_MATCH: "full"}
+    return obj
 
 
 def write_ports(route: PortRoute, version: str) -> Object:
@@ -177,6 +187,9 @@ def _object(kind: str, namespace: str, name: str, version: str, body: dict[str, 
 
 def check_group(obj: Object, report: Report) -> None:
     """What the shape cannot say."""
+    how = (obj["metadata"].get("annotations") or {}).get(PATH_MATCH)
+    if how is not None and how not in PATH_MATCHES:
+        report.error(("metadata", "annotations", PATH_MATCH), f"found {shown(how)}, expected {' or '.join(PATH_MATCHES)}")
     found: dict[str, Path] = {}
     matches = [(("matches",), obj.get("matches") or []), (("spec", "matches"), (obj.get("spec") or {}).get("matches") or [])]
     total = sum(len(items) for _, items in matches)

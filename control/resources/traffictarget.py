@@ -102,6 +102,15 @@ def parse_target(obj: Object) -> TrafficTarget:
     )
 
 
+def destination_of(obj: Object, namespace: str) -> Account:
+    """The destination alone, of an object that cannot be read whole.  Raises ValueError if there is none."""
+    for place in (obj.get("spec"), obj):
+        found = place.get("destination") if isinstance(place, dict) else None
+        if isinstance(found, dict) and isinstance(found.get("name"), str):
+            return Account(str(found.get("namespace") or namespace), found["name"])
+    raise ValueError("destination is missing")
+
+
 def _account(subject: SubjectShape, namespace: str) -> Account:
     return Account(subject.namespace or namespace, subject.name)
 

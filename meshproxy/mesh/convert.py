@@ -2,6 +2,7 @@
 
     Known --tables_of()--> policy.route.Tables       services, splits, endpoints
       --ports_of()---> [InboundPort], mode       what the inbound side admits
+      --access_of()--> policy.access.Access      ... and of whom, where TrafficTargets select the pod
 
 Pure; raises ResourceRejected naming the resource, so that the stream rejects exactly that one (NACK).
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 from control.api import mesh_pb2
 from meshproxy.mesh.knowledge import Known, ResourceRejected
+from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
+from meshproxy.policy.regex import Regex
 from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tables
 from meshproxy.proxy.inbound import InboundPort
@@ -71,3 +74,39 @@ def tables_of(version: int, known: Known) -> Tables:
 
 def ports_of(workload: mesh_pb2.Workload) -> list[InboundPort]:
     return [InboundPort(port.port, port.protocol, tuple(port.probe_paths)) for port in workload.ports]
+
+
+def access_of(workload: mesh_pb2.Workload) -> Access | None:
+    """What TrafficTargets allow on this pod, None where none selects it.  Raises ResourceRejected: a rule that cannot be read
+    as it was meant must not be read in another way."""
+    if not workload.HasField("access"):
+        return None
+    regexes: dict[tuple[str, bool], Regex] = {}
+    rules = []
+    for rule in workload.access.rules:
+        try:
+            http = tuple(_http_match(match, regexes) for match in rule.http)
+        except ValueError as error:
+            raise ResourceRejected(
+                (int(mesh_pb2.WORKLOAD), f"{workload.namespace}/{workload.pod}"), f"{rule.name}: {error}"
+            ) from error
+        rules.append(AccessRule(rule.name, tuple(rule.clients), tuple(rule.ports), http))
+    return Access(tuple(rules), workload.access.audit)
+
+
+def _http_match(match: mesh_pb2.RouteMatch, regexes: dict[tuple[str, bool], Regex]) -> HttpMatch:
+    """`regexes`: each is built once, whatever the number of rules it is in."""
+    if match.query or match.ports or match.client_namespace:
+        raise ValueError("a match on more than path, method and headers")
+    headers = tuple(HeaderMatch(one.name.lower().encode(), _regex(one, regexes)) for one in match.headers)
+    path = _regex(match.path, regexes) if match.HasField("path") else None
+    return HttpMatch(tuple(method.encode() for method in match.methods), path, headers)
+
+
+def _regex(one: mesh_pb2.StringMatch, regexes: dict[tuple[str, bool], Regex]) -> Regex:
+    if one.how not in (mesh_pb2.StringMatch.REGEX, mesh_pb2.StringMatch.REGEX_START):
+        raise ValueError(f"{mesh_pb2.StringMatch.How.Name(one.how)} where a regular expression was expected")
+    key = (one.value, one.how == mesh_pb2.StringMatch.REGEX)
+    if key not in regexes:
+        regexes[key] = Regex(*key)
+    return regexes[key]

@@ -17,7 +17,7 @@ from certs.context import mesh_contexts
 from certs.svid import Svid
 from certs.verify import PeerRefused, check_leaf, read_leaf
 from control.api import mesh_pb2
-from meshproxy.mesh.convert import ports_of, tables_of
+from meshproxy.mesh.convert import access_of, ports_of, tables_of
 from meshproxy.mesh.knowledge import Known
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.inbound import Inbound
@@ -85,10 +85,11 @@ class MeshTraffic:
         if workload is None:
             return
         ports = ports_of(workload)
+        access = access_of(workload)
         self.version += 1
         self.ctx.registry.set_common(common_labels(workload))
         self.outbound.apply(tables)
-        self.inbound.apply(ports, workload.inbound_mode)
+        self.inbound.apply(ports, workload.inbound_mode, access)
 
 
 def common_labels(workload: mesh_pb2.Workload) -> tuple[tuple[str, str], ...]:

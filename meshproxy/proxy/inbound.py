@@ -1,28 +1,38 @@
 """The inbound side: what other proxies send to the pod's own app.
 
     mTLS, ALPN meshproxy/1 --> who is calling? --> mesh-target-port listed? --> may they? --> app on the pod's own address
-    plaintext ---------------> a probe on its exact path, or the mode lets it in; otherwise 403
+    plaintext -----------------------------------> its authority's port ... --> may they?
 
 It is no open relay: only ports the pod's configuration lists are reachable, only on the pod's own address.
+
+May they?   a health probe (GET, exactly its path)                          yes
+            TrafficTargets select the pod (policy/access.py)                what they allow, and nothing else; 403 access_...
+            none does, or they are in audit (then what they would deny is reported):
+                        all-authenticated | all-unauthenticated | deny      403 not_authenticated, forbidden
+A tunnel is judged when it opens, and again when the rules change; a request, once: one that was let in ends as it would.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.access import Access
 from meshproxy.policy.budget import Budget
+from meshproxy.policy.path import with_path
 from meshproxy.policy.retry import RetryPolicy
 from meshproxy.policy.route import HTTP1, HTTP2, parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
+from meshproxy.proxy.denials import Denials
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
-from meshproxy.proxy.refusals import BAD_TARGET, NOT_AUTHENTICATED, NOT_READY, PORT_NOT_LISTED
+from meshproxy.proxy.outcome import DONE
+from meshproxy.proxy.refusals import ACCESS, BAD_TARGET, FORBIDDEN, NOT_AUTHENTICATED, NOT_READY, PORT_NOT_LISTED, Refusal
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
 from meshproxy.telemetry.registry import HttpSeries
-from meshproxy.wire.engine import Stream
+from meshproxy.wire.engine import CANCEL, Stream
 from meshproxy.wire.message import Field, Head
 
 # Inbound modes, numbers as in mesh.proto.
@@ -31,6 +41,17 @@ ALL_UNAUTHENTICATED: Final = 1
 DENY: Final = 2
 
 CLIENTS: Final = 1000  # distinct (client, port, protocol) with counters of their own; the rest share "other"
+TUNNELS_SWEPT: Final = 64  # as many are kept before those that are over are looked for
+
+
+class Tunnel:
+    """An opaque connection or an upgrade that was let in."""
+
+    def __init__(self, exchange: Exchange, client: str, port: int, head: Head) -> None:
+        self.exchange = exchange
+        self.client = client
+        self.port = port
+        self.head = head
 
 
 class InboundPort:
@@ -62,16 +83,22 @@ class Inbound(Side):
         self.pod_ip = pod_ip
         self.ports: dict[int, InboundPort] = {}
         self.mode = ALL_AUTHENTICATED
+        self.access: Access | None = None  # what TrafficTargets allow; None: none selects this pod
+        self.denials = Denials(ctx)
+        self.tunnels: list[Tunnel] = []  # open ones, and some that are over
+        self.tunnels_swept = TUNNELS_SWEPT
         self.ready = False
         self.endpoints: dict[tuple[int, int], Endpoint] = {}  # by (port, what it speaks)
         self.routes: dict[tuple[str, int, int], Route] = {}  # by (client, port, speaks)
         self.budgets: dict[int, Budget] = {}
         self.golden: dict[int, HttpSeries] = {}  # of each port: there, at zero, before the first request
 
-    def apply(self, ports: list[InboundPort], mode: int) -> None:
-        """Swap what the pod's configuration says.  Connections stay: each request is judged by what is in force."""
+    def apply(self, ports: list[InboundPort], mode: int, access: Access | None = None) -> None:
+        """Swap what the pod's configuration says.  Connections stay: each request is judged by what is in force.  Tunnels that
+        would no longer be opened end."""
         self.ports = {port.port: port for port in ports}
         self.mode = mode
+        self.access = access
         for key, endpoint in list(self.endpoints.items()):
             if key[0] not in self.ports:
                 endpoint.retire()
@@ -87,6 +114,7 @@ class Inbound(Side):
             if number not in self.golden:
                 self.golden[number] = self.series_for("", number)
         self.ready = True
+        self.judge_tunnels()
 
     # -- connections
 
@@ -131,11 +159,20 @@ class Inbound(Side):
         if port is None:
             refuse(ctx, stream, head, "inbound", PORT_NOT_LISTED)
             return
-        if not self.admits(connection, port, head):
-            refuse(ctx, stream, head, "inbound", NOT_AUTHENTICATED)
-            return
+        if self.access is None:
+            refusal = self.barred(connection.client_id, port, head)
+            if refusal is not None:
+                refuse(ctx, stream, head, "inbound", refusal)
+                return
+        else:
+            judged = self.judged(self.access, connection.client_id, stream, port, head)
+            if judged is None:
+                return
+            head = judged
         exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
         stream.sink = exchange
+        if head.protocol or head.method == b"CONNECT":
+            self.opened_tunnel(Tunnel(exchange, connection.client_id, target, head))
         exchange.begin(self.route(connection.client_id, target, app_speaks(port, proto, head)), connection.client_extra, end)
 
     def clear_target(self, head: Head) -> int:
@@ -147,16 +184,73 @@ class Inbound(Side):
             return next(iter(self.ports))
         return 0
 
-    def admits(self, connection: Accepted, port: InboundPort, head: Head) -> bool:
-        if self.mode == DENY:
-            return self.is_probe(port, head)
-        if connection.client_id or self.mode == ALL_UNAUTHENTICATED:
-            return True
-        return self.is_probe(port, head)
+    def barred(self, client: str, port: InboundPort, head: Head) -> Refusal | None:
+        """Why the inbound mode keeps this request out, None if it lets it in."""
+        mode = self.mode
+        if mode != DENY and (client or mode == ALL_UNAUTHENTICATED):
+            return None
+        if self.is_probe(port, head):
+            return None
+        return FORBIDDEN if mode == DENY else NOT_AUTHENTICATED
+
+    def judged(self, access: Access, client: str, stream: Stream, port: InboundPort, head: Head) -> Head | None:
+        """The request as the app may have it, by what TrafficTargets allow; None: it was refused."""
+        decision = access.decide(client, port.port, head)
+        if access.audit:
+            if not decision.allowed and not self.is_probe(port, head):
+                self.denials.note(decision.reason, client, port.port, head, True)
+            refusal = self.barred(client, port, head)
+            if refusal is None:
+                return head
+        elif decision.allowed:
+            if decision.path is None:
+                return head
+            respelt = head.copied(head.fields)
+            respelt.path = with_path(head.path, decision.path)
+            return respelt
+        elif self.is_probe(port, head):
+            return head
+        else:
+            self.denials.note(decision.reason, client, port.port, head, False)
+            refusal = ACCESS[decision.reason]
+        refuse(self.ctx, stream, head, "inbound", refusal)
+        return None
 
     def is_probe(self, port: InboundPort, head: Head) -> bool:
         """Health probes come from no workload, so they have no identity: exactly their paths, exactly GET."""
         return head.method == b"GET" and head.path in port.probe_paths
+
+    # -- tunnels
+
+    def opened_tunnel(self, tunnel: Tunnel) -> None:
+        tunnels = self.tunnels
+        if len(tunnels) >= self.tunnels_swept:
+            self.tunnels = tunnels = [one for one in tunnels if one.exchange.state != DONE]
+            self.tunnels_swept = max(2 * len(tunnels), TUNNELS_SWEPT)
+        tunnels.append(tunnel)
+
+    def judge_tunnels(self) -> None:
+        """End the tunnels that would not be opened now."""
+        self.tunnels = [one for one in self.tunnels if one.exchange.state != DONE]
+        for tunnel in list(self.tunnels):
+            refusal = self.shut(tunnel)
+            if refusal is not None:
+                self.ctx.refused(refusal.reason, "inbound")
+                tunnel.exchange.leave_endpoint("")
+                tunnel.exchange.end(refusal, CANCEL)
+
+    def shut(self, tunnel: Tunnel) -> Refusal | None:
+        port = self.ports.get(tunnel.port)
+        if port is None:
+            return PORT_NOT_LISTED
+        access = self.access
+        if access is None or access.audit:
+            return self.barred(tunnel.client, port, tunnel.head)
+        decision = access.decide(tunnel.client, tunnel.port, tunnel.head)
+        if decision.allowed:
+            return None
+        self.denials.note(decision.reason, tunnel.client, tunnel.port, tunnel.head, False)
+        return ACCESS[decision.reason]
 
     # -- live state
 

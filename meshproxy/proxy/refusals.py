@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.access import REASONS
 from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
 from meshproxy.wire.message import Field, Head
 
@@ -81,6 +82,9 @@ NO_BACKEND: Final = Refusal("no_backend", 503, 14, "all backends of the split ha
 QUEUE_FULL: Final = Refusal("queue_full", 503, 14, "too many requests wait for a connection to this endpoint", REFUSED_STREAM)
 NO_CAPACITY: Final = Refusal("no_capacity", 503, 14, "the endpoint took no further request in time", REFUSED_STREAM)
 CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the endpoint", REFUSED_STREAM)
+NAME_NOT_FOUND: Final = Refusal(
+    "name_not_found", 502, 14, "the endpoint's name has no address, or no name server answered", REFUSED_STREAM
+)
 CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 14, "the endpoint did not accept a connection in time", REFUSED_STREAM)
 PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")
 UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended the exchange before it answered", INTERNAL_ERROR)
@@ -92,7 +96,8 @@ UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint ans
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
 DEADLINE_EXCEEDED: Final = Refusal("deadline_exceeded", 504, 4, "the call's own deadline (grpc-timeout) passed")
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
-FORBIDDEN: Final = Refusal("forbidden", 403, 7, "policy denies this identity")
+FORBIDDEN: Final = Refusal("forbidden", 403, 7, "this pod takes no requests but health probes (default-inbound-policy: deny)")
+ACCESS: Final = {reason: Refusal(reason, 403, 7, text) for reason, text in REASONS.items()}  # what TrafficTargets do not allow
 PORT_NOT_LISTED: Final = Refusal("port_not_listed", 403, 7, "the pod's configuration does not list this port")
 LOOP: Final = Refusal("loop", 508, 10, "the request would come back to this proxy")
 NOT_READY: Final = Refusal("not_ready", 503, 14, "this proxy has no configuration yet")

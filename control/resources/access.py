@@ -1,0 +1,153 @@
+"""What a TrafficTarget allows, once its rules' references are followed: the meaning of access.smi-spec.io.
+
+    TrafficTarget --rules--> HTTPRouteGroup: these matches of it, or all        OR among all of them  --\\
+                  --rules--> TCPRoute: these ports, or every port               OR among all of them  ---> AND: Allowance
+                  --destination.port (before v1alpha3)-->                       this port alone       --/
+
+An HTTP rule and a TCP rule in one target restrict each other: the port and the request must fit.  Without a TCP rule every port
+fits; without an HTTP rule everything on the ports does, also what is no HTTP.  A UDPRoute allows nothing that goes through the
+mesh.  It fails closed: a target whose reference is missing allows nothing, and its destination is selected all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from control.resources.annotations import ACCESS, ACCESS_MODES
+from control.resources.documents import Path
+from control.resources.routegroup import PortRoute, RouteGroup, RouteGroupMatch
+from control.resources.traffictarget import Account, Rule, TrafficTarget, destination_of, parse_target
+from control.store.store import Object
+from meshproxy.policy.regex import Regex
+
+Finding = tuple[Path, str, str]  # field of the target, what is wrong, hint
+Groups = Mapping[tuple[str, str], RouteGroup]  # by namespace and name
+PortRoutes = Mapping[tuple[str, str, str], PortRoute]  # by kind, namespace and name
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the sources may.  ports: of the pod; none: every one.  http: (a match, does its path regex take the whole path);
+    none: anything."""
+
+    ports: tuple[int, ...] = ()
+    http: tuple[tuple[RouteGroupMatch, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A TrafficTarget by what it selects.  `target` is None if it cannot be read: then it allows nothing.  (The store takes no
+    such object; an API server whose CRD is wide may.)"""
+
+    name: str
+    destination: Account
+    target: TrafficTarget | None
+    mistake: str = ""
+
+
+def read_target(obj: Object) -> Selected:
+    """Raises ValueError (or KeyError, TypeError) if not even the destination can be read, or it is of another namespace than
+    the target: nobody may decide over the pods of another one."""
+    try:
+        target = parse_target(obj)
+    except ValueError as mistake:
+        namespace = obj["metadata"].get("namespace") or "default"
+        selected = Selected(obj["metadata"]["name"], destination_of(obj, namespace), None, str(mistake))
+    else:
+        namespace = target.namespace
+        selected = Selected(target.name, target.destination, target)
+    if selected.destination.namespace != namespace:
+        raise ValueError(f"its destination is in namespace {selected.destination.namespace}, expected {namespace}: its own")
+    return selected
+
+
+def audited(pod: Mapping[str, str], namespace: Mapping[str, str]) -> tuple[bool, str]:
+    """Is what TrafficTargets deny only reported?  By the annotations of a pod, else of its namespace.  And what is wrong with
+    them: another value than the known two enforces."""
+    value = pod.get(ACCESS, namespace.get(ACCESS, ACCESS_MODES[0]))
+    if value not in ACCESS_MODES:
+        return False, f"found {value!r}, expected {' or '.join(ACCESS_MODES)}"
+    return value == "audit", ""
+
+
+def allowance(target: TrafficTarget, groups: Groups, routes: PortRoutes) -> tuple[Allowance | None, list[Finding]]:
+    """What `target` allows, None for nothing; and why, or what else is wrong."""
+    findings: list[Finding] = []
+    ports: set[int] = set()
+    matches: list[tuple[RouteGroupMatch, bool]] = []
+    on_http = on_tcp = on_udp = broken = False
+    every_port = False  # a TCPRoute says so
+    for index, rule in enumerate(target.rules):
+        path: Path = ("spec", "rules", index)
+        if rule.kind == "HTTPRouteGroup":
+            on_http = True
+            group = groups.get((target.namespace, rule.name))
+            problem = _missing(rule, group)
+            if problem:
+                broken = True
+                findings.append(
+                    (path, f"{problem}: the target allows nothing until it does", "its destination denies all the same")
+                )
+            elif group is not None:
+                matches.extend((match, group.full_path) for match in group.named(rule.matches))
+            continue
+        route = routes.get((rule.kind, target.namespace, rule.name))
+        if rule.kind == "UDPRoute":
+            on_udp = True
+            findings.append((path, "UDP does not go through the mesh: this rule allows nothing", ""))
+        elif route is None:
+            broken = True
+            message = f"TCPRoute {rule.name} does not exist: the target allows nothing until it does"
+            findings.append((path, message, "its destination denies all the same"))
+        else:
+            on_tcp = True
+            every_port = every_port or not route.ports
+            ports.update(route.ports)
+    if broken:
+        return None, findings
+    if not target.sources:
+        return None, [*findings, (("spec", "sources"), "is empty: the target allows nobody", "")]
+    if not (on_http or on_tcp):
+        why = "UDPRoutes alone allow" if on_udp else "is empty: the target allows"
+        return None, [
+            *findings,
+            (("spec", "rules"), f"{why} nothing that goes through the mesh", "add an HTTPRouteGroup or a TCPRoute"),
+        ]
+    if on_http and not matches:
+        return None, [*findings, (("spec", "rules"), "its HTTPRouteGroups have no matches: the target allows nothing", "")]
+    every_port = every_port or not on_tcp
+    if target.port:
+        if not every_port and target.port not in ports:
+            message = f"port {target.port} is none of those of its TCPRoutes: the target allows nothing"
+            return None, [*findings, (("spec", "destination", "port"), message, "")]
+        every_port, ports = False, {target.port}
+    return Allowance(() if every_port else tuple(sorted(ports)), tuple(matches)), findings
+
+
+def _missing(rule: Rule, group: RouteGroup | None) -> str:
+    """What is not there of what the rule refers to, "" if all is."""
+    if group is None:
+        return f"HTTPRouteGroup {rule.name} does not exist"
+    known = {match.name for match in group.matches}
+    for name in rule.matches:
+        if name not in known:
+            return f"HTTPRouteGroup {rule.name} has no match {name}"
+    for match in group.matches:
+        for pattern in (match.path_regex, *(value for _, value in match.headers)):
+            if mistake := _mistake(pattern):
+                return (
+                    f"match {match.name} of HTTPRouteGroup {rule.name} has no regular expression that can be used ({mistake})"
+                )
+    return ""
+
+
+@lru_cache(4096)
+def _mistake(pattern: str) -> str:
+    """What is wrong with a regular expression.  (The store takes no such group; an API server may.)"""
+    try:
+        Regex(pattern)
+    except ValueError as mistake:
+        return str(mistake)
+    return ""
