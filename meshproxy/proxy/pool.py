@@ -25,9 +25,9 @@ A retired pool keeps nothing: a connection that no waiting request needs is drai
 from __future__ import annotations
 
 from meshproxy.policy.balancer import Target
-from meshproxy.proxy.context import Context
+from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE
-from meshproxy.proxy.refusals import NO_CAPACITY, QUEUE_FULL, Refusal
+from meshproxy.proxy.refusals import NAME_NOT_FOUND, NO_CAPACITY, QUEUE_FULL, Refusal
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.upstream import Owner, Upstream
@@ -131,6 +131,8 @@ class Pool(Owner):
         if refusal.ours:
             return  # it says nothing about the endpoint
         endpoint = self.dialer.endpoint
+        if refusal is NAME_NOT_FOUND and endpoint.available:  # once a back-off: every 10 s in the end
+            log.warning("the name %s has no address, or no name server answered", self.dialer.address)
         endpoint.connect_failed()
 
     def lost(self, upstream: Upstream) -> None:

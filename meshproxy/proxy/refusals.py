@@ -85,6 +85,9 @@ CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the
 NAME_NOT_FOUND: Final = Refusal(
     "name_not_found", 502, 14, "the endpoint's name has no address, or no name server answered", REFUSED_STREAM
 )
+NAME_NOT_FOUND: Final = Refusal(
+    "name_not_found", 502, 14, "the endpoint's name has no address, or no name server answered", REFUSED_STREAM
+)
 CONNECT_TIMEOUT: Final = Refusal("connect_timeout", 504, 14, "the endpoint did not accept a connection in time", REFUSED_STREAM)
 PEER_REFUSED: Final = Refusal("peer_identity", 502, 14, "the endpoint did not prove the identity expected of it")
 UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended the exchange before it answered", INTERNAL_ERROR)

@@ -2,7 +2,8 @@
 
     DIALLING --TCP--> [HANDSHAKE --peer verified-->] SETTLING --engine ready--> READY --GOAWAY/drain--> LEAVING --> LOST
         |                  |                            |
-        +------------------+----------------------------+--> FAILED   (named: connect_failed, connect_timeout, peer_identity)
+        +------------------+----------------------------+--> FAILED   connect_failed, connect_timeout,
+                                                                             name_not_found, peer_identity
 
 LEAVING finishes the streams it has, then closes.
 
@@ -12,6 +13,7 @@ refused its certificate; a POST sent into that gap would look sent although nobo
 
 from __future__ import annotations
 
+from socket import gaierror
 from time import monotonic
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.descriptors import OURS
 from meshproxy.proxy.engines import KIND_HTTP2, client_engine
 from meshproxy.proxy.keepalive import keep_alive
-from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, NO_DESCRIPTORS, PEER_REFUSED, Refusal
+from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, NAME_NOT_FOUND, NO_DESCRIPTORS, PEER_REFUSED, Refusal
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import END, STAY, Credentials, TlsFailure, TlsLayer
 from meshproxy.telemetry.series import TcpSeries
@@ -97,7 +99,7 @@ class Upstream(Carrier):
             if isinstance(error, OSError) and error.errno in OURS:
                 self.short_of_descriptors(error.strerror or str(error))
             else:
-                self.fail(CONNECT_FAILED)
+                self.fail(NAME_NOT_FOUND if isinstance(error, (gaierror, UnicodeError)) else CONNECT_FAILED)
         finally:
             self.dialling = None
             if self.transport is None:  # otherwise `gone` will come

@@ -263,7 +263,7 @@ def test_names_outside_the_mesh_pass_through_and_are_counted(shop: MeshRun, outs
 def test_a_name_outside_that_does_not_exist_is_502(shop: MeshRun) -> None:
     client = shop.pod("client")
     answer = request(client.ip, 4140, "GET", "http://nobody.invalid/", headers={"host": "nobody.invalid"})
-    assert (answer.status, answer.headers["mesh-error"]) == (502, "connect_failed")
+    assert (answer.status, answer.headers["mesh-error"]) == (502, "name_not_found")
 
 
 def test_a_request_to_the_sidecars_own_port_is_a_loop(shop: MeshRun) -> None:

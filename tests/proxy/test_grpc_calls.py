@@ -255,6 +255,7 @@ async def test_every_refusal_is_a_status_of_grpc_to_a_grpc_client(houses):
     ("reason", "code"),
     [
         ("no_endpoints", 14), ("no_backend", 14), ("queue_full", 14), ("connect_failed", 14), ("connect_timeout", 14),
+        ("name_not_found", 14),
         ("upstream_reset", 14), ("draining", 14), ("not_ready", 14), ("request_timeout", 4), ("deadline_exceeded", 4),
         ("forbidden", 7), ("not_authenticated", 7), ("port_not_listed", 7), ("upstream_cancelled", 1),
         ("upstream_exhausted", 8), ("no_route", 5), ("loop", 10), ("internal_error", 13),

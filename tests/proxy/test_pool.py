@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
 import pytest
@@ -174,12 +175,18 @@ async def test_a_dial_into_nowhere_is_504_and_given_up(houses):
             filler.close()
 
 
-async def test_a_name_that_dns_cannot_hold_is_an_unreachable_endpoint(houses):
+async def test_a_name_that_dns_cannot_hold_is_a_name_not_found_and_that_is_logged(houses, caplog):
     house = houses(connect_timeout_s=DEADLINE_S)
     side = await house.outbound()
     raw = b"GET http://a..b/ HTTP/1.1\r\nHost: a..b\r\nConnection: close\r\n\r\n"
-    status, fields, _ = await asyncio.wait_for(request(side.port, raw), 10)
-    assert (status, fields[b"mesh-error"]) == (502, b"connect_failed")
+    with caplog.at_level(logging.WARNING, "meshproxy.proxy"):
+        status, fields, body = await asyncio.wait_for(request(side.port, raw), 10)
+    assert (status, fields[b"mesh-error"]) == (502, b"name_not_found")
+    assert body.startswith(b"name_not_found: the endpoint's name has no address")
+    assert house.ctx.refusals["name_not_found outbound"].value == 1
+    assert [record.message for record in caplog.records if "a..b" in record.message] == [
+        "the name a..b has no address, or no name server answered"
+    ]
     await house.quiet()
 
 
