@@ -62,7 +62,7 @@ KINDS: Final[dict[bytes, int]] = {
     b"last-modified": VOLATILE,
     b"age": VOLATILE,
     b"location": VOLATILE,
-    b"set-cookie": VOLATILE,
+    b"set-cookie": PLAIN,  # here for what looks like it: set_cookie
 }
 
 # RFC 9110 5.6.2 tchar, as bytes.translate()'s delete argument: what remains after deleting these is illegal.
@@ -231,6 +231,9 @@ def valid_authority(authority: bytes) -> bool:
     return colon < 0 or authority[-1:] == b"]" or int(authority[colon + 1 :]) <= 65535
 
 
+NOTHING_OF_ITS_OWN: Final[list[Field]] = []
+
+
 class Head:
     """The start of a message, parsed and validated; shared, so never modified after the parser is done with it.
 
@@ -253,11 +256,13 @@ class Head:
     guarded         HTTP/2: a pseudo field came as a literal never to be indexed, and must leave so (RFC 7541 6.2.3)
     memo_h1         memo of the HTTP/1.1 serialiser
     route           memo of the router: the route this head matched last, and the tables it was matched in
+    base            a request that this one repeats but for its path and the last of its fields, or None; shared by all that do
+    own             those last fields, where there is a base: `fields` are the base's, then these
     """
 
     __slots__ = (
-        "authority", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
-        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "path", "protocol",
+        "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
+        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "own", "path", "protocol",
         "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
 
@@ -289,6 +294,43 @@ class Head:
         # memos of others, kept here because the head is what they are a function of
         self.memo_h1: bytes | None = None
         self.route: object = None
+        self.base: Head | None = None
+        self.own: list[Field] = NOTHING_OF_ITS_OWN
+
+    def with_path(self, path: bytes) -> Head:
+        """A head that is to repeat this one but for its path, and may get fields of its own (`add_field`, `settle`)."""
+        head = Head()
+        head.method = self.method
+        head.scheme = self.scheme
+        head.authority = self.authority
+        head.path = path
+        head.version = self.version
+        head.fields = self.fields.copy()
+        head.mesh = self.mesh
+        head.content_length = self.content_length
+        head.grpc = self.grpc
+        head.request_id = self.request_id
+        head.trailers_ok = self.trailers_ok
+        head.cookie = self.cookie
+        head.base = self
+        if self.grpc_timeout:
+            head.grpc_timeout = self.grpc_timeout
+        if self.expect_continue:
+            head.expect_continue = True
+        return head
+
+    def settle(self) -> None:
+        """All fields are added.  What is not the base's is its own; where one was not simply appended, there is no base."""
+        base = self.base
+        if base is not None:
+            if (
+                len(self.mesh) != len(base.mesh)
+                or self.trailers_ok != base.trailers_ok
+                or self.expect_continue != base.expect_continue
+            ):
+                self.base = None
+            else:
+                self.own = self.fields[len(base.fields) :]
 
     def field(self, name: bytes) -> bytes | None:
         """The first value of an end-to-end field, or None.  For tests and rare paths: a linear search."""
@@ -352,11 +394,12 @@ def add_field(head: Head, field: Field) -> None:
         if not head.authority:  # absolute-form and :authority win over Host (RFC 9112 3.2.2, RFC 9113 8.3.1)
             head.authority = field.value
     elif kind == MESH:
-        head.mesh.append(field)
+        head.mesh = [*head.mesh, field]
     elif kind == COOKIE:
         if head.cookie >= 0 and head.version == 20:
             joined = head.fields[head.cookie].value + b"; " + field.value
             head.fields[head.cookie] = Field(b"cookie", joined)
+            head.base = None
         else:
             head.cookie = len(head.fields)
             head.fields.append(field)

@@ -482,7 +482,8 @@ def test_client_8_3_1_pseudo_fields_come_first_and_once_and_names_in_lower_case(
     raw.engine.open().send_head(head, [], True)
     ((_, _, _, payload),) = raw.read()
     fields = raw.decoder.decode(payload, raw=True)
-    assert fields == [*GET, (b"x-a", b"1"), (b"x-b", b"2"), (b"te", b"trailers")]
+    assert sorted(fields[:4]) == sorted(GET)  # pseudo fields have no order among themselves
+    assert fields[4:] == [(b"x-a", b"1"), (b"x-b", b"2"), (b"te", b"trailers")]
 
 
 def test_client_8_5_connect_has_an_authority_and_nothing_else() -> None:
@@ -524,4 +525,4 @@ def test_client_8441_3_extended_connect_waits_for_the_servers_word() -> None:
     Asked(raw, b"GET", end=False, protocol=b"websocket")
     ((_, _, _, payload),) = raw.read()
     fields = raw.decoder.decode(payload, raw=True)
-    assert fields == [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]]
+    assert sorted(fields) == sorted([(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]])

@@ -5,11 +5,20 @@
     secret                      -> literal, never indexed: an attacker who shares the connection could guess it from the
                                    sizes (7.1.3); also what arrived so (6.2.3), for pseudo fields said by Head.guarded
     differs in every message    -> literal, not indexed
+    came as a literal that is   -> as it came: its sender, too, knew that it would not repeat
+      not indexed (6.2.2)
     seen for the first time     -> literal, not indexed; the second time it enters the table
 
 The last rule keeps fields that never repeat from pushing out those that do, and from voiding the peer's memos: a table
-that does not change lets both ends memoise whole blocks.  `BLOCKS` does that here, by the identity of the Head (heads are
-immutable and shared, so the same Head means the same bytes).
+that does not change lets both ends memoise.  Three memos do that here, all by identity (heads and fields are immutable and
+shared), all dropped when the table changes:
+
+    blocks   Head -> its whole block
+    parts    Head.base -> what comes before the path, and what comes after it up to the head's own fields
+    coded    Field -> its representation
+
+The path comes last of the pseudo fields and literals that vary come last of all: the receiver's memos ask for it
+(wire/http2/templates.py).
 
 Strings are not Huffman-coded: it saves a quarter of the literal bytes and costs more time than anything else here.
 """
@@ -26,6 +35,7 @@ from meshproxy.wire.message import (
     CONTENT_LENGTH,
     COOKIE,
     GRPC_TIMEOUT,
+    NAME_BYTES_MAX,
     REQUEST_ID,
     VOLATILE,
     Field,
@@ -36,10 +46,16 @@ TABLE_BYTES_MAX: Final = 4096  # whatever the peer offers: h2-rs caps its encode
 ENTRY_BYTES_MAX: Final = 1024  # an entry larger than a quarter of the table pushes out more than it saves
 BLOCKS_MAX: Final = 64  # memoised blocks a connection
 SEEN_MAX: Final = 128  # fields remembered as seen once
+CODED_MAX: Final = 128  # representations remembered: as many as a table of 4 KiB can have entries
+CODE_BYTES_MAX: Final = 256  # cookies are among them
 AUTHORITIES_MAX: Final = 256
 
 NOT_INDEXED: Final = frozenset((VOLATILE, CONTENT_LENGTH, REQUEST_ID, GRPC_TIMEOUT))
 SECRETS: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
+
+# How the literals of a name begin, by their representation.
+BEGINNINGS: Final[dict[int, dict[bytes, bytes]]] = {0x00: {}, 0x10: {}, 0x40: {}}
+BEGINNINGS_MAX: Final = 512
 
 TE_TRAILERS: Final = Field(b"te", b"trailers")
 EXPECT_CONTINUE: Final = Field(b"expect", b"100-continue")
@@ -59,6 +75,8 @@ class Encoder:
         self.numbers: dict[bytes, int] = {}  # line -> number, of what the table holds
         self.seen: dict[bytes, bool] = {}
         self.blocks: dict[Head, bytes] = {}
+        self.parts: dict[Head, tuple[bytes, bytes]] = {}
+        self.coded: dict[Field, bytes] = {}
         self.pending_sizes: list[int] = []  # size updates to be written at the next block's start (4.2)
         self.settled = True  # nothing in this block will be written differently next time
 
@@ -71,56 +89,102 @@ class Encoder:
         self.pending_sizes = [lowest, size] if lowest < size else [size]  # the lowest on the way is to be said too
         self.max_size = size
         self.evict()
+        self.forget()
+
+    def forget(self) -> None:
+        """The table has changed, and with it the numbers of its entries."""
         self.blocks = {}
+        self.parts = {}
+        self.coded = {}
 
     def head(self, head: Head, extra: list[Field]) -> bytes:
         """The block of a head: pseudo fields, its fields, what its attributes stand for, then `extra`."""
-        known = self.blocks.get(head)
-        if known is not None and not self.pending_sizes:
-            if not extra:
-                return known
-            out = [known]
-        else:
-            self.settled = True
-            before = self.inserted
-            out = []
-            if head.guarded:
-                guarded_line(out, head)
-            elif head.status:
-                out.append(encode_status(head.status))
+        base = head.base
+        out: list[bytes]
+        if self.pending_sizes:
+            out = [self.size_updates(), self.block(head)]
+        elif base is not None:
+            parts = self.parts.get(base)
+            if parts is None:
+                parts = self.base_parts(base)
+            path = head.path
+            size = len(path)
+            if size < 0x7F:
+                out = [parts[0], ONE_BYTE[size], path, parts[1]]
             else:
-                self.request_line(out, head)
-            for field in head.fields:
+                out = [parts[0], encode_integer(size, 0x7F, 0), path, parts[1]]
+            for field in head.own:
                 self.put(out, field)
-            for field in restored_fields(head):
+        else:
+            block = self.blocks.get(head)
+            if block is None:
+                block = self.block(head)
+            if not extra:
+                return block
+            out = [block]
+        for field in extra:
+            code = self.coded.get(field)
+            if code is not None:
+                out.append(code)
+            else:
                 self.put(out, field)
-            block = b"".join(out)
-            if before != self.inserted:
-                self.blocks = {}
-            elif self.settled and CACHES.enabled:
-                if len(self.blocks) >= BLOCKS_MAX:
-                    self.blocks = {}
-                self.blocks[head] = block
-            out = [self.size_updates(), block] if self.pending_sizes else [block]
-        if extra:
-            before = self.inserted
-            for field in extra:
-                self.put(out, field)
-            if before != self.inserted:
-                self.blocks = {}
         return b"".join(out)
 
-    def trailers(self, fields: list[Field]) -> bytes:
+    def block(self, head: Head) -> bytes:
+        """The block of a head alone."""
         before = self.inserted
+        self.settled = True
+        out: list[bytes] = []
+        if head.guarded:
+            guarded_line(out, head)
+        elif head.status:
+            out.append(encode_status(head.status))
+        else:
+            self.request_line(out, head)
+            if head.path and (head.method != b"CONNECT" or head.protocol):
+                path_literal(out, head.path)
+        for field in head.fields:
+            code = self.coded.get(field)
+            if code is not None:
+                out.append(code)
+            else:
+                self.put(out, field)
+        for field in restored_fields(head):
+            self.put(out, field)
+        block = b"".join(out)
+        if self.settled and before == self.inserted and CACHES.enabled:
+            if len(self.blocks) >= BLOCKS_MAX:
+                self.blocks = {}
+            self.blocks[head] = block
+        return block
+
+    def base_parts(self, base: Head) -> tuple[bytes, bytes]:
+        """What the blocks of all heads with this base have in common: the bytes before and after the path."""
+        before = self.inserted
+        self.settled = True
+        line: list[bytes] = []
+        self.request_line(line, base)
+        line.append(b"\x04")
+        out: list[bytes] = []
+        for field in base.fields:
+            self.put(out, field)
+        for field in restored_fields(base):
+            self.put(out, field)
+        parts = (b"".join(line), b"".join(out))
+        if self.settled and before == self.inserted and CACHES.enabled:
+            if len(self.parts) >= BLOCKS_MAX:
+                self.parts = {}
+            self.parts[base] = parts
+        return parts
+
+    def trailers(self, fields: list[Field]) -> bytes:
         out = [self.size_updates()] if self.pending_sizes else []
         for field in fields:
             self.put(out, field)
-        if before != self.inserted:
-            self.blocks = {}
         return b"".join(out)
 
     def request_line(self, out: list[bytes], head: Head) -> None:
-        """The pseudo fields of a request; :path is never indexed, it varies more than anything else."""
+        """The pseudo fields of a request but the path."""
         method = b"CONNECT" if head.protocol else head.method
         if method == b"GET":
             out.append(b"\x82")
@@ -137,45 +201,49 @@ class Encoder:
                 out.append(b"\x87")
             else:
                 out.append(b"\x06" + encode_string(head.scheme))
-            path = head.path
-            if path == b"/":
-                out.append(b"\x84")
-            else:
-                out.append(b"\x04")
-                out.append(encode_integer(len(path), 127, 0))
-                out.append(path)
         if head.authority:
             self.put(out, authority_field(head.authority))
 
     def put(self, out: list[bytes], field: Field) -> None:
-        if field.literal:
-            out.append(field.literal)
+        literal = field.literal
+        if literal:
+            out.append(literal)
+            return
+        kind = field.kind
+        if kind and kind in NOT_INDEXED:
+            literal = encode_literal(field, 0, 0x0F)
+            field.literal = literal
+            out.append(literal)
             return
         line = field.line
         number = self.numbers.get(line, -1)
         if number >= 0:
-            out.append(encode_integer(STATIC_LENGTH + self.inserted - number + 1, 0x7F, 0x80))
-            return
-        index = STATIC_LINES.get(line, 0)
-        if index:
-            out.append(ONE_BYTE[0x80 | index])
-        elif field.kind == COOKIE or field.name in SECRETS:
-            out.append(encode_literal(field, 0x10, 0x0F))
-        elif field.kind in NOT_INDEXED:
-            field.literal = encode_literal(field, 0, 0x0F)
-            out.append(field.literal)
-        elif field.size > ENTRY_BYTES_MAX or field.size > self.max_size:
-            out.append(encode_literal(field, 0, 0x0F))
-        elif line in self.seen:
-            del self.seen[line]
-            out.append(encode_literal(field, 0x40, 0x3F))
-            self.add(field)
+            code = encode_integer(STATIC_LENGTH + self.inserted - number + 1, 0x7F, 0x80)
         else:
-            if len(self.seen) >= SEEN_MAX:
-                self.seen = {}
-            self.seen[line] = True
-            self.settled = False
-            out.append(encode_literal(field, 0, 0x0F))
+            index = STATIC_LINES.get(line, 0)
+            if index:
+                code = ONE_BYTE[0x80 | index]
+            elif kind == COOKIE or field.name in SECRETS:
+                code = encode_literal(field, 0x10, 0x0F)
+            elif field.size > ENTRY_BYTES_MAX or field.size > self.max_size:
+                code = encode_literal(field, 0, 0x0F)
+            elif line in self.seen:
+                del self.seen[line]
+                out.append(encode_literal(field, 0x40, 0x3F))
+                self.add(field)
+                return
+            else:
+                if len(self.seen) >= SEEN_MAX:
+                    self.seen = {}
+                self.seen[line] = True
+                self.settled = False
+                out.append(encode_literal(field, 0, 0x0F))
+                return
+        out.append(code)
+        if len(code) <= CODE_BYTES_MAX and CACHES.enabled:
+            if len(self.coded) >= CODED_MAX:
+                self.coded = {}
+            self.coded[field] = code
 
     def add(self, field: Field) -> None:
         self.entries.append(field)
@@ -183,6 +251,7 @@ class Encoder:
         self.numbers[field.line] = self.inserted
         self.size += field.size
         self.evict()
+        self.forget()
 
     def evict(self) -> None:
         while self.size > self.max_size:
@@ -204,8 +273,10 @@ def guarded_line(out: list[bytes], head: Head) -> None:
     connect = head.method == b"CONNECT" and not head.protocol
     fields = [(b":method", b"CONNECT" if head.protocol else head.method), (b":protocol", head.protocol)]
     if not connect:
-        fields += [(b":scheme", head.scheme), (b":path", head.path)]
+        fields.append((b":scheme", head.scheme))
     fields.append((b":authority", head.authority))
+    if not connect:
+        fields.append((b":path", head.path))
     for name, value in fields:
         if value:
             out.append(encode_literal(Field(name, value), 0x10, 0x0F))
@@ -222,13 +293,34 @@ def restored_fields(head: Head) -> list[Field]:
     return restored
 
 
+def path_literal(out: list[bytes], path: bytes) -> None:
+    """Never indexed: it varies more than anything else."""
+    if path == b"/":
+        out.append(b"\x84")
+    else:
+        out.append(b"\x04")
+        out.append(encode_integer(len(path), 0x7F, 0))
+        out.append(path)
+
+
 def encode_literal(field: Field, first: int, mask: int) -> bytes:
     """A literal whose representation is in the bits of `first`; the name by the static table where it is there."""
-    index = STATIC_NAMES.get(field.name, 0)
-    out = encode_integer(index, mask, first)
-    if index == 0:
-        out += encode_string(field.name)
-    return out + encode_string(field.value)
+    value = field.value
+    size = len(value)
+    name = field.name
+    begin = BEGINNINGS[first].get(name)
+    if begin is None:
+        index = STATIC_NAMES.get(name, 0)
+        begin = encode_integer(index, mask, first)
+        if index == 0:
+            begin += encode_string(name)
+        if len(name) <= NAME_BYTES_MAX and CACHES.enabled:
+            if len(BEGINNINGS[first]) >= BEGINNINGS_MAX:
+                BEGINNINGS[first].clear()
+            BEGINNINGS[first][name] = begin
+    if size < 0x7F:
+        return begin + ONE_BYTE[size] + value
+    return begin + encode_integer(size, 0x7F, 0) + value
 
 
 def encode_status(status: int) -> bytes:

@@ -46,7 +46,7 @@ SYMBOLS: Final[list[tuple[int, bytes]]] = [
 ]
 EOS: Final = 256
 
-Row = list[tuple[int, bytes] | None]
+Row = list[tuple[int, bytes]]
 
 
 def code_words() -> list[tuple[int, int]]:
@@ -80,7 +80,9 @@ def build_tree() -> list[int]:
 
 
 TREE: Final[list[int]] = build_tree()
-ROWS: Final[list[Row | None]] = [None] * (len(TREE) // 2)
+# EOS inside a string leads to a node of its own, which nothing leaves and where no string may end: no test a byte.
+WRONG: Final = (len(TREE) // 2, b"")
+ROWS: Final[list[Row | None]] = [None] * (len(TREE) // 2) + [[WRONG] * 256]
 
 
 def may_end() -> list[bool]:
@@ -108,7 +110,7 @@ def make_row(start: int) -> Row:
                     break
                 symbols += ONE_BYTE[-1 - node]
                 node = 0
-        row.append(None if node < 0 else (node, symbols))
+        row.append(WRONG if node < 0 else (node, symbols))
     ROWS[start] = row
     return row
 
@@ -121,11 +123,8 @@ def huffman_decode(data: bytes) -> bytes:
         row = ROWS[node]
         if row is None:
             row = make_row(node)
-        step = row[byte]
-        if step is None:
-            raise HpackError("end-of-string inside a Huffman string")
-        node, symbols = step
+        node, symbols = row[byte]
         out.append(symbols)
     if not MAY_END[node]:
-        raise HpackError("a Huffman string ends in wrong padding")
+        raise HpackError("a Huffman string with end-of-string inside, or with wrong padding")
     return b"".join(out)

@@ -10,13 +10,22 @@ handed to the socket.
 from __future__ import annotations
 
 from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host, Stream
+from meshproxy.wire.http2.connection import BLOCK_BYTES_MAX, BLOCKS_MAX
 from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import expected_body, response_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import MalformedField
+from meshproxy.wire.message import CACHES, Field, Head, MalformedField
+
+
+class Contained:
+    """What a block means whatever the dynamic table holds: its head, and what it adds to the table."""
+
+    def __init__(self, head: Head, inserted: list[Field]) -> None:
+        self.head = head
+        self.inserted = inserted
 
 
 class Http2Client(Inbound):
@@ -26,6 +35,8 @@ class Http2Client(Inbound):
         super().__init__(host, limits, False, False, False)
         self.next_id = 1
         self.unnumbered = 0  # streams opened whose head is not yet sent
+        # Blocks that add to the table and refer to nothing in it: nginx writes every answer so.
+        self.contained: dict[bytes, Contained] = {}
 
     def open(self) -> Stream:
         if self.capacity() <= 0:
@@ -83,6 +94,12 @@ class Http2Client(Inbound):
     def on_response(self, stream: Http2Stream, end: bool, block: bytes) -> None:
         head = self.blocks.get(block)
         if head is None:
+            contained = self.contained.get(block)
+            if contained is not None:
+                self.decoder.repeat(contained.inserted)
+                self.forget_blocks()
+                head = contained.head
+        if head is None:
             fields = self.decode(block)
             if self.decoder.overflow:
                 self.too_large(stream)
@@ -93,6 +110,7 @@ class Http2Client(Inbound):
                 self.malformed(stream)
                 return
             self.remember_block(block, head)
+            self.remember_contained(block, head)
         sink = stream.sink
         if head.status < 200:
             stream.interims += 1
@@ -112,6 +130,13 @@ class Http2Client(Inbound):
         if end:
             self.remote_ended(stream)
         sink.response_head(head, end)
+
+    def remember_contained(self, block: bytes, head: Head) -> None:
+        decoder = self.decoder
+        if decoder.changed and not decoder.dynamic and len(block) <= BLOCK_BYTES_MAX and CACHES.enabled:
+            if len(self.contained) >= BLOCKS_MAX:
+                self.contained = {}
+            self.contained[block] = Contained(head, decoder.inserted)
 
     def too_large(self, stream: Http2Stream) -> None:
         self.stream_error(stream, PROTOCOL_ERROR, "h2_head_too_large")

@@ -155,9 +155,24 @@ class Http2Connection(Outbound):
             fields = self.decoder.decode(block)
         except HpackError:
             raise ConnectionFault(COMPRESSION_ERROR) from None
-        if self.decoder.changed and self.blocks:
-            self.blocks = {}
+        if self.decoder.changed:
+            self.forget_blocks()
         return fields
+
+    def decode_rest(self, block: bytes, at: int, size: int, count: int) -> list[Field]:
+        """The same for a block of which `count` fields of `size` bytes, up to `at`, are known."""
+        try:
+            fields = self.decoder.rest(block, at, size, count)
+        except HpackError:
+            raise ConnectionFault(COMPRESSION_ERROR) from None
+        if self.decoder.changed:
+            self.forget_blocks()
+        return fields
+
+    def forget_blocks(self) -> None:
+        """The dynamic table has changed: blocks may mean something else now."""
+        if self.blocks:
+            self.blocks = {}
 
     def remember_block(self, block: bytes, head: Head) -> None:
         if not self.decoder.changed and len(block) <= BLOCK_BYTES_MAX and CACHES.enabled:
@@ -260,8 +275,10 @@ class Http2Connection(Outbound):
         if stream.closed:
             return
         stream.closed = True
-        self.drop_queue(stream)
-        self.floods.tiny -= stream.tiny
+        if stream.queue is not None or stream.held:
+            self.drop_queue(stream)
+        if stream.tiny:
+            self.floods.tiny -= stream.tiny
         self.streams.pop(stream.stream_id, None)
         self.on_finished(stream)
 

@@ -62,8 +62,12 @@ LABELS: Final[dict[int, str]] = {
 }
 
 
+_pack_header: Final = Struct(">IBI").pack
+
+
 def frame_header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
-    return ((length << 48) | (kind << 40) | (flags << 32) | stream_id).to_bytes(9, "big")
+    header: bytes = _pack_header(length << 8 | kind, flags, stream_id)
+    return header
 
 
 def rst_frame(stream_id: int, code: int) -> bytes:

@@ -244,14 +244,14 @@ def request_pseudo(head: Head) -> list[tuple[bytes, bytes]]:
             (b":method", b"CONNECT"),
             (b":protocol", head.protocol),
             (b":scheme", head.scheme),
-            (b":path", head.path),
             (b":authority", head.authority),
+            (b":path", head.path),
         ]
     if head.method == b"CONNECT":
         return [(b":method", b"CONNECT"), (b":authority", head.authority)]
     return [
         (b":method", head.method),
         (b":scheme", head.scheme),
-        (b":path", head.path),
         (b":authority", head.authority),
+        (b":path", head.path),
     ]

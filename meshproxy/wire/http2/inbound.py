@@ -10,6 +10,8 @@ The loop reads whole frames out of what arrived; only an incomplete one is kept,
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshproxy.wire.engine import (
     AWAITING_HEAD,
     ENHANCE_YOUR_CALM,
@@ -50,6 +52,8 @@ from meshproxy.wire.http2.frames import (
 from meshproxy.wire.http2.stream import BODY, ENDED
 from meshproxy.wire.http2.windows import ROUND_TRIP
 from meshproxy.wire.limits import Limits
+
+ORDINARY_FLAGS: Final = END_HEADERS | PADDED | WITH_PRIORITY  # of HEADERS: those that matter to how a block is read
 
 
 class Inbound(Http2Connection):
@@ -121,7 +125,10 @@ class Inbound(Http2Connection):
             if kind == DATA and self.block_stream == 0 and self.peer.received:
                 self.on_data(stream_id, flags, data[start:end])
             elif kind == HEADERS and self.block_stream == 0 and self.peer.received:
-                self.on_headers(stream_id, flags, data[start:end])
+                if flags & ORDINARY_FLAGS == END_HEADERS and stream_id & 1:
+                    self.on_block(stream_id, flags & END_STREAM != 0, data[start:end])
+                else:
+                    self.on_headers(stream_id, flags, data[start:end])
             else:
                 self.on_other(kind, stream_id, flags, data[start:end])
             if self.closing:

@@ -80,7 +80,11 @@ class Outbound(Engine):
         if self.socket_full:
             self.hold_unsent(HEADER_BYTES + size)
         if size <= largest:
-            self.write(frame_header(size, HEADERS, flags | END_HEADERS, stream_id) + block)
+            frame = frame_header(size, HEADERS, flags | END_HEADERS, stream_id) + block
+            if self.out:
+                self.out.append(frame)
+            else:
+                self.write(frame)
             return
         self.write(frame_header(largest, HEADERS, flags, stream_id) + block[:largest])
         at = largest

@@ -12,14 +12,26 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host
-from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, goaway_frame
+from meshproxy.wire.engine import (
+    CANCEL,
+    COMPRESSION_ERROR,
+    NO_ERROR,
+    NO_FIELDS,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    Host,
+)
+from meshproxy.wire.hpack.decoder import read_string
+from meshproxy.wire.hpack.integers import HpackError
+from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, ConnectionFault, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
+from meshproxy.wire.http2.templates import Template, Templates
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import Field, Head, MalformedField
+from meshproxy.wire.message import CACHES, Field, Head, MalformedField
 
 
 def refusal(status: int, reason: bytes) -> Head:
@@ -35,6 +47,8 @@ TOO_LARGE: Final = refusal(431, b"h2_head_too_large")
 # Whether it was a gRPC call is in the part that was not kept.  A gRPC client reads its own status, whatever HTTP's says (8:
 # RESOURCE_EXHAUSTED, as a gRPC server answers metadata that are too large); other clients pass over it.
 TOO_LARGE.fields += [Field(b"grpc-status", b"8"), Field(b"grpc-message", b"meshproxy: h2_head_too_large")]
+PATH_OVERHEAD: Final = len(b":path") + 32  # RFC 7541 4.1
+
 NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
 
 
@@ -49,6 +63,7 @@ class Http2Server(Inbound):
     def __init__(self, host: Host, limits: Limits, mesh: bool = False, vouched: bool = False) -> None:
         super().__init__(host, limits, True, mesh, mesh or vouched)
         self.refusing = False  # the final GOAWAY is out
+        self.templates = Templates()
 
     def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
         if stream_id <= self.last_id:
@@ -56,7 +71,18 @@ class Http2Server(Inbound):
             return
         self.last_id = stream_id
         head = self.blocks.get(block)
-        fields = self.decode(block) if head is None else NO_FIELDS
+        template: Template | None = None
+        fields = NO_FIELDS
+        path = b""
+        if head is None:
+            templates = self.templates
+            template = templates.split(block)
+            if template is None:
+                fields = self.decode(block)
+            else:
+                path = self.path_of(block, templates.path_at)
+                size = template.size + len(path) + PATH_OVERHEAD
+                fields = self.decode_rest(block, templates.indexed_end, size, len(template.fields))
         if self.refusing or len(self.streams) >= self.streams_max or self.held > self.held_max:
             self.refuse(stream_id)
             return
@@ -65,7 +91,12 @@ class Http2Server(Inbound):
                 self.answer(stream_id, end, TOO_LARGE, "h2_head_too_large")
                 return
             try:
-                head = request_head(fields)
+                if template is None:
+                    head = request_head(fields)
+                    if CACHES.enabled and not self.decoder.changed:
+                        self.templates.remember(block, fields)
+                else:
+                    head = template.head(path, fields)
             except MissingAuthority:
                 self.answer(stream_id, end, NO_AUTHORITY, "h2_no_authority")
                 return
@@ -86,6 +117,17 @@ class Http2Server(Inbound):
         stream.send_window = self.peer.initial_window_size
         self.streams[stream_id] = stream
         self.host.on_request(stream, head, end)
+
+    def path_of(self, block: bytes, at: int) -> bytes:
+        try:
+            return read_string(block, at + 1)[0]
+        except HpackError:
+            raise ConnectionFault(COMPRESSION_ERROR) from None
+
+    def forget_blocks(self) -> None:
+        super().forget_blocks()
+        if self.templates.known:
+            self.templates.known = {}
 
     def on_later_block(self, stream_id: int, end: bool, block: bytes) -> None:
         """Trailers (8.1), or a mistake.  The block is decoded in any case: the table must stay right."""
