@@ -70,6 +70,7 @@ class MeshTraffic:
         self.outbound = Outbound(ctx, self.credentials, namespace, frozenset(own))
         self.inbound = Inbound(ctx, self.credentials, pod_ip)
         self.version = 0  # updates put in force
+        self.access_sent: bytes | None = None  # what the inbound side's Access was made of
 
     def identity(self, svid: Svid, bundle: TrustBundle) -> None:
         contexts = mesh_contexts(svid, bundle)
@@ -85,11 +86,14 @@ class MeshTraffic:
         if workload is None:
             return
         ports = ports_of(workload)
-        access = access_of(workload)
+        sent = workload.access.SerializeToString(deterministic=True) if workload.HasField("access") else None
+        # The same rules again: what they have remembered stays.  Most updates are of other things.
+        access = self.inbound.access if sent == self.access_sent else access_of(workload)
         self.version += 1
         self.ctx.registry.set_common(common_labels(workload))
         self.outbound.apply(tables)
         self.inbound.apply(ports, workload.inbound_mode, access)
+        self.access_sent = sent
 
 
 def common_labels(workload: mesh_pb2.Workload) -> tuple[tuple[str, str], ...]:
