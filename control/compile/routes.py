@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from control.api import mesh_pb2
 from control.resources import routing
+from control.resources.annotations import Sharing
 from control.resources.attach import Attached
 from control.resources.routing import Candidate, Changes, Leaf, NewPath, Rule, StringMatch
 
@@ -58,6 +59,8 @@ def _route(rule: Rule) -> mesh_pb2.Route:
         no_timeout=rule.timeout_ms == 0,
         try_timeout_ms=rule.try_timeout_ms,
         refuse=rule.refuse,
+        empty_backend=empty_backend(rule.sharing),
+        sticky=sticky(rule.sharing),
     )
     if (redirect := rule.redirect) is not None:
         made.redirect.CopyFrom(
@@ -80,6 +83,19 @@ def _route(rule: Rule) -> mesh_pb2.Route:
             )
         )
     return made
+
+
+def empty_backend(sharing: Sharing) -> mesh_pb2.EmptyBackend:
+    return mesh_pb2.REDISTRIBUTE if sharing.redistribute else mesh_pb2.FAIL
+
+
+def sticky(sharing: Sharing) -> mesh_pb2.Sticky | None:
+    kind, name = sharing.sticky
+    return (
+        mesh_pb2.Sticky(header=name.lower() if kind == "header" else "", cookie=name if kind == "cookie" else "")
+        if kind
+        else None
+    )
 
 
 # What a retry may follow without being declared (meshproxy/policy/retry.py says why).

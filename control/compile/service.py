@@ -1,15 +1,15 @@
-"""A Service, its annotations and the TrafficSplit in force -> what clients must know to send to it."""
+"""A Service, its annotations, the TrafficSplit in force and the routes attached -> what clients must know to send to it."""
 
 from __future__ import annotations
 
 from control.api import mesh_pb2
 from control.compile.protocol import protocol
+from control.compile.routes import DEFAULT_CONDITIONS, compile_routes, empty_backend, sticky
 from control.resources import core, split
 from control.resources.annotations import traffic
+from control.resources.attach import Attached
 from control.store.store import Diagnostic, Key
 
-# What a retry may follow without being declared (meshproxy/policy/retry.py says why).
-DEFAULT_CONDITIONS = ("connect-failure", "refused-stream", "reset")
 BUDGET_RATIO = 0.2  # retries per original request
 BUDGET_FLOOR_PER_SECOND = 10.0
 BUDGET_TTL_MS = 10_000
@@ -19,8 +19,9 @@ def compile_service(
     service: core.Service,
     namespace: str,
     one: split.TrafficSplit | None,
+    attached: Attached | None = None,
 ) -> tuple[mesh_pb2.Service, list[Diagnostic]]:
-    """`one`: the split in force for this Service."""
+    """`one`: the split in force for the requests that nothing else is for.  `attached`: what else there is."""
     key = Key("", "Service", namespace, service.metadata.name)
     diagnostics: list[Diagnostic] = []
     ports: list[mesh_pb2.ServicePort] = []
@@ -44,7 +45,9 @@ def compile_service(
             budget_ratio=BUDGET_RATIO,
             budget_floor_per_second=BUDGET_FLOOR_PER_SECOND,
             budget_ttl_ms=BUDGET_TTL_MS,
+            none=declared.attempts == 0,
         )
+    routes, matches = compile_routes(attached) if attached is not None else ([], [])
     cluster_ip = service.spec.cluster_ip
     return (
         mesh_pb2.Service(
@@ -60,6 +63,10 @@ def compile_service(
             retry=retry,
             timeout_ms=declared.timeout_ms,
             cluster_ip="" if cluster_ip == "None" else cluster_ip,
+            routes=routes,
+            matches=matches,
+            empty_backend=empty_backend(one.sharing) if one is not None else mesh_pb2.FAIL,
+            sticky=sticky(one.sharing) if one is not None else None,
         ),
         diagnostics,
     )

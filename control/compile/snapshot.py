@@ -24,6 +24,8 @@ from control.compile.settings import Settings
 from control.compile.views import View, ViewMemo, Views, read
 from control.compile.workload import compile_workload, meshed
 from control.resources import core
+from control.resources.attach import Attached, World, attach, references
+from control.resources.routegroup import RouteGroup
 from control.resources.traffictarget import Account
 from control.store.store import Diagnostic, Object
 
@@ -143,11 +145,14 @@ def _service(build: _Build, views: Views, name: tuple[str, str], settings: Setti
     if view.typed.spec.type == "ExternalName":
         return  # a DNS alias: its name is outside the mesh
     split = views.splits.get(name)
+    routed = _routed(views, name)
     build.make(
         mesh_pb2.SERVICE,
         f"{namespace}/{short}",
-        (view.obj, split and split.obj),
-        lambda: compile_service(view.typed, namespace, split.typed if split is not None else None),
+        (view.obj, split and split.obj, *routed),
+        lambda: compile_service(
+            view.typed, namespace, split.typed if split is not None else None, _attached(views, name) if routed else None
+        ),
     )
     slices = sorted(views.slices.get(name, ()), key=lambda one: one.typed.metadata.name)
     pods: dict[str, View[core.Pod]] = {}
@@ -169,6 +174,32 @@ def _service(build: _Build, views: Views, name: tuple[str, str], settings: Setti
         (view.obj, *(one.obj for one in slices), *behind),
         lambda: compile_endpoints(view.typed, namespace, slices, pods, settings),
     )
+
+
+def _routed(views: Views, name: tuple[str, str]) -> list[object]:
+    """All objects that have a part in the routes of a Service, or None where one is missing; empty: it has no routes."""
+    found: list[object] = []
+    for split in views.matching.get(name, ()):
+        groups = [views.groups.get((split.typed.namespace, group)) for group in split.typed.matches]
+        found += [split.obj, *(group and group.obj for group in groups)]
+    for route in views.routes.get(name, ()):
+        services = [views.services.get(service) for service in sorted(references(route.typed))]
+        found += [route.obj, *(service and service.obj for service in services)]
+    return found
+
+
+def _attached(views: Views, name: tuple[str, str]) -> Attached:
+    def service(wanted: tuple[str, str]) -> core.Service | None:
+        found = views.services.get(wanted)
+        return found.typed if found is not None else None
+
+    def group(wanted: tuple[str, str]) -> RouteGroup | None:
+        found = views.groups.get(wanted)
+        return found.typed if found is not None else None
+
+    splits = [view.typed for view in views.matching.get(name, ())]
+    routes = [view.typed for view in views.routes.get(name, ())]
+    return attach(name, views.services[name].typed, splits, routes, World(service, group))
 
 
 def _obj(view: View[core.Pod] | View[core.Service] | None) -> Object | None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from control.resources import access, core, routegroup, split, traffictarget
+from control.resources import access, core, gateway, routegroup, split, traffictarget
+from control.resources.attach import parents
 from control.resources.crosscheck import Splits, splits_by_apex
+from control.resources.gateway import Route
 from control.store.store import Diagnostic, Key, Object
 
 SLICE_SERVICE = "kubernetes.io/service-name"
@@ -37,7 +39,9 @@ class Views:
     pods: dict[Name, View[core.Pod]] = field(default_factory=dict)
     pods_by_ip: dict[str, View[core.Pod]] = field(default_factory=dict)
     slices: dict[Name, list[View[core.EndpointSlice]]] = field(default_factory=dict)  # by the Service they belong to
-    splits: dict[Name, View[split.TrafficSplit]] = field(default_factory=dict)  # by apex: the one in force
+    splits: dict[Name, View[split.TrafficSplit]] = field(default_factory=dict)  # by apex: the one in force for what is left
+    matching: dict[Name, list[View[split.TrafficSplit]]] = field(default_factory=dict)  # by apex: those with matches
+    routes: dict[Name, list[View[Route]]] = field(default_factory=dict)  # by each Service they are attached to
     targets: list[View[access.Selected]] = field(default_factory=list)
     groups: dict[Name, View[routegroup.RouteGroup]] = field(default_factory=dict)
     port_routes: dict[tuple[str, str, str], View[routegroup.PortRoute]] = field(
@@ -80,6 +84,8 @@ _READERS: dict[tuple[str, str], Callable[[Object], Any]] = {
     ("discovery.k8s.io", "EndpointSlice"): _slice,
     ("", "Namespace"): _namespace,
     (split.GROUP, "TrafficSplit"): split.parse,
+    (gateway.GROUP, "HTTPRoute"): gateway.parse_http_route,
+    (gateway.GROUP, "GRPCRoute"): gateway.parse_grpc_route,
     (traffictarget.GROUP, "TrafficTarget"): access.read_target,
     (routegroup.GROUP, "HTTPRouteGroup"): routegroup.parse_group,
     (routegroup.GROUP, "TCPRoute"): routegroup.parse_ports,
@@ -115,6 +121,9 @@ def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
                     views.slices.setdefault((key.namespace, owner), []).append(view)
             case "TrafficSplit":
                 splits.append(view)
+            case "HTTPRoute" | "GRPCRoute":
+                for service in {service for service, _ in parents(view.typed)}:
+                    views.routes.setdefault(service, []).append(view)
             case "TrafficTarget":
                 views.targets.append(view)
             case "HTTPRouteGroup":
@@ -126,7 +135,9 @@ def read(objects: Iterable[Object], memo: ViewMemo) -> Views:
     apexes: Splits = splits_by_apex(view.typed for view in splits)
     for view in splits:
         home = (view.typed.namespace, view.typed.service)
-        if apexes.winners.get(home) is view.typed:
+        if view.typed.matches:
+            views.matching.setdefault(home, []).append(view)
+        elif apexes.winners.get(home) is view.typed:
             views.splits[home] = view
     return views
 

@@ -7,6 +7,9 @@ on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (defau
                meshproxy.dev/inject                     enabled (default) | disabled
 on a pod or its Namespace (the pod's wins)
                meshproxy.dev/access                     enforce (default) | audit: report what TrafficTargets would deny
+on a TrafficSplit, HTTPRoute or GRPCRoute
+               meshproxy.dev/empty-backend              fail (default) | redistribute: the share of a backend without endpoints
+               meshproxy.dev/sticky                     header=NAME | cookie=NAME: whose value keeps a client with one backend
 on an HTTPRouteGroup
                meshproxy.dev/path-match                 start (default) | full: a pathRegex takes the whole path
 
@@ -36,6 +39,11 @@ ACCESS_MODES = ("enforce", "audit")
 PATH_MATCH = "meshproxy.dev/path-match"
 PATH_MATCHES = ("start", "full")
 
+EMPTY_BACKEND = "meshproxy.dev/empty-backend"
+EMPTY_BACKENDS = ("fail", "redistribute")
+STICKY = "meshproxy.dev/sticky"
+_STICKY = re.compile(r"(header|cookie)=([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})\Z")  # RFC 9110 5.6.2 token; RFC 6265 4.1.1
+
 _POD = ("Pod",)  # also the template of a Deployment
 # annotation -> the kinds on which it is read
 PLACES: dict[str, tuple[str, ...]] = {
@@ -47,6 +55,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     INJECT: _POD,
     ACCESS: ("Namespace", *_POD),
     PATH_MATCH: ("HTTPRouteGroup",),
+    EMPTY_BACKEND: ("TrafficSplit", "HTTPRoute", "GRPCRoute"),
+    STICKY: ("TrafficSplit", "HTTPRoute", "GRPCRoute"),
     **dict.fromkeys(
         [f"{PREFIX}{name}" for name in ("confirm", "minimum-requests", "pause", "approve", "abort", "promote")], ("Canary",)
     ),
@@ -131,6 +141,38 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
     unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in _LINKERD]
     mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
     return Traffic(declared, tuple(conditions), attempts, timeout_ms, tuple(mistakes))
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How a split shares out requests.  redistribute: the share of a backend without endpoints goes to those that have some;
+    sticky: ("header" | "cookie", name), ("", "") for none."""
+
+    redistribute: bool = False
+    sticky: tuple[str, str] = ("", "")
+
+
+PLAIN_SHARING = Sharing()
+
+
+def sharing(annotations: Mapping[str, str]) -> Sharing:
+    """What a split's or route's annotations declare; what is wrong is left out.  Never raises."""
+    match = _STICKY.match(annotations.get(STICKY, ""))
+    return Sharing(annotations.get(EMPTY_BACKEND) == "redistribute", (match[1], match[2]) if match is not None else ("", ""))
+
+
+def sharing_mistakes(annotations: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """annotation, what is wrong, hint."""
+    found: list[tuple[str, str, str]] = []
+    word = annotations.get(EMPTY_BACKEND)
+    if word is not None and word not in EMPTY_BACKENDS:
+        found.append(
+            (EMPTY_BACKEND, f"found {shown(word)}, expected fail or redistribute", nearest(word, list(EMPTY_BACKENDS)))
+        )
+    word = annotations.get(STICKY)
+    if word is not None and _STICKY.match(word) is None:
+        found.append((STICKY, f"found {shown(word)}, expected header=NAME or cookie=NAME", ""))
+    return found
 
 
 def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, str]]:

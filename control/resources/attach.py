@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from control.resources import core, gateway, split
+from control.resources.annotations import sharing
 from control.resources.documents import Path
 from control.resources.gateway import GrpcMatch, GrpcRoute, HttpMatch, HttpRoute, Route
 from control.resources.quantity import seconds
@@ -224,6 +225,7 @@ def _split_candidates(
         rule = Rule(
             f"TrafficSplit {one.namespace}/{one.name}",
             tuple(Leaf(f"{one.namespace}/{backend.service}", backend.weight_milli) for backend in one.backends),
+            sharing=one.sharing,
         )
         number = 0
         for index, name in enumerate(one.matches):
@@ -234,19 +236,23 @@ def _split_candidates(
                 problems.append(Problem(key, path, "MatchGroupMissing", message))
                 continue
             for entry in group.matches:
-                match = group_match(entry)
+                match = group_match(entry, group.full_path)
                 order = (-match.conditions, one.created, one.name, number)
                 yield Candidate(match, rule, ports, "", order, key, path)
                 number += 1
 
 
-def group_match(entry: RouteGroupMatch) -> RequestMatch:
+def group_match(entry: RouteGroupMatch, full_path: bool) -> RequestMatch:
     """A match of an HTTPRouteGroup.  A path expression that fits every path is no condition."""
     path = None
-    if entry.path_regex not in ("", ".*", "/", "/.*", "^.*", "^/.*", "^/"):
-        path = StringMatch(REGEX_START, entry.path_regex)
+    if entry.path_regex not in (FITS_ALL if full_path else FITS_FROM_START):
+        path = StringMatch(REGEX if full_path else REGEX_START, entry.path_regex)
     headers = tuple(StringMatch(REGEX, pattern, name) for name, pattern in entry.headers)
     return RequestMatch(path, entry.methods, headers)
+
+
+FITS_ALL = ("", ".*", "/.*", "^.*", "^/.*", "^.*$", "^/.*$")
+FITS_FROM_START = (*FITS_ALL, "/", "^/", "^")
 
 
 def _overruled(splits: Sequence[split.TrafficSplit], taken: set[int], free: tuple[int, ...]) -> list[Problem]:
@@ -371,6 +377,7 @@ def _rule(route: Route, index: int, world: World) -> Rule | None:
         _ms(timeout.backend_request) if timeout is not None and timeout.backend_request is not None else 0,
         _retries(each),
         refuse,
+        sharing(route.metadata.annotations),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
+from control.resources.annotations import sharing_mistakes
 from control.resources.core import Name, ObjectMeta, PortNumber, parse
 from control.resources.documents import Path
 from control.resources.quantity import seconds
@@ -244,6 +245,8 @@ def parse_grpc_route(obj: Object) -> GrpcRoute:
 def check_route(obj: Object, report: Report) -> None:
     """What the shape cannot say, and the CRD refuses; `obj` is an HTTPRoute or a GRPCRoute."""
     spec: Object = obj.get("spec") or {}
+    for annotation, message, hint in sharing_mistakes(obj["metadata"].get("annotations") or {}):
+        report.error(("metadata", "annotations", annotation), message, hint)
     _check_parents(spec.get("parentRefs") or [], report)
     rules = spec.get("rules") or []
     if len(rules) > MAX_RULES:
@@ -419,8 +422,9 @@ def _check_modifier(modifier: Any, path: Path, report: Report) -> None:
 
 
 # Fields that frame a message or are a hop's own: changing them would break what carries it (`host`: URLRewrite does that).
-PROTECTED = frozenset(
-    ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "proxy-connection")
+PROTECTED = words(
+    "host content-length transfer-encoding connection keep-alive te trailer upgrade proxy-connection expect http2-settings"
+    " grpc-timeout"
 )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from control.resources.annotations import PLAIN_SHARING, Sharing
 from control.resources.documents import Path
 from control.store.store import Key
 
@@ -128,6 +129,7 @@ class Rule:
     try_timeout_ms: int = 0
     retries: Retries | None = None
     refuse: int = 0
+    sharing: Sharing = PLAIN_SHARING
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from control.resources.annotations import PLAIN_SHARING, Sharing, sharing, sharing_mistakes
 from control.resources.core import ObjectMeta
 from control.resources.documents import Path
 from control.resources.quantity import milli
@@ -62,9 +63,8 @@ class TrafficSplit:
     service: str  # the apex: name of the Service callers address
     backends: tuple[Backend, ...]  # each Service once
     created: str  # creationTimestamp, for the rule that the oldest split of an apex wins
-    matches: tuple[
-        str, ...
-    ] = ()  # HTTPRouteGroups of the split's namespace: it is for requests that one of them fits; none: for all
+    matches: tuple[str, ...] = ()  # HTTPRouteGroups of its namespace: the split is for what one of them fits; none: for all
+    sharing: Sharing = PLAIN_SHARING
 
     @property
     def total_milli(self) -> int:
@@ -103,6 +103,8 @@ def check_split(obj: Object, report: Report) -> None:
         report.warning(("spec", "matches"), f"{version} has no matches; they are in force all the same", "use v1alpha4")
     if len(spec.get("matches") or ()) > MAX_GROUPS:
         report.error(("spec", "matches"), f"has {len(spec['matches'])} entries, expected at most {MAX_GROUPS}")
+    for annotation, message, hint in sharing_mistakes(obj["metadata"].get("annotations") or {}):
+        report.error(("metadata", "annotations", annotation), message, hint)
     backends = spec["backends"]
     if not backends:
         report.error(("spec", "backends"), "is empty, expected at least one backend")
@@ -145,6 +147,7 @@ def parse(obj: Object) -> TrafficSplit:
         tuple(Backend(name, weight) for name, weight in weights.items()),
         str(metadata.get("creationTimestamp") or ""),
         tuple(dict.fromkeys(str(reference["name"]) for reference in spec.get("matches") or ())),
+        sharing(metadata.get("annotations") or {}),
     )
 
 

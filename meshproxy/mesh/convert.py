@@ -11,38 +11,32 @@ from __future__ import annotations
 
 from control.api import mesh_pb2
 from meshproxy.mesh.knowledge import Known, ResourceRejected
+from meshproxy.mesh.routes import retry_of, routes_of, sticky_of
 from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
 from meshproxy.policy.regex import Regex
-from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tables
 from meshproxy.proxy.inbound import InboundPort
 
 
-def service_spec(service: mesh_pb2.Service) -> ServiceSpec:
-    """One Service as the tables take it.  Raises ResourceRejected."""
-    key = (int(mesh_pb2.SERVICE), f"{service.namespace}/{service.name}")
-    retry = None
-    if service.HasField("retry"):
-        declared = service.retry
-        try:
-            retry = parse_policy(
-                list(declared.conditions),
-                declared.attempts or 1,
-                declared.budget_ratio or 0.2,
-                declared.budget_floor_per_second or 10.0,
-                (declared.budget_ttl_ms or 10_000) / 1000.0,
-            )
-        except ValueError as error:
-            raise ResourceRejected(key, f"retry: {error}") from error
-    return ServiceSpec(
-        service.namespace,
-        service.name,
-        [(port.port, port.protocol) for port in service.ports],
-        [(backend.service, backend.weight_milli) for backend in service.backends],
-        service.timeout_ms / 1000.0,
-        retry,
-        service.cluster_ip,
-    )
+def service_spec(service: mesh_pb2.Service, namespace: str) -> ServiceSpec:
+    """One Service as the tables take it, for a client in `namespace`.  Raises ResourceRejected."""
+    try:
+        matches, routes = routes_of(service, namespace) if service.matches else ([], [])
+        return ServiceSpec(
+            service.namespace,
+            service.name,
+            [(port.port, port.protocol) for port in service.ports],
+            [(backend.service, backend.weight_milli) for backend in service.backends],
+            service.timeout_ms / 1000.0,
+            retry_of(service.retry) if service.HasField("retry") else None,
+            service.cluster_ip,
+            routes,
+            matches,
+            service.empty_backend == mesh_pb2.REDISTRIBUTE,
+            sticky_of(service.sticky),
+        )
+    except ValueError as error:
+        raise ResourceRejected((int(mesh_pb2.SERVICE), f"{service.namespace}/{service.name}"), str(error)) from error
 
 
 def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:
@@ -64,9 +58,10 @@ def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:
 def tables_of(version: int, known: Known) -> Tables:
     """All services and endpoints as tables.  Raises ResourceRejected."""
     domains = tuple(known.workload.cluster_domains) if known.workload is not None else ()
+    namespace = known.workload.namespace if known.workload is not None else ""
     return build_tables(
         version,
-        [service_spec(service) for service in known.services.values()],
+        [service_spec(service, namespace) for service in known.services.values()],
         {name: endpoint_entries(endpoints) for name, endpoints in known.endpoints.items()},
         domains or ("svc.cluster.local",),
     )

@@ -6,6 +6,8 @@
                                                                          backends:  BackendEntry v1   weight 90
                                                                                        endpoints: EndpointEntry ...
                                                                                     BackendEntry v2   weight 10
+                                                                         matches --match(entry, head)--> RouteEntry
+                                                                                                        backends, filters ...
 
 Nothing here changes while requests flow.  What does (loads, pools, splits, budgets) lives with the proxy, found by the
 `key` of an entry, and survives a swap of the tables.
@@ -19,8 +21,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.filters import HeaderChanges, Redirect, Rewrite
+from meshproxy.policy.match import Match, Matches
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.wire.message import CACHES
+from meshproxy.wire.message import CACHES, Head
 
 # Protocol numbers as in mesh.proto.
 DETECT: Final = 0
@@ -71,19 +75,168 @@ class EndpointEntry:
 
 
 class BackendEntry:
-    """One leaf of a split.  No endpoints (none ready, or no such Service): its share is answered 503, never moved."""
+    """One leaf of a split.  No endpoints (none ready, or no such Service): its share is answered 503, never moved.
 
-    __slots__ = ("endpoints", "key", "name", "namespace", "weight")
+    refuse    its share is answered with this status, 0: it is sent
+    request_headers, response_headers    what is changed for this backend alone, None: nothing
+    """
 
-    def __init__(self, namespace: str, name: str, port: int, weight: int, endpoints: list[EndpointEntry]) -> None:
+    __slots__ = ("endpoints", "key", "name", "namespace", "refuse", "request_headers", "response_headers", "weight")
+
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        port: int,
+        weight: int,
+        endpoints: list[EndpointEntry],
+        refuse: int = 0,
+        request_headers: HeaderChanges | None = None,
+        response_headers: HeaderChanges | None = None,
+    ) -> None:
         self.namespace = namespace
         self.name = name
         self.weight = weight
         self.endpoints = endpoints
+        self.refuse = refuse
+        self.request_headers = request_headers
+        self.response_headers = response_headers
         self.key = f"{namespace}/{name}:{port}"
 
     def __repr__(self) -> str:
         return f"BackendEntry({self.key}, weight={self.weight}, {len(self.endpoints)} endpoints)"
+
+
+class MirrorEntry:
+    """Of `denominator` requests `numerator` are sent to `backend` as well."""
+
+    __slots__ = ("backend", "denominator", "numerator")
+
+    def __init__(self, backend: BackendEntry, numerator: int, denominator: int) -> None:
+        self.backend = backend
+        self.numerator = numerator
+        self.denominator = denominator
+
+
+class Sticky:
+    """Whose value keeps a client with one backend: a header's, or a cookie's (the other is b"")."""
+
+    __slots__ = ("cookie", "header")
+
+    def __init__(self, header: str = "", cookie: str = "") -> None:
+        self.header = header.lower().encode()
+        self.cookie = cookie.encode()
+
+
+class BackendSpec:
+    """A backend as it is declared.  service: "<namespace>/<name>"; port: 0: the one the request was for."""
+
+    __slots__ = ("port", "refuse", "request_headers", "response_headers", "service", "weight")
+
+    def __init__(
+        self,
+        service: str,
+        weight: int = 1,
+        port: int = 0,
+        refuse: int = 0,
+        request_headers: HeaderChanges | None = None,
+        response_headers: HeaderChanges | None = None,
+    ) -> None:
+        self.service = service
+        self.weight = weight
+        self.port = port
+        self.refuse = refuse
+        self.request_headers = request_headers
+        self.response_headers = response_headers
+
+
+class RouteSpec:
+    """What becomes of the requests that a match leads here.
+
+    name          "HTTPRoute shop/web rule 0"
+    backends      none: the Service's own endpoints
+    mirrors       (backend, numerator, denominator)
+    timeout_s     whole request, seconds; 0.0: none; below 0: the Service's
+    try_timeout_s each attempt, seconds; 0.0: none
+    retry         None: the Service's
+    refuse        answered with this status, 0: not
+    redistribute  the share of a backend without endpoints goes to those with
+    """
+
+    __slots__ = (
+        "backends", "mirrors", "name", "redirect", "redistribute", "refuse", "request_headers", "response_headers", "retry",
+        "rewrite", "sticky", "timeout_s", "try_timeout_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        backends: list[BackendSpec] | None = None,
+        request_headers: HeaderChanges | None = None,
+        response_headers: HeaderChanges | None = None,
+        redirect: Redirect | None = None,
+        rewrite: Rewrite | None = None,
+        mirrors: list[tuple[BackendSpec, int, int]] | None = None,
+        timeout_s: float = -1.0,
+        try_timeout_s: float = 0.0,
+        retry: RetryPolicy | None = None,
+        refuse: int = 0,
+        redistribute: bool = False,
+        sticky: Sticky | None = None,
+    ) -> None:
+        self.name = name
+        self.backends = backends or []
+        self.request_headers = request_headers
+        self.response_headers = response_headers
+        self.redirect = redirect
+        self.rewrite = rewrite
+        self.mirrors = mirrors or []
+        self.timeout_s = timeout_s
+        self.try_timeout_s = try_timeout_s
+        self.retry = retry
+        self.refuse = refuse
+        self.redistribute = redistribute
+        self.sticky = sticky
+
+
+class RouteEntry:
+    """A rule for one port of a Service; fields as RouteSpec's, with what it leaves to the Service filled in.
+
+    key      what live state is kept by
+    weights  of the backends, in their order
+    """
+
+    __slots__ = ("backends", "key", "mirrors", "retry", "spec", "timeout_s", "weights")
+
+    def __init__(
+        self,
+        spec: RouteSpec,
+        key: str,
+        backends: list[BackendEntry],
+        mirrors: list[MirrorEntry],
+        timeout_s: float,
+        retry: RetryPolicy,
+    ) -> None:
+        self.spec = spec
+        self.key = key
+        self.backends = backends
+        self.weights = weights_of(backends, spec.redistribute)
+        self.mirrors = mirrors
+        self.timeout_s = timeout_s
+        self.retry = retry
+
+    def __repr__(self) -> str:
+        return f"RouteEntry({self.key}, {self.backends})"
+
+
+def weights_of(backends: list[BackendEntry], redistribute: bool) -> list[int]:
+    """`redistribute`: a backend without endpoints gets none, as long as another one with a weight has some."""
+    weights = [backend.weight for backend in backends]
+    if redistribute:
+        left = [weight if backends[i].endpoints and not backends[i].refuse else 0 for i, weight in enumerate(weights)]
+        if any(left):
+            return left
+    return weights
 
 
 class ServiceEntry:
@@ -93,9 +246,15 @@ class ServiceEntry:
     weights     of the backends, in their order: what a Split is made of
     timeout_s   for the whole request, seconds; 0.0: none
     authority   the canonical name for metrics, "prices.shop.svc.cluster.local:8080"
+    matches     which requests go by `routes` instead; None: no request does
+    routes      by Match.route
+    sticky      for `backends`; None: each request is drawn by itself
     """
 
-    __slots__ = ("authority", "backends", "key", "name", "namespace", "port", "protocol", "retry", "timeout_s", "weights")
+    __slots__ = (
+        "authority", "backends", "key", "matches", "name", "namespace", "port", "protocol", "retry", "routes", "sticky",
+        "timeout_s", "weights",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -107,13 +266,18 @@ class ServiceEntry:
         timeout_s: float,
         retry: RetryPolicy,
         domain: str,
+        redistribute: bool = False,
+        sticky: Sticky | None = None,
     ) -> None:
         self.namespace = namespace
         self.name = name
         self.port = port
         self.protocol = protocol
         self.backends = backends
-        self.weights = [backend.weight for backend in backends]
+        self.weights = weights_of(backends, redistribute)
+        self.sticky = sticky
+        self.matches: Matches | None = None
+        self.routes: dict[int, RouteEntry] = {}
         self.timeout_s = timeout_s
         self.retry = retry
         self.key = f"{namespace}/{name}:{port}"
@@ -128,9 +292,15 @@ class ServiceSpec:
 
     ports       (port, protocol) pairs
     backends    ("<namespace>/<name>", weight) pairs; empty: its own endpoints
+    routes      what `matches` lead to, by Match.route
+    matches     in order of precedence, with the ports each is for (none: all)
+    redistribute, sticky    as RouteSpec's, for `backends`
     """
 
-    __slots__ = ("backends", "cluster_ip", "name", "namespace", "ports", "retry", "timeout_s")
+    __slots__ = (
+        "backends", "cluster_ip", "matches", "name", "namespace", "ports", "redistribute", "retry", "routes", "sticky",
+        "timeout_s",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -141,6 +311,10 @@ class ServiceSpec:
         timeout_s: float = 0.0,
         retry: RetryPolicy | None = None,
         cluster_ip: str = "",
+        routes: list[RouteSpec] | None = None,
+        matches: list[tuple[Match, tuple[int, ...]]] | None = None,
+        redistribute: bool = False,
+        sticky: Sticky | None = None,
     ) -> None:
         self.namespace = namespace
         self.name = name
@@ -149,6 +323,18 @@ class ServiceSpec:
         self.timeout_s = timeout_s
         self.retry = retry or DEFAULT_RETRY
         self.cluster_ip = cluster_ip
+        self.routes = routes or []
+        self.matches = matches or []
+        self.redistribute = redistribute
+        self.sticky = sticky
+
+
+def match(entry: ServiceEntry, head: Head) -> RouteEntry | None:
+    """The rule for a request, None where the Service's own backends are for it.  For explaining and tests; the proxy asks
+    `entry.matches` itself, because a path that cannot be read safely is answered and not routed."""
+    if entry.matches is None:
+        return None
+    return entry.routes.get(entry.matches.find(head).route)
 
 
 class Authority:
@@ -277,16 +463,65 @@ def build_tables(
     domain = cluster_domains[0] if cluster_domains else "svc"
     for spec in services:
         own = f"{spec.namespace}/{spec.name}"
+        declared = [BackendSpec(backend, weight) for backend, weight in spec.backends or [(own, 1)]]
         for port, protocol in spec.ports:
-            backends: list[BackendEntry] = []
-            for backend, weight in spec.backends or [(own, 1)]:
-                if backend in ports_of and port not in ports_of[backend]:
-                    continue
-                namespace, _, name = backend.partition("/")
-                serving = [endpoint for endpoint in endpoints.get(backend, []) if endpoint.service_port == port]
-                backends.append(BackendEntry(namespace, name, port, weight, serving))
-            entry = ServiceEntry(spec.namespace, spec.name, port, protocol, backends, spec.timeout_s, spec.retry, domain)
+            backends = _leaves(declared, port, ports_of, endpoints)
+            entry = ServiceEntry(
+                spec.namespace,
+                spec.name,
+                port,
+                protocol,
+                backends,
+                spec.timeout_s,
+                spec.retry,
+                domain,
+                spec.redistribute,
+                spec.sticky,
+            )
+            _add_routes(entry, spec, own, ports_of, endpoints)
             by_key[entry.key] = entry
             if spec.cluster_ip and spec.cluster_ip != "None":
                 by_address[f"{spec.cluster_ip}:{port}"] = entry
     return Tables(version, by_key, by_address, cluster_domains)
+
+
+def _leaves(
+    declared: list[BackendSpec], port: int, ports_of: dict[str, set[int]], endpoints: dict[str, list[EndpointEntry]]
+) -> list[BackendEntry]:
+    found: list[BackendEntry] = []
+    for one in declared:
+        if not one.port and one.service in ports_of and port not in ports_of[one.service]:
+            continue
+        wanted = one.port or port
+        namespace, _, name = one.service.partition("/")
+        serving = [endpoint for endpoint in endpoints.get(one.service, []) if endpoint.service_port == wanted]
+        found.append(
+            BackendEntry(namespace, name, wanted, one.weight, serving, one.refuse, one.request_headers, one.response_headers)
+        )
+    return found
+
+
+def _add_routes(
+    entry: ServiceEntry,
+    spec: ServiceSpec,
+    own: str,
+    ports_of: dict[str, set[int]],
+    endpoints: dict[str, list[EndpointEntry]],
+) -> None:
+    matches = [one for one, ports in spec.matches if not ports or entry.port in ports]
+    if not matches:
+        return
+    entry.matches = Matches(matches)
+    for one in matches:
+        if one.route in entry.routes:
+            continue
+        route = spec.routes[one.route]
+        backends = _leaves(route.backends or [BackendSpec(own)], entry.port, ports_of, endpoints)
+        mirrors = [
+            MirrorEntry(leaf, numerator, denominator)
+            for backend, numerator, denominator in route.mirrors
+            for leaf in _leaves([backend], entry.port, ports_of, endpoints)
+        ]
+        timeout_s = entry.timeout_s if route.timeout_s < 0.0 else route.timeout_s
+        key = f"{entry.key} {route.name}"
+        entry.routes[one.route] = RouteEntry(route, key, backends, mirrors, timeout_s, route.retry or entry.retry)

@@ -2,4 +2,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("compile_objects")
+pytest.register_assert_rewrite("compile_objects", "routing_objects")

@@ -45,7 +45,7 @@ spec:
     filters:
     - type: RequestRedirect
       requestRedirect:
-        {{scheme: https, hostname: shop.example, port: 8443, statusCode: 308, path: {{type: ReplaceFullPath, replaceFullPath: /a}}}}
+        {{scheme: https, hostname: a.com, port: 8443, statusCode: 308, path: {{type: ReplaceFullPath, replaceFullPath: /a}}}}
 """
 
 
@@ -163,7 +163,8 @@ REFUSED = [
         "A is named twice in one filter",
     ),
     (
-        "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}, fraction: {numerator: 3, denominator: 2}}}]}",
+        "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}, "
+        "fraction: {numerator: 3, denominator: 2}}}]}",
         "is more than 1",
     ),
     ("{timeouts: {request: 1s, backendRequest: 2s}}", "is longer than the whole request may take"),
