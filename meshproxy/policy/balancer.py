@@ -81,24 +81,25 @@ class Load:
 
     def finish(self, now: float, latency_s: float | None) -> None:
         """That request is over.  `latency_s`: time to its first response data; None when it is no measure of speed
-        (failed, cancelled, or already given to `observe`).  Raises RuntimeError without a `start`."""
-        if self.pending <= 0:
+        (failed, cancelled).  Raises RuntimeError without a `start`."""
+        pending = self.pending - 1
+        if pending < 0:
             raise RuntimeError("finish() without start(): an attempt was ended twice")
-        self.pending -= 1
-        if latency_s is not None:
-            self.observe(now, latency_s)
-
-    def observe(self, now: float, latency_s: float) -> None:
-        """A latency sample.  Numbers that are none (negative, NaN) are ignored."""
-        if not latency_s >= 0.0:
+        self.pending = pending
+        if latency_s is None or not latency_s >= 0.0:  # numbers that are none (negative, NaN) are ignored
             return
         old = self.estimate
-        elapsed = self._advance(now)
+        elapsed = now - self.stamp
+        if elapsed > 0.0:  # `_advance`, on the way of every request
+            self._before = old
+            self._before_stamp = self.stamp
+            self.stamp = now
+            if latency_s < old:
+                weight = exp(-elapsed / self.decay)
+                self.estimate = weight * old + (1.0 - weight) * latency_s
+                return
         if latency_s >= old:
             self.estimate = latency_s
-        elif elapsed > 0.0:
-            weight = exp(-elapsed / self.decay)
-            self.estimate = weight * old + (1.0 - weight) * latency_s
 
     def penalise(self, now: float, penalty_s: float = FAILURE_PENALTY_S) -> None:
         """A request failed: a sample of at least `penalty_s`, weighed by the time it stands for.  May come before or after
@@ -135,8 +136,11 @@ class Load:
         return self.estimate * exp(-elapsed / self.decay)
 
     def cost(self, now: float) -> float:
-        """What it would cost to send one more request there: smaller is better."""
-        return self.latency(now) * (self.pending + 1)
+        """What it would cost to send one more request there (`latency`, times the requests): smaller is better."""
+        elapsed = now - self.stamp
+        if elapsed <= 0.0:
+            return self.estimate * (self.pending + 1)
+        return self.estimate * exp(-elapsed / self.decay) * (self.pending + 1)
 
     def __repr__(self) -> str:
         return f"Load(estimate={self.estimate * 1000:.1f} ms, pending={self.pending})"
@@ -163,32 +167,25 @@ def pick(targets: list[T], rng: Rng, now: float, exclude: T | None = None, polic
     """
     n = len(targets)
     if n >= 2:
-        first, second = _two(targets, n, rng)
+        # Every ordered pair of two different ones is equally likely.  One draw: the bias is under n * n / 2**32.
+        others = n - 1
+        pair = rng.below(n * others)
+        i = pair // others
+        j = pair - i * others
+        if j >= i:
+            j += 1
+        first = targets[i]
+        second = targets[j]
         if first.available and second.available and first is not exclude and second is not exclude:
-            return _cheaper(first, second, now, policy)
+            if policy == LEAST_REQUEST:
+                return second if second.load.pending < first.load.pending else first
+            return second if second.load.cost(now) < first.load.cost(now) else first
     # Rare: something is unavailable or excluded.  Draw from what remains, so that the two are still different candidates.
     candidates = [t for t in targets if t.available and t is not exclude]
-    n = len(candidates)
-    if n >= 2:
-        first, second = _two(candidates, n, rng)
-        return _cheaper(first, second, now, policy)
-    if n == 1:
+    if len(candidates) >= 2:
+        return pick(candidates, rng, now, None, policy)
+    if candidates:
         return candidates[0]
     if exclude is not None and exclude.available and exclude in targets:
         return exclude
     return None
-
-
-def _two(targets: list[T], n: int, rng: Rng) -> tuple[T, T]:
-    """Two different elements, every ordered pair equally likely, in two draws."""
-    i = rng.below(n)
-    j = rng.below(n - 1)
-    if j >= i:
-        j += 1
-    return targets[i], targets[j]
-
-
-def _cheaper(first: T, second: T, now: float, policy: int) -> T:
-    if policy == LEAST_REQUEST:
-        return second if second.load.pending < first.load.pending else first
-    return second if second.load.cost(now) < first.load.cost(now) else first

@@ -17,6 +17,7 @@ anew on every update; a canary that moves weights each minute would then get a f
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 SLOTS: Final = 10
@@ -35,7 +36,9 @@ class Budget:
         "_balance",
         "_deposit",
         "_index",
+        "_requests",
         "_reserve",
+        "_slot_ends",
         "_slot_s",
         "_slots",
         "_started",
@@ -48,7 +51,9 @@ class Budget:
         self._slots = [0] * SLOTS
         self._balance = 0  # the sum of the slots
         self._index = 0
+        self._requests = 0  # original requests of the current slot that are not in it yet: a request costs one addition
         self._started = -1.0  # when the current slot began; -1: nothing has happened yet
+        self._slot_ends = -inf
         self.ratio = 0.0
         self.floor_per_second = 0.0
         self.ttl = 0.0
@@ -65,18 +70,21 @@ class Budget:
             raise ValueError(f"retry budget: floor must be 0 to 1000000 retries a second, not {floor_per_second}")
         if not 1.0 <= ttl <= 60.0:
             raise ValueError(f"retry budget: ttl must be 1 to 60 seconds, not {ttl}")
+        self._settle()  # what was earned under the old rules
         self.ratio = ratio
         self.floor_per_second = floor_per_second
         self.ttl = ttl
         self._deposit = round(ratio * _TOKEN)
         self._reserve = round(floor_per_second * ttl * _TOKEN)
         self._slot_s = ttl / SLOTS
+        if self._started >= 0.0:
+            self._slot_ends = self._started + self._slot_s
 
     def deposit(self, now: float) -> None:
         """An original request (never a retry) was sent."""
-        self._expire(now)
-        self._slots[self._index] += self._deposit
-        self._balance += self._deposit
+        if now >= self._slot_ends:
+            self._expire(now)
+        self._requests += 1
 
     def withdraw(self, now: float) -> bool:
         """May one retry be sent?  If so, it is paid for."""
@@ -92,21 +100,31 @@ class Budget:
         self._expire(now)
         return max(0, (self._balance + self._reserve) // _TOKEN)
 
+    def _settle(self) -> None:
+        """Put what the current slot's requests earned into it."""
+        if self._requests:
+            earned = self._requests * self._deposit
+            self._requests = 0
+            self._slots[self._index] += earned
+            self._balance += earned
+
     def _expire(self, now: float) -> None:
-        if self._started < 0.0:
-            self._started = now
+        """Settle, and forget the slots that are older than the ttl."""
+        self._settle()
+        if now < self._slot_ends:
             return
         passed = now - self._started
-        if passed < self._slot_s:
-            return
-        if passed >= self._slot_s * SLOTS:
+        if self._started < 0.0:
+            self._started = now
+        elif passed >= self._slot_s * SLOTS:
             self._slots = [0] * SLOTS
             self._balance = 0
             self._started = now
-            return
-        steps = int(passed / self._slot_s)
-        self._started += steps * self._slot_s
-        for _ in range(steps):
-            self._index = (self._index + 1) % SLOTS
-            self._balance -= self._slots[self._index]
-            self._slots[self._index] = 0
+        else:
+            steps = int(passed / self._slot_s)
+            self._started += steps * self._slot_s
+            for _ in range(steps):
+                self._index = (self._index + 1) % SLOTS
+                self._balance -= self._slots[self._index]
+                self._slots[self._index] = 0
+        self._slot_ends = self._started + self._slot_s

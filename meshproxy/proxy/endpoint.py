@@ -6,7 +6,7 @@ It outlives configuration updates: tables are swapped, endpoints are kept by add
 
 A retired endpoint gets no new requests as long as there is another; those that wait for it already are served.
 
-                 acquire(requester)
+                 pool(head).acquire(requester)
                         |
         http1 pool <----+----> http2 pool          which one: what the endpoint speaks, or the request's own version
                         |
@@ -22,7 +22,6 @@ from typing import Any, Final
 from meshproxy.policy.balancer import Load
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
-from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import HttpSeries
 from meshproxy.wire.message import Field, Head
@@ -80,6 +79,12 @@ class Endpoint(Reachable):
         self.http2 = Http2Pool(ctx, dialer, ctx.settings.http2_connections)
         self.bulk: Http2Pool | None = None  # made when first needed: few endpoints need one
         self.bulk_bytes = ctx.settings.bulk_bytes
+        # Where every request goes, whatever its head; None where that has a say (`pool`).
+        self.sole_pool: Pool | None = None
+        if speaks == SPEAKS_HTTP2:
+            self.sole_pool = self.http2
+        elif speaks in (SPEAKS_HTTP1, SPEAKS_OPAQUE):
+            self.sole_pool = self.http1
         port_field = Field(b"mesh-target-port", b"%d" % target_port)
         # What the mesh adds to every request to this endpoint, by the version the app spoke; interned, so each costs one
         # byte on the wire after the first request.
@@ -92,17 +97,16 @@ class Endpoint(Reachable):
         return f"Endpoint({self.address}:{self.port})"
 
     def pool(self, head: Head) -> Pool:
-        speaks = self.speaks
-        if speaks == SPEAKS_MESH:
+        """The pool that a stream for this request comes from."""
+        sole = self.sole_pool
+        if sole is not None:
+            return sole
+        if self.speaks == SPEAKS_MESH:
             # Three tests a request.  Large answers are not among them: how large an answer will be is known too late.
             if head.content_length > self.bulk_bytes or head.protocol or head.method == b"CONNECT":
                 return self.bulk_pool()
             return self.http2
-        if speaks == SPEAKS_HTTP2:
-            return self.http2
-        if speaks == SPEAKS_AUTO and (head.grpc or head.version == 20):
-            return self.http2
-        return self.http1
+        return self.http2 if head.grpc or head.version == 20 else self.http1
 
     def bulk_pool(self) -> Http2Pool:
         bulk = self.bulk
@@ -116,14 +120,10 @@ class Endpoint(Reachable):
         return [self.http1, self.http2] if self.bulk is None else [self.http1, self.http2, self.bulk]
 
     def extra(self, head: Head) -> list[Field]:
-        if self.speaks != SPEAKS_MESH:
-            return self.extra_http2  # the empty list
+        """What a mesh peer is told beside the request; nothing for everyone else."""
         if head.version == 20:
             return self.extra_http2
         return self.extra_http10 if head.version == 10 else self.extra_http1
-
-    def acquire(self, requester: Requester, head: Head) -> None:
-        self.pool(head).acquire(requester)
 
     # -- told by the dialer
 

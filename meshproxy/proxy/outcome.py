@@ -5,11 +5,16 @@
        +----------+----------+-----------+--> DONE      (`finish`: the one way in, and only the first time counts)
 
 An exchange is recorded in its route's series, an attempt in its endpoint's; a latency sample goes to the endpoint's load.
-What leads from state to state is told in proxy/exchange.py.
+What leads from state to state is told in proxy/attempt.py and proxy/exchange.py.
+
+**What a request costs.**  Exchange, Attempt and Outcome are one object in three files, one noun each: nothing is handed from
+one to the other.  What most requests never need is in the class bodies and not in `__init__`.  An answer that went through is
+counted for attempt and exchange at once (`record_answered`); all that went otherwise is counted apart, and may cost more.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 from meshproxy.policy.classify import NO_GRPC, is_success
@@ -17,6 +22,7 @@ from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import Endpoint
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Route
+from meshproxy.telemetry.series import BOUNDS, key_of
 from meshproxy.wire.engine import NULL_SINK, Stream
 from meshproxy.wire.message import Head
 
@@ -43,21 +49,28 @@ class IllegalTransition(Exception):
 class Outcome(Requester):
     """An exchange's state and books."""
 
-    def __init__(self, ctx: Context, down: Stream, head: Head) -> None:
+    route: Route | None = None
+    # the current attempt
+    up: Stream | None = None
+    endpoint: Endpoint | None = None
+    attempt_started: float = 0.0
+    pending: bool = False  # counted in the endpoint's load
+    # the answer
+    status: int = 0
+    grpc_status: int = NO_GRPC
+    # the request's body, as long as it may have to be sent (again)
+    body: list[bytes] | None = None
+    body_bytes: int = 0
+
+    def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, meshed: bool) -> None:
+        """`meshed`: the client is a mesh peer, so what fails here is told by a reset and not by an answer."""
+        self.direction = direction
+        self.meshed = meshed
         self.ctx = ctx
         self.down: Stream = down
         self.head = head
         self.state = ROUTED
-        self.route: Route | None = None
         self.started = ctx.now
-        # the current attempt
-        self.up: Stream | None = None
-        self.endpoint: Endpoint | None = None
-        self.attempt_started = 0.0
-        self.pending = False  # counted in the endpoint's load
-        # the answer
-        self.status = 0
-        self.grpc_status = NO_GRPC
         self.first_byte_s = -1.0  # from the attempt's start to the first response data
 
     def enter(self, state: int) -> None:
@@ -79,7 +92,7 @@ class Outcome(Requester):
             endpoint.load.finish(now, latency)
 
     def record_attempt(self, status: int, grpc_status: int) -> None:
-        """The attempt ended with a complete answer (or with one that is enough to try another endpoint)."""
+        """The attempt ended with an answer that is not the client's: enough of one to try another endpoint."""
         endpoint = self.endpoint
         if endpoint is None:
             return
@@ -110,10 +123,40 @@ class Outcome(Requester):
         else:  # the client's change of mind says nothing about the endpoint
             endpoint.series.cancelled()
 
+    # ---------------------------------------------------------------- of both
+
+    def record_answered(self) -> None:
+        """The endpoint's answer is complete, and the client has it: one outcome, of the attempt and of the exchange."""
+        endpoint = self.endpoint
+        assert endpoint is not None
+        now = self.ctx.now
+        status = self.status
+        grpc_status = self.grpc_status
+        success = status < 500 if grpc_status < 0 else is_success(status, grpc_status)
+        if not success:
+            endpoint.load.penalise(now)
+        started = self.attempt_started
+        key = key_of(status, grpc_status, success)
+        first = self.first_byte_s * 1000.0
+        whole = (now - started) * 1000.0
+        first_bucket = bisect_left(BOUNDS, first)
+        whole_bucket = bisect_left(BOUNDS, whole)
+        endpoint.series.answered(key, first, first_bucket, whole, whole_bucket)
+        route = self.finish()
+        if route is None:
+            return
+        earlier = started - self.started
+        if earlier > 0.0:  # there were attempts before it: the client waited for those too
+            first += earlier * 1000.0
+            whole += earlier * 1000.0
+            first_bucket = bisect_left(BOUNDS, first)
+            whole_bucket = bisect_left(BOUNDS, whole)
+        route.series.answered(key, first, first_bucket, whole, whole_bucket)
+
     # ---------------------------------------------------------------- of the exchange
 
     def record_exchange(self, status: int, grpc_status: int) -> None:
-        """The client got this answer."""
+        """The client got this answer, which is not (or not as it came) an endpoint's."""
         route = self.finish()
         if route is None:
             return
@@ -139,13 +182,21 @@ class Outcome(Requester):
         None if it was never routed or is finished already."""
         if self.state == DONE:
             return None
-        self.enter(DONE)
+        self.state = DONE  # from every other state there is an arrow to it
+        if self.body is not None:
+            self.drop_body()
         route = self.route
         if route is not None and route.deadlines is not None:
             route.deadlines.remove(self)
         if self.slot >= 0:
             self.ctx.deadlines.wheel.remove(self)
         self.down.sink = NULL_SINK
-        if self.up is not None:
-            self.up.sink = NULL_SINK
+        up = self.up
+        if up is not None:
+            up.sink = NULL_SINK
         return route
+
+    def drop_body(self) -> None:
+        if self.body is not None:
+            self.body = None
+            self.ctx.pressure.hold(-self.body_bytes)

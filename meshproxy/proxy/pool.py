@@ -184,9 +184,7 @@ class Http1Pool(Pool):
     def acquire(self, requester: Requester) -> None:
         idle = self.idle
         while idle:
-            upstream = idle.pop()
-            if upstream.capacity():
-                upstream.take(requester)
+            if idle.pop().take(requester):
                 return
         self.wait(requester)
         self.dial_more()
@@ -196,8 +194,9 @@ class Http1Pool(Pool):
             self.dial()
 
     def free(self, upstream: Upstream) -> None:
-        requester = self.next_requester()
-        if requester is not None:
+        if self.waiting and upstream.capacity() > 0:
+            requester = self.next_requester()
+            assert requester is not None
             upstream.take(requester)
         elif self.retired:
             upstream.drain()
@@ -241,8 +240,7 @@ class Http2Pool(Pool):
 
     def acquire(self, requester: Requester) -> None:
         for upstream in self.connections:
-            if upstream.capacity() > 0:
-                upstream.take(requester)
+            if upstream.take(requester):
                 return
         self.wait(requester)
         self.dial_more()
@@ -254,6 +252,8 @@ class Http2Pool(Pool):
 
     def free(self, upstream: Upstream) -> None:
         """`upstream` can take (more) streams."""
+        if not self.waiting and not self.retired:
+            return
         while self.waiting and upstream.capacity() > 0:
             requester = self.next_requester()
             assert requester is not None

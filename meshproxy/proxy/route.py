@@ -21,6 +21,7 @@ class Backend:
     def __init__(self, name: str, endpoints: list[Endpoint]) -> None:
         self.name = name
         self.endpoints = endpoints
+        self.sole = endpoints[0] if len(endpoints) == 1 else None  # then there is nothing to pick
 
     def __repr__(self) -> str:
         return f"Backend({self.name}, {self.endpoints})"
@@ -48,6 +49,7 @@ class Route:
         self.via = via
         self.backends = backends
         self.split = split
+        self.sole = backends[0] if split is None and backends else None  # then there is nothing to draw
         self.retry = retry
         # Does a complete response ever lead to a retry?  Asked once a response, so answered here once.
         self.retry_responses = bool(
@@ -61,6 +63,6 @@ class Route:
         """The backend for one request; None when every weight is zero."""
         split = self.split
         if split is None:
-            return self.backends[0] if self.backends else None
+            return self.sole
         index = split.draw()
         return self.backends[index] if index >= 0 else None

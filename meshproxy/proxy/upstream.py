@@ -194,12 +194,16 @@ class Upstream(Carrier):
             return 0
         return engine.capacity()
 
-    def take(self, requester: Requester) -> None:
-        assert self.engine is not None
+    def take(self, requester: Requester) -> bool:
+        """Give `requester` a stream.  False if there is none to give now."""
+        engine = self.engine
+        if self.phase != READY or engine is None or engine.capacity() <= 0:
+            return False
         self.idle_since = 0.0
-        stream = self.engine.open()
+        stream = engine.open()
         stream.sink = requester
         requester.attached(stream)
+        return True
 
     def on_capacity(self) -> None:
         if self.phase == READY:

@@ -7,6 +7,9 @@
 Counting is an integer addition on a held object (0.06 us; prometheus_client's own `labels().observe()` costs 3.3).  What a
 scrape needs is put together when there is one (telemetry/render.py).
 
+Most exchanges take one attempt, which ends as they do.  So who counts an answer says which outcome and which buckets it
+belongs to (`key_of`, BOUNDS), once, and then counts it in both series.
+
 **Every request ends in one outcome.**  request_total - sum of response_total - cancelled_total = requests in flight.
 """
 
@@ -22,9 +25,14 @@ from meshproxy.wire.native import mypyc_attr
 MAX_OUTCOMES: Final = 64
 MAX_NAMES: Final = 32  # error names, reasons, errnos of one series: fixed labels of ours, so this is a guard only
 
-_BOUNDS: Final = [float(bound) for bound in BUCKETS_MS]
-_SIZE: Final = len(_BOUNDS) + 1
+BOUNDS: Final = [float(bound) for bound in BUCKETS_MS]  # a value's bucket: bisect_left(BOUNDS, milliseconds)
+_SIZE: Final = len(BOUNDS) + 1
 OTHER: Final = "other"
+
+
+def key_of(status: int, grpc_status: int, success: bool) -> int:
+    """An outcome as one number: what `HttpSeries.cells` is keyed by.  `grpc_status` -1 .. 16."""
+    return (status * 32 + grpc_status) * 2 + success
 
 
 class Counter:
@@ -69,11 +77,13 @@ class HttpSeries:
 
     labels      sorted as they are written; without those of the pod itself, which the registry adds
     families    the names it is written under: attempts or exchanges
+
+    `request_total += 1` when a request begins; then exactly one of `response` (or `answered`), `failed`, `cancelled`.
     """
 
     __slots__ = (
-        "cancelled_total", "cells", "duration_buckets", "duration_count", "duration_sum_ms", "errors", "families", "labels",
-        "owners", "request_total", "retry_total", "skipped",
+        "cancelled_total", "cells", "duration_buckets", "duration_sum_ms", "errors", "families", "labels", "owners",
+        "request_total", "retry_total", "skipped",
     )  # fmt: skip
 
     def __init__(self, labels: Labels, families: HttpFamilies = ATTEMPTS) -> None:
@@ -86,7 +96,6 @@ class HttpSeries:
         self.skipped: dict[str, int] = {}
         self.errors: dict[str, Cell] = {}
         self.duration_buckets = [0] * _SIZE
-        self.duration_count = 0
         self.duration_sum_ms = 0.0
         self.cells: dict[int, Cell] = {}
         # There from the start, at zero: a rate over a series that appears with its first failure misses that failure.
@@ -101,14 +110,24 @@ class HttpSeries:
 
     def response(self, status: int, grpc_status: int, success: bool, latency_ms: float, duration_ms: float) -> None:
         """It ended with a response.  `grpc_status` -1: none.  `latency_ms` to first data, `duration_ms` to the end."""
-        cell = self.cells.get((status * 32 + grpc_status) * 2 + success)
+        self.answered(
+            key_of(status, grpc_status, success),
+            latency_ms,
+            bisect_left(BOUNDS, latency_ms),
+            duration_ms,
+            bisect_left(BOUNDS, duration_ms),
+        )
+
+    def answered(self, key: int, latency_ms: float, latency_bucket: int, duration_ms: float, duration_bucket: int) -> None:
+        """`response`, for who knows the key and the buckets already."""
+        cell = self.cells.get(key)
         if cell is None:
-            cell = self._cell(status, grpc_status, success)
+            outcome = (key >> 1) + 1  # status * 32, and 0 .. 17 for a gRPC status of -1 .. 16
+            cell = self._cell(outcome >> 5, (outcome & 31) - 1, key & 1 == 1)
         cell.count += 1
-        cell.buckets[bisect_left(_BOUNDS, latency_ms)] += 1
+        cell.buckets[latency_bucket] += 1
         cell.sum_ms += latency_ms
-        self.duration_buckets[bisect_left(_BOUNDS, duration_ms)] += 1
-        self.duration_count += 1
+        self.duration_buckets[duration_bucket] += 1
         self.duration_sum_ms += duration_ms
 
     def failed(self, error: str, duration_ms: float) -> None:
@@ -119,8 +138,7 @@ class HttpSeries:
                 error = OTHER
             cell = self.errors.setdefault(error, Cell(0, -1, False, error))
         cell.count += 1
-        self.duration_buckets[bisect_left(_BOUNDS, duration_ms)] += 1
-        self.duration_count += 1
+        self.duration_buckets[bisect_left(BOUNDS, duration_ms)] += 1
         self.duration_sum_ms += duration_ms
 
     def cancelled(self) -> None:
@@ -149,7 +167,7 @@ class HttpSeries:
         return self._add(status, grpc_status, success)
 
     def _add(self, status: int, grpc_status: int, success: bool) -> Cell:
-        key = (status * 32 + grpc_status) * 2 + success
+        key = key_of(status, grpc_status, success)
         cell = self.cells.get(key)
         if cell is None:
             if len(self.cells) >= MAX_OUTCOMES:  # fold: keeps success and failure apart, forgets which

@@ -38,7 +38,6 @@ class Http(msgspec.Struct, array_like=True):
     skipped: dict[str, int]
     outcomes: list[Outcome]
     duration_buckets: list[int]
-    duration_count: int
     duration_sum_ms: float
 
     @property
@@ -104,7 +103,6 @@ def _http(series: HttpSeries) -> Http:
             for cell in (*series.cells.values(), *series.errors.values())
         ],
         series.duration_buckets,
-        series.duration_count,
         series.duration_sum_ms,
     )
 
@@ -148,7 +146,6 @@ def add_http(registry: Registry, http: Http) -> HttpSeries:
     for place, count in enumerate(http.duration_buckets):
         if count:
             series.duration_buckets[place] += count
-    series.duration_count += http.duration_count
     series.duration_sum_ms += http.duration_sum_ms
     return series
 

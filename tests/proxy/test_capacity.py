@@ -31,6 +31,7 @@ async def meshed(house, port: int):
     """A forward that speaks to its target as to a mesh peer (in clear: TLS is not the point here)."""
     side = await house.forward(port, upstream="http2")
     side.endpoints[0].speaks = SPEAKS_MESH
+    side.endpoints[0].sole_pool = None  # its head says which pool a request goes to
     return side
 
 

@@ -58,6 +58,7 @@ class Spoken(Stream):
         super().__init__()
         self.over_when_said = over_when_said  # a server's stream ends with its response, a client's does not with its request
         self.begun = self.said = self.over = False
+        self.breaks = False  # the next data it is given is what its engine cannot send
         self.sent_trailers: list[Field] | None = None
         self.head: Head | None = None
         self.code = -1
@@ -79,6 +80,10 @@ class Spoken(Stream):
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.over:
+            return
+        if self.breaks:
+            self.over = True
+            self.sink.request_reset(8)
             return
         assert self.begun, "a body before its head"
         assert not self.said, "a body after the end"
@@ -220,10 +225,11 @@ class AnyOrder(RuleBasedStateMachine):
         up.sink.response_interim(response_head(103, False, b""))
 
     @precondition(lambda self: self.up() and self.answered)
-    @rule(size=st.integers(0, 100), end=st.booleans())
-    def the_answer_goes_on(self, size: int, end: bool) -> None:
+    @rule(size=st.integers(0, 100), end=st.booleans(), breaks=st.sampled_from([False, False, False, True]))
+    def the_answer_goes_on(self, size: int, end: bool, breaks: bool) -> None:
         up = self.up()
         assert up is not None
+        self.down.breaks = breaks
         up.over = end
         up.sink.response_data(bytes(size), end)
 
@@ -341,6 +347,18 @@ class AnyOrder(RuleBasedStateMachine):
                 self.the_client_leaves(8)
             assert self.exchange.state == DONE
             self.one_outcome_and_nothing_left()
+
+
+def test_an_answer_whose_end_cannot_be_passed_on_is_counted_once() -> None:
+    machine = AnyOrder()
+    machine.begin(
+        grpc=False, timeout=b"", method=b"GET", version=20, end=True, meshed=False, retry=[], route_timeout=0.0, replay=0
+    )  # fmt: skip
+    machine.a_stream_is_free()
+    machine.the_answer_begins(200, False, b"", False)
+    machine.the_answer_goes_on(3, True, True)
+    assert machine.exchange.state == DONE
+    machine.one_outcome_and_nothing_left()
 
 
 TestAnyOrder = AnyOrder.TestCase

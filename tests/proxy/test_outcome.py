@@ -23,7 +23,7 @@ DRAWN = {
 
 
 def outcome(loop: asyncio.AbstractEventLoop, state: int) -> Outcome:
-    made = Outcome(Context(loop, Settings(), Registry(), 1, b"x-"), Stream(), Head())
+    made = Outcome(Context(loop, Settings(), Registry(), 1, b"x-"), Stream(), Head(), "outbound", False)
     made.state = state
     return made
 

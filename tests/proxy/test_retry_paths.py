@@ -9,6 +9,7 @@ from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 
 from meshproxy.policy.retry import parse_policy
+from meshproxy.policy.split import Split
 from meshproxy.telemetry.series import HttpSeries
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -273,11 +274,11 @@ class FaultyOnce(HttpSeries):
 
     failed_once = False
 
-    def response(self, *args):
+    def answered(self, *args):
         if not self.failed_once:
             type(self).failed_once = True
             raise RuntimeError("a fault, for the test")
-        super().response(*args)
+        super().answered(*args)
 
 
 async def test_a_fault_inside_one_exchange_ends_that_one_and_leaves_its_connections_to_the_others(houses, http2_peer):
@@ -320,14 +321,6 @@ async def test_a_fault_while_a_failed_dial_is_told_still_answers_every_request(h
     assert endpoint.load.pending == 0
 
 
-class FaultyStart(HttpSeries):
-    """Counters that fail when a request begins, once it was counted."""
-
-    def request(self):
-        super().request()
-        raise RuntimeError("a fault, for the test")
-
-
 async def test_a_fault_when_a_request_begins_ends_it_and_not_the_others_of_its_connection(houses, peer):
     async def script(reader, writer):
         await read_head(reader)
@@ -340,11 +333,15 @@ async def test_a_fault_when_a_request_begins_ends_it_and_not_the_others_of_its_c
     good = asyncio.create_task(request(front.port, GET))
     assert (await good)[0] == 200
     (connection,) = side.connections
-    held = side.opaque.series
-    side.route.series = FaultyStart(held.labels)
+    route = side.route
+    backend_of_all = route.sole
+    backends = list(route.backends)
+    route.backends.clear()
+    route.sole, route.split = None, Split([1, 1], house.ctx.rng)  # a fault: it draws backends that are not there
     assert (await request(front.port, GET))[0] == 502
-    assert side.route.series.in_flight() == 0
-    side.route.series = held
+    assert route.series.in_flight() == 0
+    route.backends += backends
+    route.sole, route.split = backend_of_all, None
     assert (await request(front.port, GET))[0] == 200
     assert list(side.connections) == [connection]
     house.faults = house.ctx.internal_errors.value

@@ -1,0 +1,259 @@
+"""An attempt: what one endpoint does for an exchange.  The part of an exchange that deals with endpoints.
+
+    choose --> WAITING --attached--> SENT --response head--> ...      proxy/exchange.py: the client's side of it
+      ^           |                    |
+      |           | unreachable        | lost, or an answer that is retried
+      +---------- may_retry? <---------+
+                  | no
+                  +--> refuse (the exchange's): why the last attempt failed
+
+What has been sent is kept as long as it may have to be sent again (`body`): up to a bound, and until an answer begins.
+
+Sending can call back: a stream may refuse its head, or be answered, before `send_head` returns.  Whoever sends therefore
+looks at the state again afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshproxy.policy.balancer import pick
+from meshproxy.policy.classify import NO_GRPC
+from meshproxy.policy.deadline import with_timeout
+from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
+from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
+from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
+from meshproxy.proxy.refusals import (
+    DEADLINE_EXCEEDED,
+    UPSTREAM_CANCELLED,
+    UPSTREAM_EXHAUSTED,
+    UPSTREAM_MALFORMED,
+    UPSTREAM_RESET,
+    Refusal,
+)
+from meshproxy.proxy.route import Backend
+from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NO_FIELDS, NULL_SINK, PROTOCOL_ERROR, Stream
+from meshproxy.wire.message import Field
+
+UNREACHED: Final = Failure(CONNECT_FAILED)
+_BROKEN: Final = Failure(BROKEN)
+_BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
+
+# How a stream's end is told when no answer has begun, by its code; every other one is UPSTREAM_RESET.
+_ENDED_BY: Final = {
+    PROTOCOL_ERROR: UPSTREAM_MALFORMED,
+    CANCEL: UPSTREAM_CANCELLED,
+    ENHANCE_YOUR_CALM: UPSTREAM_EXHAUSTED,
+}
+
+# What the other ends do about a deadline can arrive before our own timer fires: their clocks began with their own request,
+# the wheel's tick is 10 ms, and grpc's libraries round what they send up, by as much as 1 %.
+_DEADLINE_SLACK_S: Final = 0.02  # but no more than a quarter of it all
+_DEADLINE_ROUNDING: Final = 0.01
+# Less time than this in the proxy is not taken off: the head can then be sent on as it is, memoised bytes and all.
+_UNNOTICED_S: Final = 0.001
+
+
+class Attempt(Outcome):
+    backend: Backend | None = None
+    extra: list[Field] = NO_FIELDS
+    attempts: int = 0
+    deadline: float = 0.0  # when a gRPC call's own time is up (monotonic seconds), 0.0: never
+    # the request, beside its body
+    trailers: list[Field] | None = None
+    request_ended: bool = False
+    replayable: bool = True
+    held: bool = False  # downstream is paused: the request waits for a stream, or upstream takes no more of it
+
+    # -- the exchange's
+
+    def refuse(self, refusal: Refusal) -> None:
+        raise NotImplementedError
+
+    def broken(self, where: str) -> None:
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- the way there
+
+    def attempt(self, failed: Endpoint | None, otherwise: Refusal) -> None:
+        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that `failed`).
+        With no one left to ask the answer is `otherwise`: for a retry, why the attempt before it failed."""
+        ctx = self.ctx
+        backend = self.backend
+        assert backend is not None
+        now = ctx.now
+        endpoint = backend.sole
+        if endpoint is None or failed is not None:
+            endpoints = backend.endpoints
+            endpoint = pick(endpoints, ctx.rng, now, failed)
+            if endpoint is None:
+                if not endpoints or failed is not None:
+                    self.refuse(otherwise)
+                    return
+                # Every endpoint is in its back-off.  Trying one anyway costs one refused connect, gives the client the true
+                # reason, and finds an endpoint that came back at once.
+                endpoint = endpoints[ctx.rng.below(len(endpoints))]
+            if failed is not None and self.route is not None:
+                self.route.series.retried()
+        self.endpoint = endpoint
+        self.attempts += 1
+        self.attempt_started = now
+        endpoint.load.pending += 1
+        self.pending = True
+        endpoint.series.request_total += 1
+        self.enter(WAITING)
+        pool = endpoint.sole_pool
+        if pool is None:
+            pool = endpoint.pool(self.head)
+        pool.acquire(self)
+
+    def attached(self, stream: Stream) -> None:
+        """Send the request, or what there is of it, on a stream that was just opened for it."""
+        try:
+            self.up = stream
+            self.enter(SENT)
+            if self.held:  # before anything is sent: what is sent may be too much for upstream, and pause downstream again
+                self.held = False
+                self.down.resume()
+            head = self.head
+            extra = self.extra
+            endpoint = self.endpoint
+            if endpoint is not None and endpoint.speaks == SPEAKS_MESH:
+                added = endpoint.extra(head)
+                extra = extra + added if extra else added
+            if self.deadline > 0.0 and self.ctx.now - self.started > _UNNOTICED_S:  # it waited for a stream, or is sent again
+                head = with_timeout(head, self.deadline - self.ctx.now)
+            body = self.body  # these as they are now: the answer may be here before `send_head` returns
+            trailers = self.trailers
+            whole = self.request_ended and trailers is None
+            if body is None:
+                stream.send_head(head, extra, whole)
+            else:
+                stream.send_head(head, extra, False)
+                if not self.send_body(stream, body, whole):
+                    return
+            if trailers is not None:
+                stream.send_trailers(trailers)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("attached")
+
+    def send_body(self, stream: Stream, body: list[bytes], whole: bool) -> bool:
+        """Send what has been kept; `whole`: that is all.  False if the stream refused the head, and the request waits for
+        another one already."""
+        last = len(body) - 1
+        for i, data in enumerate(body):
+            stream.send_data(data, whole and i == last)
+        if self.up is not stream:
+            return False
+        if self.body_bytes > self.ctx.settings.replay_bytes or not self.ctx.pressure.keep_bodies:
+            self.not_replayable()
+        return True
+
+    def keep(self, data: bytes, end: bool) -> None:
+        """More of the body, while it may have to be sent (again)."""
+        if self.body is None:
+            self.body = []
+        self.body.append(data)
+        size = len(data)
+        self.body_bytes += size
+        pressure = self.ctx.pressure
+        pressure.hold(size)
+        if self.body_bytes > self.ctx.settings.replay_bytes or not pressure.keep_bodies:
+            if self.up is not None:
+                self.not_replayable()
+            elif not self.held and not end:  # no stream yet: keep it, and stop the client from sending more
+                self.held = True
+                self.down.pause()
+
+    def not_replayable(self) -> None:
+        self.replayable = False
+        self.drop_body()
+
+    # ---------------------------------------------------------------- what can go wrong
+
+    def unreachable(self, refusal: Refusal) -> None:
+        if self.state != WAITING:
+            return
+        try:
+            self.attempt_failed(refusal.reason, not refusal.ours)
+            if not refusal.ours and self.may_retry(UNREACHED, True):
+                self.retry(refusal)
+            else:
+                self.refuse(DEADLINE_EXCEEDED if self.deadline_passed() else refusal)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("unreachable")
+
+    def lost_unanswered(self, code: int, unprocessed: bool) -> None:
+        """The upstream stream ended, and no answer had begun."""
+        if self.deadline_passed():
+            self.attempt_failed("deadline_exceeded")
+            self.refuse(DEADLINE_EXCEEDED)
+            return
+        self.attempt_failed("reset")
+        refusal = UPSTREAM_RESET if unprocessed else _ENDED_BY.get(code, UPSTREAM_RESET)
+        if self.may_retry(_BROKEN_GRPC if self.head.grpc else _BROKEN, unprocessed):
+            self.retry(refusal)
+        else:
+            self.refuse(refusal)
+
+    def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
+        route = self.route
+        assert route is not None
+        if self.deadline_passed():
+            route.series.retry_skipped("deadline")
+            return False
+        verdict = decide(
+            route.retry,
+            route.budget,
+            self.ctx.now,
+            self.attempts,
+            failure,
+            is_idempotent(self.head.method),
+            unprocessed,
+            self.replayable,
+            self.state == RESPONDING,
+        )
+        if verdict == RETRY:
+            return True
+        route.series.retry_skipped(REASONS[verdict])
+        return False
+
+    def retry(self, otherwise: Refusal) -> None:
+        failed = self.endpoint
+        self.up = None
+        self.attempt(failed, otherwise)
+
+    def deadline_passed(self) -> bool:
+        """Is it over, or so nearly over that whoever else watches the deadline may be acting on it?"""
+        deadline = self.deadline
+        if deadline == 0.0:
+            return False
+        whole = deadline - self.started
+        return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - whole * _DEADLINE_ROUNDING
+
+    # ---------------------------------------------------------------- leaving an endpoint
+
+    def abandon(self) -> None:
+        """Leave the current attempt: its answer is not the one the client gets."""
+        up = self.up
+        self.up = None
+        if up is not None:
+            up.sink = NULL_SINK
+            up.reset(CANCEL)
+        self.first_byte()
+        self.first_byte_s = -1.0
+        self.record_attempt(self.status, self.grpc_status)
+        self.grpc_status = NO_GRPC
+
+    def leave_endpoint(self, error: str) -> None:
+        """End the current attempt from our side."""
+        endpoint = self.endpoint
+        if self.state == WAITING and endpoint is not None:
+            endpoint.pool(self.head).cancel(self)
+        up = self.up
+        self.up = None
+        if up is not None:
+            up.sink = NULL_SINK
+            up.reset(CANCEL)
+        if endpoint is not None and self.state != DONE:
+            self.attempt_failed(error)
