@@ -323,11 +323,7 @@ class Head:
         """All fields are added.  What is not the base's is its own; where one was not simply appended, there is no base."""
         base = self.base
         if base is not None:
-            if (
-                len(self.mesh) != len(base.mesh)
-                or self.trailers_ok != base.trailers_ok
-                or self.expect_continue != base.expect_continue
-            ):
+            if self.trailers_ok != base.trailers_ok or self.expect_continue != base.expect_continue:
                 self.base = None
             else:
                 self.own = self.fields[len(base.fields) :]

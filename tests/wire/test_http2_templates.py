@@ -14,22 +14,25 @@ from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Head
 
-# What a client whose table has filled writes: entries 62 and 63 are :authority and x-a of the first request.
-FILL = b"\x82\x86\x04\x01/\x41" + number(8, 7) + b"svc.test" + b"\x40\x03x-a\x01A"
-AUTHORITY, X_A = b"\xbf", b"\xbe"
+# What a client whose table has filled writes: entries 62 to 64 are from the first request.
+FILL = b"\x82\x86\x04\x01/\x41" + number(8, 7) + b"svc.test" + b"\x40\x03x-a\x01A" + b"\x40\x06cookie\x03c=1"
+AUTHORITY, X_A, COOKIE = b"\xc0", b"\xbf", b"\xbe"
 
 
 def never(name: bytes, value: bytes) -> bytes:
-    return b"\x10" + literal(name, value)[1:]
+    coded: bytes = literal(name, value)
+    return b"\x10" + coded[1:]
 
 
 def path(value: bytes) -> bytes:
-    return b"\x04" + number(len(value), 7) + value
+    length: bytes = number(len(value), 7)
+    return b"\x04" + length + value
 
 
+# Mostly one and the same: only what has been seen before is taken from a memo.
 LINES = st.sampled_from(
     [
-        b"\x82\x86" + AUTHORITY,
+        *[b"\x82\x86" + AUTHORITY] * 12,
         b"\x83\x87" + AUTHORITY,
         b"\x82" + AUTHORITY,  # no :scheme
         b"\x86" + AUTHORITY + b"\x82\x82",  # :method twice
@@ -41,36 +44,32 @@ PATHS = st.one_of(
     st.sampled_from([b"/", b"/a", b"/\x04", b"*", b"", b"/" + b"p" * 200, b"/caf\xc3\xa9", b"//", b"/a b"]),
     st.integers(0, 10**6).map(lambda n: b"/items/%d" % n),
 )
-MIDDLES = st.sampled_from([b"", X_A, X_A + X_A, AUTHORITY, b"\x90", b"\xc5"])
-OWN = st.lists(
-    st.sampled_from(
-        [
-            literal(b"x-request-id", b"7"),
-            literal(b"x-request-id", b"8"),
-            never(b"cookie", b"a=1"),
-            literal(b"cookie", b"b=2"),
-            b"\x40\x03x-b\x01B",  # enters the table: everything known about blocks is void
-            literal(b"content-length", b"3"),
-            literal(b"content-length", b"+3"),
-            literal(b"te", b"trailers"),
-            literal(b"te", b"gzip"),
-            literal(b"expect", b"100-continue"),
-            literal(b"host", b"svc.test"),
-            literal(b"host", b"other.test"),
-            literal(b"connection", b"close"),
-            literal(b"mesh-target-port", b"80"),
-            literal(b"content-type", b"application/grpc"),
-            literal(b"grpc-timeout", b"1S"),
-            literal(b":authority", b"svc.test"),
-            literal(b"X-Upper", b"1"),
-            literal(b"x-bad", b"a\nb"),
-            X_A,
-            b"\x00",  # cut off
-        ]
-    ),
-    max_size=4,
-)
-BLOCKS = st.lists(st.tuples(LINES, PATHS, MIDDLES, OWN, st.booleans()), min_size=2, max_size=10)
+MIDDLES = st.sampled_from([*[X_A] * 12, X_A + COOKIE, b"", X_A + X_A, AUTHORITY, b"\x90", b"\xc5"])
+SPECIAL = [
+    literal(b"x-request-id", b"7"),
+    literal(b"x-request-id", b"8"),
+    never(b"cookie", b"a=1"),
+    literal(b"cookie", b"b=2"),
+    b"\x40\x03x-b\x01B",  # enters the table: everything known about blocks is void
+    literal(b"content-length", b"3"),
+    literal(b"content-length", b"+3"),
+    literal(b"te", b"trailers"),
+    literal(b"te", b"gzip"),
+    literal(b"expect", b"100-continue"),
+    literal(b"host", b"svc.test"),
+    literal(b"host", b"other.test"),
+    literal(b"connection", b"close"),
+    literal(b"mesh-target-port", b"80"),
+    literal(b"content-type", b"application/grpc"),
+    literal(b"grpc-timeout", b"1S"),
+    literal(b":authority", b"svc.test"),
+    literal(b"X-Upper", b"1"),
+    literal(b"x-bad", b"a\nb"),
+    X_A,
+    b"\x00",  # cut off
+]
+OWN = st.lists(st.sampled_from([*[literal(b"x-b", b"B")] * 12, *SPECIAL]), max_size=3)
+BLOCKS = st.lists(st.tuples(LINES, PATHS, MIDDLES, OWN, st.booleans()), min_size=4, max_size=12)
 
 
 def shown(head: Head) -> tuple[object, ...]:
@@ -106,6 +105,15 @@ def test_requests_that_differ_in_little_mean_the_same_with_and_without_caches(
 ) -> None:
     blocks = [(line + path(where) + middle + b"".join(own), end) for line, where, middle, own, end in made]
     blocks += blocks  # again: what was remembered is used
+    assert heard(blocks, True) == heard(blocks, False)
+
+
+@pytest.mark.parametrize("middle", [X_A, X_A + COOKIE], ids=["plain", "cookie"])
+@pytest.mark.parametrize("own", SPECIAL, ids=range(len(SPECIAL)))
+def test_what_a_request_adds_to_a_known_one_is_judged_as_if_all_of_it_were_new(own: bytes, middle: bytes) -> None:
+    line = b"\x82\x86" + AUTHORITY
+    known = [(line + path(b"/%d" % n) + middle, True) for n in range(2)]
+    blocks = [*known, (line + path(b"/3") + middle + own, True), (line + path(b"/4") + middle + own + own, True), *known]
     assert heard(blocks, True) == heard(blocks, False)
 
 
