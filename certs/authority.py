@@ -4,40 +4,55 @@
      |                           |
      root.pem                    issuer.pem, issuer.key (0600)                       the directory is 0700
 
-The root's key is used once, to sign the issuer, and then forgotten: a key that is not kept cannot be stolen.  A new root
-is added to root.pem beside the old one (bundles hold several) and the old one taken out when no leaf needs it.
-The directory appears by one rename, so a crash leaves a whole authority or none.
+The root's key is used once, to sign the issuer, and then forgotten: a key that is not kept cannot be stolen.  So a new issuer
+means a new root; `replace_authority` puts both beside the old root (bundles hold several), and `retire_anchors` takes the old
+one out when no leaf needs it.  The directory appears by one rename, so a crash leaves a whole authority or none.
+
+An authority of somebody else's (cert-manager, step) has the names of a Kubernetes TLS secret: ca.crt, tls.crt, tls.key.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from secrets import randbits
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from certs.bundle import BundleError, TrustBundle
+from certs.bundle import MAX_ANCHORS, BundleError, TrustBundle
+from certs.chain import AuthorityError as AuthorityError
+from certs.chain import IssuerKey, check_ca, check_dates, key_id, load_certificates, load_key, path_to_anchor
 from certs.csr import key_pem, new_key
 from certs.spiffe import check_trust_domain
 
 LIFETIME: Final = 10 * 365 * 86400  # s, of root and issuer: an embedded mesh has nobody who renews them
 BACK_DATED: Final = 3600  # s, for clocks that differ
 ROOT, ISSUER, ISSUER_KEY = "root.pem", "issuer.pem", "issuer.key"
+NEW_KEY: Final = "issuer.key.new"  # while an authority is replaced: see replace_authority
 
 
-class AuthorityError(Exception):
-    """The material on disk cannot be used; `str()` names the file, what was found and what to do."""
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The names of an authority's files.  `secret`: the key's file must be readable by its owner alone (a mounted Kubernetes
+    Secret is 0644 in a volume of its own)."""
+
+    anchors: str
+    issuer: str
+    key: str
+    secret: bool
+
+
+OWN: Final = Files(ROOT, ISSUER, ISSUER_KEY, True)
+KUBERNETES: Final = Files("ca.crt", "tls.crt", "tls.key", False)  # kubernetes.io/tls, as cert-manager fills it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,9 @@ class Authority:
 
     bundle: TrustBundle
     issuer: x509.Certificate
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: IssuerKey = field(repr=False)
+    between: tuple[x509.Certificate, ...]  # from the issuer to below the anchor; none if the issuer is the anchor
+    anchor: x509.Certificate  # the one of the bundle that the issuer is under
 
     @property
     def trust_domain(self) -> str:
@@ -55,17 +72,22 @@ class Authority:
     @property
     def intermediates_der(self) -> list[bytes]:
         """What goes with a leaf so that a peer who has only the root can check it."""
-        return [self.issuer.public_bytes(Encoding.DER)]
+        return [certificate.public_bytes(Encoding.DER) for certificate in self.between]
 
     @property
     def not_after(self) -> float:
-        """Unix seconds; no leaf lives longer."""
-        return self.issuer.not_valid_after_utc.timestamp()
+        """Unix seconds; no leaf lives longer: the first end among the issuer and those above it."""
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in (self.issuer, *self.between, self.anchor))
+
+    @property
+    def key_id(self) -> bytes:
+        """AuthorityKeyIdentifier of the leaves."""
+        return key_id(self.issuer)
 
 
 def random_serial() -> int:
     """128 random bits (RFC 5280 4.1.2.2: positive, at most 20 octets)."""
-    return secrets.randbits(127) | 1 << 127
+    return randbits(127) | 1 << 127
 
 
 def open_authority(directory: Path, trust_domain: str, now: float) -> Authority:
@@ -95,90 +117,74 @@ def create_authority(directory: Path, trust_domain: str, now: float, lifetime: f
         raise AuthorityError(f"{directory}: a new authority cannot be written there: {error.strerror}") from None
 
 
-def load_authority(directory: Path, trust_domain: str, now: float) -> Authority:
+def replace_authority(directory: Path, trust_domain: str, now: float, lifetime: float = LIFETIME) -> None:
+    """Put a new root and issuer into force in place of those in `directory`; the old roots stay trusted, behind the new one.
+
+    Killed between any two steps it leaves files that load: the old issuer, or the new one, whose key is found under
+    either name.  Raises AuthorityError."""
+    old = load_authority(directory, trust_domain, now)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:  # 0700
+        fresh = Path(temporary) / "authority"
+        create_authority(fresh, trust_domain, now, lifetime)
+        new = load_authority(fresh, trust_domain, now)
+        anchors = [new.anchor, old.anchor, *(anchor for anchor in old.bundle.anchors if _lives(anchor, now))]
+        ders = dict.fromkeys(anchor.public_bytes(Encoding.DER) for anchor in anchors)
+        (fresh / ROOT).write_text(TrustBundle.of(trust_domain, list(ders)[:MAX_ANCHORS]).pem)
+        try:
+            if load_key(directory / ISSUER_KEY, True).public_key() != old.issuer.public_key():
+                os.rename(directory / NEW_KEY, directory / ISSUER_KEY)  # what a killed one did not get to
+            os.rename(fresh / ISSUER_KEY, directory / NEW_KEY)
+            os.rename(fresh / ROOT, directory / ROOT)
+            os.rename(fresh / ISSUER, directory / ISSUER)
+            os.rename(directory / NEW_KEY, directory / ISSUER_KEY)
+        except OSError as error:
+            raise AuthorityError(f"{directory}: the new authority cannot be written there: {error.strerror}") from None
+
+
+def retire_anchors(directory: Path, trust_domain: str, now: float) -> list[x509.Certificate]:
+    """Leave only the anchor in root.pem that the issuer is under; returns those taken out.  Raises AuthorityError."""
+    authority = load_authority(directory, trust_domain, now)
+    gone = [anchor for anchor in authority.bundle.anchors if anchor != authority.anchor]
+    temporary = directory / f".{ROOT}.new"
+    temporary.write_bytes(authority.anchor.public_bytes(Encoding.PEM))
+    os.rename(temporary, directory / ROOT)
+    return gone
+
+
+def load_authority(directory: Path, trust_domain: str, now: float, files: Files = OWN) -> Authority:
     """The authority in `directory`, checked: the issuer is a CA of `trust_domain`, valid `now`, under an anchor of
-    root.pem, and its key fits.  Raises AuthorityError."""
+    the bundle (by the other certificates of its file, if need be), and its key fits.  Raises AuthorityError."""
+    own = files is OWN
+    anchors_file, path = directory / files.anchors, directory / files.issuer
     try:
-        bundle = TrustBundle.read(trust_domain, directory / ROOT)
+        bundle = TrustBundle.read(trust_domain, anchors_file)
     except BundleError as error:
-        raise AuthorityError(f"{error}; restore it, or remove {directory} for a new root") from None
-    path = directory / ISSUER
-    issuer = _load_issuer(path)
-    _check_ca(path, issuer, trust_domain)
-    _check_dates(path, issuer, now)
-    anchor = next((a for a in bundle.anchors if _signed_by(issuer, a)), None)
-    if anchor is None:
-        raise AuthorityError(f"{path}: not signed by a root in {directory / ROOT}; the two files are of different authorities")
-    _check_dates(directory / ROOT, anchor, now)
-    return Authority(bundle, issuer, _load_key(directory / ISSUER_KEY, issuer))
+        raise AuthorityError(f"{error}; restore it{f', or remove {directory} for a new root' if own else ''}") from None
+    certificates = load_certificates(path)
+    issuer = certificates[0]
+    remedy = f"replace it, or remove {directory} for a new root" if own else "renew it"
+    check_ca(path, issuer, trust_domain)
+    check_dates(path, issuer, now, remedy)
+    between, anchor = path_to_anchor(path, certificates, bundle.anchors, anchors_file)
+    for above in between:
+        check_dates(path, above, now, remedy)
+    check_dates(anchors_file, anchor, now, remedy)
+    return Authority(bundle, issuer, _key_of(directory, files, issuer), tuple(between), anchor)
 
 
-def _load_issuer(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read(path))
-    except ValueError as error:
-        raise AuthorityError(f"{path}: not a PEM certificate ({error})") from None
+def _key_of(directory: Path, files: Files, issuer: x509.Certificate) -> IssuerKey:
+    names = [files.key]
+    if files is OWN and (directory / NEW_KEY).exists():
+        names.append(NEW_KEY)
+    for name in names:
+        key = load_key(directory / name, files.secret)
+        if key.public_key() == issuer.public_key():
+            return key
+    raise AuthorityError(f"{directory / files.key}: the key does not belong to the certificate in {directory / files.issuer}")
 
 
-def _load_key(path: Path, issuer: x509.Certificate) -> ec.EllipticCurvePrivateKey:
-    data = _read(path)
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise AuthorityError(f"{path}: mode {mode:04o} lets others read the issuer's key; run: chmod 600 {path}")
-    try:
-        key = load_pem_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # the text of these may quote the input: not repeated
-        raise AuthorityError(f"{path}: not an unencrypted PEM private key") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise AuthorityError(f"{path}: an ECDSA P-256 key was expected")
-    if key.public_key() != issuer.public_key():
-        raise AuthorityError(f"{path}: the key does not belong to the certificate in {path.with_suffix('.pem')}")
-    return key
-
-
-def _check_ca(path: Path, issuer: x509.Certificate, trust_domain: str) -> None:
-    try:
-        extensions = issuer.extensions
-        ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        signs = extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        ca = signs = False
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise AuthorityError(f"{path}: malformed certificate ({error})") from None
-    if not ca or not signs:
-        raise AuthorityError(f"{path}: not a CA certificate (CA:TRUE and keyCertSign were expected)")
-    try:
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return  # X509-SVID 3.2: a CA should have an ID, need not
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if uris and uris != [f"spiffe://{trust_domain}"]:
-        raise AuthorityError(f"{path}: the issuer is of {', '.join(uris)}, not of the trust domain {trust_domain!r}")
-
-
-def _check_dates(path: Path, certificate: x509.Certificate, now: float) -> None:
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now > end.timestamp():
-        raise AuthorityError(
-            f"{path}: expired on {end:%Y-%m-%d %H:%M:%S} UTC; replace it, or remove {path.parent} for a new root"
-        )
-    if now < begin.timestamp():
-        raise AuthorityError(f"{path}: valid only from {begin:%Y-%m-%d %H:%M:%S} UTC; is this machine's clock right?")
-
-
-def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AuthorityError(f"{path}: cannot be read: {error.strerror}") from None
+def _lives(anchor: x509.Certificate, now: float) -> bool:
+    return now <= anchor.not_valid_after_utc.timestamp()
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -103,7 +103,7 @@ def _sign(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier(authority.key_id, None, None), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
 

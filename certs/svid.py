@@ -17,6 +17,15 @@ from certs.verify import read_leaf
 MAX_INTERMEDIATES: Final = 4
 
 
+def authority_key_id(leaf_der: bytes) -> bytes:
+    """The AuthorityKeyIdentifier in a certificate, b"" if there is none.  Raises ValueError for what is no certificate."""
+    try:
+        extensions = x509.load_der_x509_certificate(leaf_der).extensions
+        return extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    except x509.ExtensionNotFound:
+        return b""
+
+
 class SvidMismatch(ValueError):
     """The certificate is not for the key in hand."""
 
@@ -31,6 +40,16 @@ class Svid:
     key_pem: bytes = field(repr=False)
     not_before: float
     not_after: float
+
+    @property
+    def issuer_key_id(self) -> bytes:
+        """Who signed it: the leaf's AuthorityKeyIdentifier, b"" if it has none."""
+        return authority_key_id(self.leaf_der)
+
+    @property
+    def intermediates(self) -> list[x509.Certificate]:
+        """The certificates above the leaf, without the anchor."""
+        return x509.load_pem_x509_certificates(self.chain_pem)[1:]
 
     @classmethod
     def of(

@@ -5,6 +5,7 @@
         mesh.json       what `get`, `stat`, `down` need to find it: see MeshInfo
         objects/        the store's state directory (control.store.files): one folder a manager, `accepted/`, `events/`
         trust/          root and issuer: root.pem, issuer.pem, issuer.key (0600)
+        trust-bundle.pem  the anchors in force, written by the control plane: what sidecars begin with
         tokens/         <sha256 of an unused token>.json; Certify burns one by renaming it away
         pods/<ns>/<pod>/   token (0600), app.log, sidecar.log
         processes/<supervisor pid>-<start>/<pid>    what runs, for whoever has to clean up after a crash
@@ -83,6 +84,10 @@ class Layout:
     @property
     def trust(self) -> Path:
         return self.root / "trust"
+
+    @property
+    def trust_bundle(self) -> Path:
+        return self.root / "trust-bundle.pem"
 
     @property
     def tokens(self) -> Path:

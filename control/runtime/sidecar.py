@@ -35,6 +35,7 @@ class Settings:
     control: str = ""  # host:port
     identity: str = ""  # host:port
     leaf_lifetime: float = LEAF_LIFETIME  # seconds, of proxies' certificates
+    identity_issuer: Path | None = None  # of somebody else: ca.crt, tls.crt, tls.key
     backoff_base: float = 1.0  # the kubelet's is 10 s; on a laptop somebody waits
     drain: float = 1.0  # seconds between "terminating" and SIGTERM: endpoints reach every sidecar well within
     sidecar_grace: float = 10.0
@@ -62,7 +63,7 @@ def sidecar_command(settings: Settings, pod: PodIdentity, token_file: Path, extr
     return [
         *(sys.executable, "-m", "meshproxy", "proxy"),
         *("--namespace", pod.namespace, "--pod", pod.name, "--service-account", pod.service_account, "--pod-ip", pod.ip),
-        *("--trust-domain", settings.trust_domain, "--trust-bundle", str(settings.layout.trust / "root.pem")),
+        *("--trust-domain", settings.trust_domain, "--trust-bundle", str(settings.layout.trust_bundle)),
         *("--control", settings.control, "--identity", settings.identity, "--token-file", str(token_file)),
         *extra,
     ]

@@ -53,6 +53,7 @@ class Supervisor:
         *,
         gateway_port: int | None = None,
         leaf_lifetime: float = LEAF_LIFETIME,
+        identity_issuer: Path | None = None,
         say: Say = print,
         command: SidecarCommand = sidecar_command,
     ) -> None:
@@ -62,6 +63,7 @@ class Supervisor:
             name: of the mesh.
             gateway_port: on 127.0.0.1; a free one if None.
             leaf_lifetime: of proxies' certificates, seconds.
+            identity_issuer: a directory with ca.crt, tls.crt and tls.key; None: the mesh has an authority of its own.
             say: takes one line after the other.
             command: makes a sidecar's command line.
         """
@@ -73,6 +75,7 @@ class Supervisor:
         self.control: ControlPlane | None = None
         self._gateway_port = gateway_port
         self._leaf_lifetime = leaf_lifetime
+        self._identity_issuer = identity_issuer.resolve() if identity_issuer is not None else None
         self._say = say
         self._command = command
         self._stop = asyncio.Event()
@@ -134,6 +137,7 @@ class Supervisor:
             control=f"{address}:{CONTROL_PORT}",
             identity=f"{address}:{CONTROL_PORT + 1}",
             leaf_lifetime=self._leaf_lifetime,
+            identity_issuer=self._identity_issuer,
         )
         self.info = MeshInfo(
             self.name,

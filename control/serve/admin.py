@@ -1,8 +1,12 @@
-"""The control plane's admin listener: /metrics, /ready, /live.  Nothing on it changes anything, and nothing is secret."""
+"""The control plane's admin listener: /metrics, /ready, /live, /identity (the authority in force, JSON).
+
+Nothing on it changes anything, and nothing is secret.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -10,8 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 Ready = Callable[[], tuple[bool, str]]
 
 
-async def serve_admin(host: str, port: int, registry: CollectorRegistry, ready: Ready) -> tuple[web.AppRunner, int]:
-    """Listen; `ready()` says whether, and why (not).  Returns what to `cleanup()`, and the port.  Raises OSError."""
+async def serve_admin(
+    host: str, port: int, registry: CollectorRegistry, ready: Ready, identity: Callable[[], dict[str, Any]]
+) -> tuple[web.AppRunner, int]:
+    """Listen; `ready()` says whether, and why (not); `identity()` is a page, JSON-ready.  Returns what to `cleanup()`, and the
+    port.  Raises OSError."""
 
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -23,8 +30,12 @@ async def serve_admin(host: str, port: int, registry: CollectorRegistry, ready: 
     async def is_live(request: web.Request) -> web.Response:
         return web.Response(text="live\n")
 
+    async def authority(request: web.Request) -> web.Response:
+        return web.json_response(identity())
+
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/ready", is_ready), web.get("/live", is_live)])
+    app.add_routes([web.get("/identity", authority)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_address=True)

@@ -108,12 +108,15 @@ class Identity(mesh_pb2_grpc.IdentityServicer):
             await context.abort(refused.code, str(refused))
             return None  # not reached: abort raises
         self._metrics.certificates.inc()
-        bundle = self._authority().bundle
+        authority = self._authority()
+        bundle = authority.bundle
         return mesh_pb2.CertifyResponse(
             leaf_der=issued.leaf_der,
             intermediates_der=issued.intermediates_der,
             not_after_unix=int(issued.not_after),
-            trust=mesh_pb2.TrustBundle(trust_domain=bundle.trust_domain, anchors_der=bundle.anchors_der),
+            trust=mesh_pb2.TrustBundle(
+                trust_domain=bundle.trust_domain, anchors_der=bundle.anchors_der, issuer_key_id=authority.key_id
+            ),
         )
 
     def _certify(self, request: mesh_pb2.CertifyRequest, now: float) -> Issued:

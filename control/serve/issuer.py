@@ -1,64 +1,175 @@
 """The authority as it is now: read again when its files change, the last good one kept when they are bad.
 
-trust/*.pem changed --load_authority--> good: in force, listeners called      bad: said once, the old one stays
+<state>/trust/{root.pem, issuer.pem, issuer.key}   ours, made if there is none
+DIR/{ca.crt, tls.crt, tls.key}                     --identity-issuer DIR: somebody else's (cert-manager, step)
+
+files changed --load_authority--> good: certs.rotation brings it into force, listeners are called
+                                  bad: the old one stays; said if it is still so at the next look, since several files
+                                       are not replaced in one moment
+anchors in force --> <state>/trust-bundle.pem, which proxies begin with
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from certs.authority import ISSUER, ISSUER_KEY, ROOT, Authority, AuthorityError, load_authority, open_authority
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.authority import KUBERNETES, OWN, Authority, AuthorityError, load_authority, open_authority
 from certs.bundle import TrustBundle
+from certs.issue import LIFETIME
+from certs.rotation import Peer, Phase, Rotation
 
 log = logging.getLogger("meshproxy.control.issuer")
 
+Stamp = tuple[tuple[int, int, int], ...]
+
 
 class CurrentAuthority:
-    """Opens (makes, if there is none) the authority in `directory`.  Raises AuthorityError: the control plane does not
-    start on bad material."""
+    """Opens (makes, if there is none) the authority in `directory`, or opens the one in `external`.  `lifetime` is of leaves,
+    seconds; `bundle_file` gets the anchors in force.
 
-    def __init__(self, directory: Path, trust_domain: str, now: float) -> None:
-        self._directory = directory
+    Raises AuthorityError: the control plane does not start on bad material."""
+
+    def __init__(
+        self,
+        directory: Path,
+        trust_domain: str,
+        now: float,
+        external: Path | None = None,
+        lifetime: float = LIFETIME,
+        bundle_file: Path | None = None,
+    ) -> None:
+        self.directory = external if external is not None else directory
+        self.external = external is not None
+        self.problem = ""  # why the files are not what is in force
+        self._files = KUBERNETES if external is not None else OWN
         self._trust_domain = trust_domain
-        self._authority = open_authority(directory, trust_domain, now)
-        self._stamp = self._stamps()
+        self._bundle_file = bundle_file
+        if external is None:
+            open_authority(directory, trust_domain, now)
+        self._taken = self._stamp()
+        self._bad: Stamp | None = None  # files that could not be used at the last look
+        self.rotation = Rotation(self._load(now), lifetime)
         self._listeners: list[Callable[[], None]] = []
+        self._write_bundle()
 
     def __call__(self) -> Authority:
-        return self._authority
+        return self.rotation.in_force
 
     def bundle(self) -> TrustBundle:
         """The anchors in force."""
-        return self._authority.bundle
+        return self.rotation.in_force.bundle
+
+    @property
+    def phase(self) -> Phase:
+        return self.rotation.phase
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each change that was taken."""
+        """Call `listener` after each change of what is in force."""
         self._listeners.append(listener)
 
-    def refresh(self, now: float) -> bool:
-        """Look at the files; True if something new is in force.  Three stat calls when nothing changed."""
-        stamp = self._stamps()
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
-        try:
-            self._authority = load_authority(self._directory, self._trust_domain, now)
-        except AuthorityError as error:
-            log.error("the certificate authority on disk is not usable, the last good one stays in force: %s", error)
-            return False
-        log.info("certificate authority read again: %d trust anchors", len(self._authority.bundle.anchors_der))
-        for listener in self._listeners:
-            listener()
-        return True
+    def refresh(self, now: float, peers: Callable[[], Iterable[Peer]] = tuple) -> bool:
+        """Look at the files or go on with a rotation; True if something new is in force.  `peers` gives the proxies that are
+        connected.  Three stat calls when nothing changed."""
+        phase, taken = self.rotation.phase, self._taken
+        changed = self._look(now)
+        if self._taken == taken and not self.rotation.over:
+            changed = self.rotation.advance(peers(), now) or changed
+        if self.rotation.phase is not phase:
+            log.info("certificate authority: %s -> %s", phase.value, self.rotation.phase.value)
+        if changed:
+            in_force = self.rotation.in_force
+            log.info(
+                "certificate authority: %d trust anchors, %d of them only kept for leaves in use; issuer %s",
+                *(len(in_force.bundle.anchors_der), len(self.rotation.kept), in_force.key_id.hex()[:16]),
+            )
+            self._write_bundle()
+            for listener in self._listeners:
+                listener()
+        return changed
 
-    def _stamps(self) -> tuple[tuple[int, int], ...]:
+    def _look(self, now: float) -> bool:
+        stamp = self._stamp()
+        if stamp == self._taken:
+            if self.problem:  # what was bad is what it was before
+                self.problem, self._bad = "", None
+            return False
+        try:
+            files = self._load(now)
+        except AuthorityError as error:
+            if stamp == self._bad and not self.problem:
+                self.problem = str(error)
+                log.error("the certificate authority on disk is not usable, the last good one stays in force: %s", error)
+            elif stamp != self._bad:
+                self._bad, self.problem = stamp, ""
+            return False
+        self._taken, self._bad, self.problem = stamp, None, ""
+        return self.rotation.replace(files, now)
+
+    def _load(self, now: float) -> Authority:
+        return load_authority(self.directory, self._trust_domain, now, self._files)
+
+    def _stamp(self) -> Stamp:
         stamps = []
-        for name in (ROOT, ISSUER, ISSUER_KEY):
+        for name in (self._files.anchors, self._files.issuer, self._files.key):
             try:
-                found = (self._directory / name).stat()
-                stamps.append((found.st_mtime_ns, found.st_ino))
+                found = (self.directory / name).stat()  # through links: a mounted Secret is swapped by one
+                stamps.append((found.st_mtime_ns, found.st_ino, found.st_size))
             except OSError:
-                stamps.append((0, 0))
+                stamps.append((0, 0, 0))
         return tuple(stamps)
+
+    def _write_bundle(self) -> None:
+        if self._bundle_file is None:
+            return
+        temporary = self._bundle_file.with_name(f".{self._bundle_file.name}.{os.getpid()}")
+        try:
+            temporary.write_text(self.bundle().pem)
+            os.rename(temporary, self._bundle_file)
+        except OSError as error:  # proxies that are up have the anchors from their streams; new ones begin with the old file
+            log.error("%s: the anchors in force cannot be written: %s", self._bundle_file, error.strerror)
+
+
+def describe(authority: CurrentAuthority, peers: Sequence[Peer], lifetime: float) -> dict[str, Any]:
+    """What the admin's /identity says; nothing of it is secret.  Times are Unix seconds; `lifetime` is of leaves, seconds."""
+    in_force = authority()
+    return {
+        "trust_domain": in_force.trust_domain,
+        "source": str(authority.directory),
+        "external": authority.external,
+        "problem": authority.problem,
+        "phase": authority.phase.value,
+        "leaf_lifetime": lifetime,
+        "issuer": {
+            "key_id": in_force.key_id.hex(),
+            "subject": in_force.issuer.subject.rfc4514_string(),
+            "anchor": fingerprint(in_force.anchor.public_bytes(Encoding.DER)),
+            "not_after": in_force.not_after,
+        },
+        "files_issuer_key_id": authority.rotation.files.key_id.hex(),
+        "anchors": [
+            {
+                "sha256": fingerprint(der),
+                "subject": anchor.subject.rfc4514_string(),
+                "not_after": anchor.not_valid_after_utc.timestamp(),
+                "kept": der in authority.rotation.kept,
+            }
+            for der, anchor in zip(in_force.bundle.anchors_der, in_force.bundle.anchors, strict=True)
+        ],
+        "proxies": {
+            "connected": len(peers),
+            "informed": sum(1 for peer in peers if peer.informed),
+            "renewed": sum(1 for peer in peers if peer.issuer_key_id == in_force.key_id),
+        },
+    }
+
+
+def fingerprint(der: bytes) -> str:
+    """The first 16 hex digits of a certificate's SHA-256: enough to tell anchors apart."""
+    return hashlib.sha256(der).hexdigest()[:16]

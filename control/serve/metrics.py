@@ -1,14 +1,23 @@
-"""What the control plane counts about its proxies; rendered at the admin's /metrics."""
+"""What the control plane counts about its proxies, and what it says of its authority; rendered at the admin's /metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from certs.rotation import Phase
+from control.serve.issuer import CurrentAuthority, fingerprint
 
 
 class ServeMetrics:
     """The families of `control.serve`.  Labels are fixed words: no names of pods, so their number is bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
         self.streams = Gauge("meshproxy_control_streams", "Configuration streams that are open", registry=registry)
         self.updates = Counter("meshproxy_control_updates", "Updates sent to proxies", registry=registry)
         self.rejected = Counter(
@@ -26,6 +35,40 @@ class ServeMetrics:
         self.certify_refused = Counter(
             "meshproxy_control_certify_refused", "Certificate requests refused, by reason", ["reason"], registry=registry
         )
-        self.issuer_not_after = Gauge(
-            "meshproxy_control_issuer_not_after_seconds", "When the issuer's certificate ends, Unix time", registry=registry
+
+
+class AuthorityCollector(Collector):
+    """When what vouches for everybody ends, and whether the files on disk are what is in force.  `issuer_cert_ttl_seconds` is
+    Linkerd's; ours are times, so that a page that is old misleads nobody."""
+
+    def __init__(self, authority: CurrentAuthority, clock: Callable[[], float]) -> None:
+        self._authority, self._clock = authority, clock
+
+    def collect(self) -> Iterable[Metric]:
+        authority = self._authority
+        in_force = authority()
+        ends = in_force.not_after
+        yield GaugeMetricFamily(
+            "issuer_cert_ttl_seconds", "Seconds until the issuer's certificate (or one above it) ends", ends - self._clock()
+        )
+        yield GaugeMetricFamily("meshproxy_control_issuer_not_after_seconds", "When that is, Unix time", ends)
+        anchors = GaugeMetricFamily(
+            "meshproxy_control_trust_anchor_not_after_seconds",
+            "When each trust anchor in force ends, Unix time; at most 16",
+            labels=["anchor", "state"],
+        )
+        for der, anchor in zip(in_force.bundle.anchors_der, in_force.bundle.anchors, strict=True):
+            state = "kept" if der in authority.rotation.kept else "configured"
+            anchors.add_metric([fingerprint(der), state], anchor.not_valid_after_utc.timestamp())
+        yield anchors
+        phases = GaugeMetricFamily(
+            "meshproxy_control_authority_phase", "1 for the phase that a change of authority is in", labels=["phase"]
+        )
+        for phase in Phase:
+            phases.add_metric([phase.value], float(phase is authority.phase))
+        yield phases
+        yield GaugeMetricFamily(
+            "meshproxy_control_authority_refused",
+            "1 while the authority's files are not usable and the last good ones are in force",
+            float(bool(authority.problem)),
         )

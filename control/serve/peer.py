@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import TrustBundle
 from certs.spiffe import SpiffeId
+from certs.svid import authority_key_id
 from certs.verify import PeerRefused, read_leaf, verify_peer
 
 
-def peer_of(auth_context: Mapping[str, Sequence[bytes]], bundle: TrustBundle, now: float) -> tuple[SpiffeId, float]:
-    """The peer's identity and when its certificate ends (Unix seconds).  Raises PeerRefused.
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a peer's certificate says; `not_after` in Unix seconds."""
+
+    identity: SpiffeId
+    not_after: float
+    issuer_key_id: bytes
+
+
+def peer_of(auth_context: Mapping[str, Sequence[bytes]], bundle: TrustBundle, now: float) -> Presented:
+    """Who the peer is, by the certificate it presented.  Raises PeerRefused.
 
     grpc has checked the chain against the anchors; we check it again, because its idea of a good leaf is TLS's."""
     pem = auth_context.get("x509_pem_cert")
@@ -25,4 +36,4 @@ def peer_of(auth_context: Mapping[str, Sequence[bytes]], bundle: TrustBundle, no
     except (ValueError, KeyError, IndexError) as error:
         raise PeerRefused("malformed", f"unreadable client certificate ({error})") from None
     identity = verify_peer(leaf, [der for der in chain if der != leaf], bundle, now)
-    return identity, read_leaf(leaf, bundle.trust_domain).not_after
+    return Presented(identity, read_leaf(leaf, bundle.trust_domain).not_after, authority_key_id(leaf))

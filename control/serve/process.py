@@ -33,7 +33,7 @@ from control.compile.settings import Settings as CompileSettings
 from control.runtime.layout import Layout
 from control.serve.admin import serve_admin
 from control.serve.compiled import CompiledSource
-from control.serve.issuer import CurrentAuthority
+from control.serve.issuer import CurrentAuthority, describe
 from control.serve.manifest_events import ManifestEvents
 from control.serve.server import ControlServer, ControlServerError, Ports
 from control.serve.tokens import sweep
@@ -61,6 +61,7 @@ class ControlSettings:
     admin: tuple[str, int]
     trust_domain: str
     leaf_lifetime: float = LIFETIME  # s
+    identity_issuer: Path | None = None  # a directory with ca.crt, tls.crt, tls.key: an issuer that somebody else renews
 
 
 async def run_control(settings: ControlSettings, announce: Callable[[str], None] = log.info) -> None:
@@ -71,7 +72,11 @@ async def run_control(settings: ControlSettings, announce: Callable[[str], None]
         loop.add_signal_handler(number, stop.set)
     layout = Layout(settings.state)
     try:
-        authority = CurrentAuthority(layout.trust, settings.trust_domain, time.time())
+        layout.root.mkdir(parents=True, exist_ok=True)
+        authority = CurrentAuthority(
+            *(layout.trust, settings.trust_domain, time.time(), settings.identity_issuer, settings.leaf_lifetime),
+            bundle_file=layout.trust_bundle,
+        )
         # One store does for both: reading and accepting know no manager, and all that is written here is the canary's.
         with FileStore(settings.manifests, layout.objects, "canary", accepting=True) as store:
             store.refresh()
@@ -88,7 +93,9 @@ async def _serve(
     stop: asyncio.Event,
     announce: Callable[[str], None],
 ) -> None:
-    source = CompiledSource(store, lambda: CompileSettings(settings.trust_domain, authority.bundle().anchors_der))
+    source = CompiledSource(
+        store, lambda: CompileSettings(settings.trust_domain, authority.bundle().anchors_der, authority().key_id)
+    )
     authority.on_change(source.recompile)
     facts = EmbeddedSource(store, time.time)
     canaries = Controller(store, facts)
@@ -107,14 +114,16 @@ async def _serve(
         return (ports is not None, f"ready: {source.size} resources" if ports is not None else "starting")
 
     try:
-        runner, admin_port = await serve_admin(*settings.admin, registry, ready)
+        runner, admin_port = await serve_admin(
+            *settings.admin, registry, ready, lambda: describe(authority, server.peers(), settings.leaf_lifetime)
+        )
     except OSError as error:
         raise ControlError(f"cannot listen on {settings.admin[0]}:{settings.admin[1]}: {error.strerror}") from None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(store.run(), name="store"),
-                group.create_task(_housekeeping(authority, layout.tokens), name="housekeeping"),
+                group.create_task(_housekeeping(authority, server, layout.tokens), name="housekeeping"),
                 group.create_task(ManifestEvents(store).run(), name="manifest events"),
                 group.create_task(facts.run(), name="metric source"),
                 group.create_task(canaries.run(), name="canary controller"),
@@ -137,13 +146,13 @@ async def _serve(
         await runner.cleanup()
 
 
-async def _housekeeping(authority: CurrentAuthority, tokens_dir: Path) -> None:
+async def _housekeeping(authority: CurrentAuthority, server: ControlServer, tokens_dir: Path) -> None:
     swept = 0.0
     while True:
         await asyncio.sleep(REFRESH)
         now = time.time()
         try:
-            authority.refresh(now)
+            authority.refresh(now, server.peers)
             if now - swept >= SWEEP:
                 swept = now
                 sweep(tokens_dir, now)

@@ -23,13 +23,14 @@ from prometheus_client import CollectorRegistry
 
 from certs.authority import Authority
 from certs.issue import LIFETIME, IssueError, issue_svid
+from certs.rotation import Peer
 from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from control.api import mesh_pb2_grpc
 from control.api.names import CERTIFY_PORT_OFFSET, CONTROL_DNS_NAME, MAX_MESSAGE_BYTES
 from control.serve.identity import Identity
 from control.serve.issuer import CurrentAuthority
-from control.serve.metrics import ServeMetrics
+from control.serve.metrics import AuthorityCollector, ServeMetrics
 from control.serve.source import ConfigSource
 from control.serve.stream import Configuration
 
@@ -72,13 +73,11 @@ class ControlServer:
         registry: CollectorRegistry | None = None,
     ) -> None:
         self.metrics = ServeMetrics(registry if registry is not None else CollectorRegistry())
+        self.metrics.registry.register(AuthorityCollector(authority, clock))
         self._credentials = _Credentials(authority, clock)
         self._configuration = Configuration(source, authority.bundle, clock, self.metrics)
         self._identity = Identity(authority, source, tokens_dir, clock, lifetime, self.metrics)
         self._servers: list[grpc.aio.Server] = []
-        authority.on_change(self._note_issuer)
-        self._authority = authority
-        self._note_issuer()
 
     async def start(self, host: str, port: int) -> Ports:
         """Listen on `port` and the one after; 0 takes two free ones, not always neighbours.  Raises ControlServerError."""
@@ -98,14 +97,15 @@ class ControlServer:
             self._servers.append(server)
         return bound
 
+    def peers(self) -> list[Peer]:
+        """The proxies that are connected: for a rotation of the authority."""
+        return self._configuration.peers()
+
     async def stop(self, grace: float = 0.0) -> None:
         """End all streams after `grace` seconds; proxies keep what they have and come back."""
         for server in self._servers:
             await server.stop(grace)
         self._servers.clear()
-
-    def _note_issuer(self) -> None:
-        self.metrics.issuer_not_after.set(self._authority().not_after)
 
 
 def _server() -> grpc.aio.Server:

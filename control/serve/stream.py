@@ -19,17 +19,19 @@ from typing import Any, Final
 import grpc
 
 from certs.bundle import TrustBundle
+from certs.rotation import Peer
 from certs.verify import PeerRefused
 from control.api import mesh_pb2, mesh_pb2_grpc
 from control.api.names import PROTOCOL
 from control.serve.delta import Delta, ProtocolError
 from control.serve.metrics import ServeMetrics
-from control.serve.peer import peer_of
-from control.serve.source import ConfigSource, identity_of
+from control.serve.peer import Presented, peer_of
+from control.serve.source import ConfigSource, ResourceKey, identity_of
 
 log = logging.getLogger("meshproxy.control.stream")
 
 HELLO_TIMEOUT: Final = 10.0  # s
+_TRUST: Final[ResourceKey] = (int(mesh_pb2.TRUST), "")
 ACK_TIMEOUT: Final = 60.0  # s; a proxy applies an update in milliseconds: after a minute it hangs, and a new stream helps
 
 
@@ -76,9 +78,14 @@ class Configuration(mesh_pb2_grpc.ConfigurationServicer):
             log.warning("configuration stream of %s: %s", whose, refused)
             await context.abort(refused.code, str(refused))
 
+    def peers(self) -> list[Peer]:
+        """The proxies that are connected: for a rotation of the authority."""
+        trust = self._source.resources_for("", "").get(_TRUST)
+        return [stream.peer(trust.hash if trust is not None else "") for stream in self._open.values()]
+
     async def _admit(self, context: grpc.aio.ServicerContext) -> Stream:
         try:
-            identity, not_after = peer_of(context.auth_context(), self._bundle(), self._clock())
+            presented = peer_of(context.auth_context(), self._bundle(), self._clock())
         except PeerRefused as refusal:
             raise Refused(grpc.StatusCode.UNAUTHENTICATED, refusal.reason, refusal.detail) from None
         try:
@@ -91,7 +98,7 @@ class Configuration(mesh_pb2_grpc.ConfigurationServicer):
         if abs(hello.protocol - PROTOCOL) > 1:
             detail = f"the proxy speaks protocol {hello.protocol} (meshproxy {hello.version}), this control plane {PROTOCOL}"
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "protocol", f"{detail}; they may differ by one")
-        stream = Stream(self._source, self._metrics, context, hello, str(identity), not_after - self._clock())
+        stream = Stream(self._source, self._metrics, context, hello, presented, presented.not_after - self._clock())
         stream.check_identity(first=True)
         return stream
 
@@ -105,12 +112,13 @@ class Stream:
         metrics: ServeMetrics,
         context: grpc.aio.ServicerContext,
         hello: mesh_pb2.Hello,
-        identity: str,
+        presented: Presented,
         lifetime: float,
     ) -> None:
         self.namespace, self.pod = hello.namespace, hello.pod
         self._source, self._metrics, self._context = source, metrics, context
-        self._identity = identity
+        self._identity = str(presented.identity)
+        self._issuer_key_id = presented.issuer_key_id
         self._ends_at = asyncio.get_running_loop().time() + lifetime
         self._sent_at = 0.0
         self._delta = Delta(hello.held)
@@ -129,6 +137,10 @@ class Stream:
         elif expected != self._identity:
             detail = f"{self._identity} asked for the configuration of {self.namespace}/{self.pod}, which is {expected}"
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, "foreign_pod", detail)
+
+    def peer(self, trust: str) -> Peer:
+        """`trust`: hash of the anchors in force."""
+        return Peer(not self._delta.waiting and self._delta.known.get(_TRUST, "") == trust, self._issuer_key_id)
 
     def supersede(self) -> None:
         """A newer stream of the same pod has come."""

@@ -52,6 +52,12 @@ class Address(click.ParamType[tuple[str, int]]):
     metavar="SECONDS",
     help="How long a proxy's certificate lives; it is renewed at about 70 % of that.",
 )
+@click.option(
+    "--identity-issuer",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Issue with DIR's tls.crt and tls.key under the roots in ca.crt (as cert-manager writes them), read again on change.",
+)
 @click.option("--parent-death-signal", is_flag=True, help="End when the process that started this one ends.")
 def command(
     state: Path,
@@ -60,6 +66,7 @@ def command(
     admin: tuple[str, int],
     trust_domain: str,
     leaf_lifetime: float,
+    identity_issuer: Path | None,
     parent_death_signal: bool,
 ) -> None:
     """Run the control plane: configuration and identities for proxies, and the canary controller.
@@ -79,7 +86,8 @@ def command(
     try:
         check_trust_domain(trust_domain)
         # Plain asyncio: grpc.aio's poller and uvloop have met badly before, and nothing here is hot.
-        asyncio.run(run_control(ControlSettings(state, manifests, listen, admin, trust_domain, leaf_lifetime)))
+        settings = ControlSettings(state, manifests, listen, admin, trust_domain, leaf_lifetime, identity_issuer)
+        asyncio.run(run_control(settings))
     except (ControlError, SpiffeError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -52,6 +52,12 @@ def _mesh_name(context: click.Context, parameter: click.Parameter, value: str) -
     metavar="SECONDS",
     help="How long a proxy's certificate lives; it is renewed at about 70 % of that.",
 )
+@click.option(
+    "--identity-issuer",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="An issuer that somebody else renews: DIR's tls.crt, tls.key and ca.crt, read again on change (docs/identity.md).",
+)
 @click.option("--ready-fd", type=int, hidden=True)
 def command(
     directory: Path,
@@ -60,6 +66,7 @@ def command(
     gateway_port: int | None,
     patience: float,
     leaf_lifetime: float,
+    identity_issuer: Path | None,
     ready_fd: int | None,
 ) -> None:
     """Run the manifests of DIRECTORY as local processes with sidecars.
@@ -85,11 +92,13 @@ def command(
     from control.store.store import StoreError
 
     if detach:
-        _detach(directory, name, gateway_port, patience, leaf_lifetime, Layout.of(name))
+        _detach(directory, name, gateway_port, patience, leaf_lifetime, identity_issuer, Layout.of(name))
         return
     try:
         find_manifests(directory)
-        supervisor = Supervisor(directory, name, gateway_port=gateway_port, leaf_lifetime=leaf_lifetime, say=_say)
+        supervisor = Supervisor(
+            directory, name, gateway_port=gateway_port, leaf_lifetime=leaf_lifetime, identity_issuer=identity_issuer, say=_say
+        )
         asyncio.run(supervisor.run(lambda info: _ready(info, ready_fd)))
     except (MeshError, AddressError, StoreError) as error:
         raise fail(str(error)) from None
@@ -120,7 +129,13 @@ def _summary(info: MeshInfo) -> str:
 
 
 def _detach(
-    directory: Path, name: str, gateway_port: int | None, patience: float, leaf_lifetime: float, layout: Layout
+    directory: Path,
+    name: str,
+    gateway_port: int | None,
+    patience: float,
+    leaf_lifetime: float,
+    identity_issuer: Path | None,
+    layout: Layout,
 ) -> None:
     from control.runtime.preflight import forget_nothing
 
@@ -129,6 +144,8 @@ def _detach(
     options = ["--name", name, "--leaf-lifetime", str(leaf_lifetime), "--ready-fd", str(writer)]
     if gateway_port is not None:
         options += ["--gateway-port", str(gateway_port)]
+    if identity_issuer is not None:
+        options += ["--identity-issuer", str(identity_issuer.resolve())]
     # A second `up -d` of a running mesh is refused by its lock: it must not cut the log of the first.
     with layout.up_log.open("ab") as log, layout.up_log.open("rb") as shown:
         if log.tell() > 1 << 20 and not _is_up(layout):

@@ -2,7 +2,7 @@
 
     NONE --Certify--> VALID --due (renewal.py)--> asking --+--> VALID (new key, new contexts, listener called)
       ^                                                    |
-      |                  failed: back-off, keep asking <---+
+      |                  failed: back-off, keep asking <---+      (due also soon after the issuer has changed)
       +-- not_after passed: EXPIRED, new handshakes fail; asking goes on
 
 The key never leaves this object except into TLS contexts (in memory) and the worker's channel credentials; a new one is
@@ -16,6 +16,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,10 +80,14 @@ class IdentityClient:
         self.renewals = 0  # certificates received
         self.failures = 0  # attempts that failed
         self.last_error = ""
+        self.renewed_at = 0.0  # Unix seconds, of the last certificate
         self._clock = clock
         self._schedule = RenewalSchedule(uniform)
         self._listeners: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
+        self._issuer_key_id = b""  # in force, as far as we were told
+        self._hastened = b""  # the one for which we have asked early already
+        self._earlier = asyncio.Event()  # the next attempt is due earlier than it was
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each new certificate or bundle."""
@@ -108,6 +113,17 @@ class IdentityClient:
             self.bundle = bundle
             self._apply()
 
+    def set_issuer(self, key_id: bytes) -> None:
+        """Who issues now (AuthorityKeyIdentifier; b"": not known).  A leaf of somebody else is renewed soon, once."""
+        self._issuer_key_id = key_id
+        svid = self.svid
+        if svid is None or not key_id or key_id in (self._hastened, svid.issuer_key_id):
+            return
+        self._hastened = key_id
+        self._schedule.hasten(self._clock(), svid.not_after)
+        self._earlier.set()
+        log.info("the mesh has a new issuer: the certificate is renewed in %.1f s", self._schedule.wait(self._clock()))
+
     def control_bundle(self) -> TrustBundle:
         """Anchors to check the control plane with: those in force and those of the file.  After a long partition the
         roots may have changed, and then the file is what the operator (or the runtime) has put there since."""
@@ -120,8 +136,10 @@ class IdentityClient:
     async def run(self) -> None:
         """Certify now and renew until cancelled."""
         while True:
-            while (wait := self._schedule.wait(self._clock())) > 0:  # noqa: ASYNC110  (no Event watches the wall clock)
-                await asyncio.sleep(min(wait, LONGEST_SLEEP))
+            while (wait := self._schedule.wait(self._clock())) > 0:
+                self._earlier.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._earlier.wait(), min(wait, LONGEST_SLEEP))
             try:
                 svid, bundle = await self.certify()
             except CertifyFailed as failure:
@@ -134,7 +152,9 @@ class IdentityClient:
             self.svid, self.bundle = svid, bundle
             self.renewals += 1
             self.last_error = ""
-            self._schedule.succeeded(self._clock(), svid.not_after)
+            self.renewed_at = self._clock()
+            self._schedule.succeeded(self.renewed_at, svid.not_after)
+            self.set_issuer(self._issuer_key_id)
             self._apply()
 
     async def certify(self) -> tuple[Svid, TrustBundle]:

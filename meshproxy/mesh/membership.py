@@ -62,3 +62,4 @@ class Membership:
         self._build(known)
         if trust is not None:
             self.identity.set_bundle(trust)
+            self.identity.set_issuer(known.resources[int(mesh_pb2.TRUST), ""].trust.issuer_key_id)

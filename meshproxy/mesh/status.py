@@ -5,6 +5,7 @@ The same whether this process carries the traffic (sidecar.py) or its workers do
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -31,12 +32,29 @@ class SidecarStatus(Status):
             for name, text in (
                 ("identity_cert_refresh_count", "Certificates received."),
                 ("identity_cert_refresh_failures", "Attempts to get a certificate that failed."),
+                ("identity_cert_refresh_timestamp_seconds", "When the last certificate was received, seconds since 1970."),
+                (
+                    "identity_issuer_expiration_timestamp_seconds",
+                    "When the first certificate between this proxy's own and its anchor expires, seconds since 1970.",
+                ),
+                ("identity_trust_anchors", "Roots that peers are checked with."),
+                (
+                    "identity_trust_anchor_expiration_timestamp_seconds",
+                    "When the first of these roots expires, seconds since 1970.",
+                ),
                 ("meshproxy_control_connected", "1 while the configuration stream is up."),
                 ("meshproxy_control_stale_seconds", "How long this proxy has been on its own, 0 when it is not."),
                 ("meshproxy_configuration_version", "Updates put in force."),
                 ("meshproxy_configuration_rejected", "Resources rejected because this proxy cannot use them."),
             )
         }
+        self.refreshes = {
+            result: registry.counter(
+                "identity_cert_refreshes_total", "Attempts to get a certificate, by result.", (("result", result),)
+            )
+            for result in ("ok", "error")
+        }
+        self.measure_chain()
         registry.on_scrape(self.measure)
 
     def build(self, known: Known) -> None:
@@ -44,9 +62,7 @@ class SidecarStatus(Status):
         raise NotImplementedError
 
     def identity_changed(self) -> None:
-        identity = self.membership.identity
-        if identity.svid is not None:
-            self.expiration.value = identity.svid.not_after
+        self.measure_chain()
 
     def service_destinations(self) -> dict[str, str]:
         """Address of each service listener -> where it leads."""
@@ -74,6 +90,24 @@ class SidecarStatus(Status):
         }
         for name, value in values.items():
             self.gauges[name].value = float(value)
+        self.refreshes["ok"].value = identity.renewals
+        self.refreshes["error"].value = identity.failures
+
+    def measure_chain(self) -> None:
+        """Once a certificate or the anchors have changed."""
+        identity = self.membership.identity
+        anchors = identity.bundle.anchors
+        self.gauges["identity_trust_anchors"].value = float(len(anchors))
+        self.gauges["identity_trust_anchor_expiration_timestamp_seconds"].value = min(
+            anchor.not_valid_after_utc.timestamp() for anchor in anchors
+        )
+        svid = identity.svid
+        if svid is not None:
+            self.expiration.value = svid.not_after
+            self.gauges["identity_cert_refresh_timestamp_seconds"].value = identity.renewed_at
+            self.gauges["identity_issuer_expiration_timestamp_seconds"].value = min(
+                (above.not_valid_after_utc.timestamp() for above in svid.intermediates), default=0.0
+            )
 
     def config(self) -> dict[str, Any]:
         known = self.membership.knowledge.known
@@ -85,6 +119,8 @@ class SidecarStatus(Status):
         return {
             "identity": str(self.membership.identity.spiffe_id),
             "certificate_expires_unix": svid.not_after if svid is not None else None,
+            "certificate_issuer": svid.issuer_key_id.hex() if svid is not None else None,
+            "trust_anchors": [hashlib.sha256(der).hexdigest()[:16] for der in self.membership.identity.bundle.anchors_der],
             "version": self.version,
             "resources": resources,
             "service_listeners": self.service_destinations(),

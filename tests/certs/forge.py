@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -17,7 +17,7 @@ BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 @dataclass
 class Forged:
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
     @property
     def der(self) -> bytes:
@@ -63,9 +63,11 @@ def forge(
     key_usage: tuple[str, ...] | None = ("digital_signature",),
     usage_critical: bool = True,
     eku: tuple[x509.ObjectIdentifier, ...] | None = BOTH,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+    ski: x509.SubjectKeyIdentifier | None = None,
 ) -> Forged:
     """One certificate; self-signed without an issuer.  `begins`, `ends`: seconds from `now`."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)] if cn else [])
     signer = issuer.key if issuer else key
     at = datetime.fromtimestamp(now, UTC)
@@ -77,7 +79,7 @@ def forge(
         .serial_number(x509.random_serial_number())
         .not_valid_before(at + timedelta(seconds=begins))
         .not_valid_after(at + timedelta(seconds=ends))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(ski or x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False)
     )
     names = [x509.UniformResourceIdentifier(u) for u in uris] + [x509.DNSName(d) for d in dns]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_a_leaf_that_could_not_be_renewed_in_time_is_not_made(authority: Authori
 
 def test_what_does_not_verify_never_leaves(authority: Authority) -> None:
     """The issuer's template is fine, its key is not the one of its certificate: only the second look can see that."""
-    crooked = Authority(authority.bundle, authority.issuer, new_key())
+    crooked = replace(authority, key=new_key())
     with pytest.raises(IssueError, match="does not verify"):
         issue_leaf(crooked, new_key().public_key(), ID, NOW)
 

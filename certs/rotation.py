@@ -1,0 +1,127 @@
+"""From one authority to the next without a failed handshake, whichever way the files were replaced.  Pure: facts and `now` in.
+
+A certificate is good only for peers that hold its anchor, so the order matters, and files come in any order:
+
+               new issuer, under another anchor
+    SETTLED ---------------------------------------------------------> ANNOUNCING    trusted: old and new; the old one issues
+      ^   \\                                                              | every proxy has acknowledged the anchors, or 30 s,
+      |    \\------ new issuer, under the same anchor --------------.     | or the old issuer has ended
+      |                                                             v     v
+      +-------------------- every proxy shows a leaf of it --------- RENEWING         the new one issues; proxies renew soon
+                                                                                      (TrustBundle.issuer_key_id tells them)
+
+An anchor that is no longer in the files stays trusted while a leaf under it may be in use: until every proxy that is
+connected shows a leaf of the issuer in force, and for `KEEP_ANCHORS` at least (a proxy may be between two streams); at the
+longest for one lifetime of leaves.  A restarted control plane takes the files at their word.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.authority import Authority
+from certs.bundle import MAX_ANCHORS, TrustBundle
+
+ANNOUNCE: Final = 30.0  # s; a connected proxy acknowledges in milliseconds, one that comes back does within 10 s
+KEEP_ANCHORS: Final = 60.0  # s
+
+
+class Phase(enum.Enum):
+    SETTLED = "settled"
+    ANNOUNCING = "announcing"  # the new anchors, with leaves of the old issuer
+    RENEWING = "renewing"  # leaves, with the new issuer
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What is known of a connected proxy: has it acknowledged the anchors in force, and who signed the leaf it shows?"""
+
+    informed: bool
+    issuer_key_id: bytes
+
+
+class Rotation:
+    """`in_force` is what is trusted and what issues; `files` is what they shall become.  Times are Unix seconds."""
+
+    def __init__(self, files: Authority, lifetime: float) -> None:
+        self.files = files
+        self.in_force = files
+        self.phase = Phase.SETTLED
+        self._lifetime = lifetime  # of leaves
+        self._since = 0.0  # when this phase began
+        self._kept: dict[bytes, float] = {}  # anchors that are in force and not in the files -> since when
+
+    @property
+    def kept(self) -> tuple[bytes, ...]:
+        """DER of the anchors that are trusted although the files no longer name them."""
+        return tuple(self._kept)
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left for `advance` to do."""
+        return self.phase is Phase.SETTLED and not self._kept
+
+    def replace(self, files: Authority, now: float) -> bool:
+        """The files say something else.  True if what is in force has changed (the rest follows by `advance`)."""
+        before = self.in_force
+        self.files = files
+        for der in before.bundle.anchors_der:
+            if der not in files.bundle.anchors_der:
+                self._kept.setdefault(der, now)
+        if files.issuer == before.issuer:
+            self.in_force = replace(files, bundle=self._bundle())
+            if self.phase is Phase.ANNOUNCING:  # back to what it was
+                self._enter(Phase.SETTLED, now)
+        elif files.anchor == before.anchor:
+            self._issue(now)
+        else:  # also if the anchor is in force: it may have been for a moment only
+            self.in_force = replace(before, bundle=self._bundle())
+            self._enter(Phase.ANNOUNCING, now)
+        return self.in_force != before
+
+    def advance(self, peers: Iterable[Peer], now: float) -> bool:
+        """Go on as far as it is safe; True if what is in force has changed.  Not in the turn of `replace`: nobody has been told
+        yet of what it changed."""
+        before = self.in_force
+        known = list(peers)
+        if self.phase is Phase.ANNOUNCING:
+            told = all(peer.informed for peer in known)
+            if told or now - self._since >= ANNOUNCE or now >= self.in_force.not_after:
+                self._issue(now)
+                return True  # who renews, and what may go, is seen at the next look
+            return False
+        issuer = self.in_force.key_id
+        renewed = all(peer.issuer_key_id == issuer for peer in known)
+        if self.phase is Phase.RENEWING and renewed:
+            self._enter(Phase.SETTLED, now)
+        for der, since in list(self._kept.items()):
+            asked = now - max(since, self._since)
+            if asked >= self._lifetime or (renewed and asked >= min(KEEP_ANCHORS, self._lifetime)):
+                del self._kept[der]
+        if len(self._kept) + len(self.files.bundle.anchors_der) != len(before.bundle.anchors_der):
+            self.in_force = replace(before, bundle=self._bundle())
+        return self.in_force != before
+
+    def _issue(self, now: float) -> None:
+        self.in_force = replace(self.files, bundle=self._bundle())
+        self._enter(Phase.RENEWING, now)
+
+    def _bundle(self) -> TrustBundle:
+        """Of the files, and what is kept; the kept ones give way where there are too many."""
+        files = self.files.bundle
+        for der in files.anchors_der:
+            self._kept.pop(der, None)
+        # The one that the issuer in force is under comes first: it must not be the one that gives way.
+        under = self.in_force.anchor.public_bytes(Encoding.DER)
+        kept = sorted(self._kept, key=lambda der: der != under)[: MAX_ANCHORS - len(files.anchors_der)]
+        self._kept = {der: self._kept[der] for der in kept}
+        return TrustBundle(files.trust_domain, (*files.anchors_der, *kept))
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        self._since = now
