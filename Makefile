@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint build clean bench bench-smoke soak proto lock help
+.PHONY: demo test lint build clean bench bench-smoke simulate soak proto lock help
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
@@ -33,6 +33,9 @@ bench-smoke: $(VENV)/.dev       ## seconds: CPU a request, this machine
 
 bench: $(VENV)/.bench           ## us beside Envoy, HAProxy, nginx, nghttpx, linkerd2-proxy: about 20 min on a quiet machine
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+simulate: $(VENV)/.dev          ## the balancer's strategies, simulated with seeds: the table of docs/balancing.md (about 2 min)
+	$(BIN)/python -m benchmarks.simulation $(ARGS)
 
 soak: $(VENV)/.dev              ## ten minutes of everything at full load: memory flat, no error, the books agree
 	$(BIN)/python -m benchmarks.soak $(ARGS)

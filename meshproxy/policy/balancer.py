@@ -34,9 +34,13 @@ the request timeout (which penalises) ends it; a timeout is therefore worth conf
 from __future__ import annotations
 
 from math import exp
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from meshproxy.policy.breaker import CLOSED, Breaker
 from meshproxy.policy.random import Rng
+
+if TYPE_CHECKING:
+    from meshproxy.policy.ejection import Ejection
 
 DEFAULT_RTT_S: Final = 0.030  # what a new endpoint is assumed to need (Linkerd's BALANCER_DEFAULT_RTT)
 DECAY_S: Final = 10.0  # time constant of the average (Linkerd's BALANCER_DECAY)
@@ -117,6 +121,13 @@ class Load:
         self._advance(now)
         self.estimate = max(self.estimate, penalty_s)
 
+    def renew(self, now: float, default_rtt: float = DEFAULT_RTT_S) -> None:
+        """Forget what was sampled: the endpoint was out, and is back as a new one.  What is pending still is."""
+        self.estimate = default_rtt
+        self.stamp = now
+        self._before = default_rtt
+        self._before_stamp = now
+
     def _advance(self, now: float) -> float:
         """Move `stamp` to `now`; gives the seconds passed.  Within one loop turn `now` is one number and completions come
         in any order: no time has passed then, and a sample has no weight of its own."""
@@ -148,11 +159,30 @@ class Load:
 
 class Target:
     """Base of what a balancer chooses from (the proxy's endpoint).  `available` is the owner's word: connected or
-    connectable, breaker closed, not draining."""
+    connectable, breaker closed, not draining.
+
+    What only some backends declare is in the class body, and costs the others nothing:
+
+    breaker, ejection   policy/ejection.py
+    weight              relative capacity, > 0
+    since               when it was first known, or let in again: a slow start counts from there
+    zone                where it runs; "": nobody said
+    """
+
+    breaker: Breaker | None = None
+    ejection: Ejection | None = None
+    weight: float = 1.0
+    since: float = 0.0
+    zone: str = ""
 
     def __init__(self, load: Load) -> None:
         self.load = load
         self.available = True
+
+    def settle(self) -> None:
+        """Its breaker's state changed: say anew whether it is available."""
+        breaker = self.breaker
+        self.available = breaker is None or breaker.state == CLOSED
 
 
 T = TypeVar("T", bound=Target)
