@@ -41,7 +41,7 @@ class Context:
 
     now     monotonic seconds, set when bytes are read or a timer fires: the data path asks the system once a read and
             not once a use
-    wall    Unix seconds, set once a sweep: certificates end by it
+    wall    Unix seconds, set once a sweep: certificates end by it (`clock` gives it)
     endpoints   every proxy.endpoint.Endpoint that has, or may get, a connection; also those the configuration no longer
                 lists, until their last connection is gone
     """
@@ -53,6 +53,7 @@ class Context:
         self.rng = Rng(seed)
         self.deadlines = Deadlines(self)
         self.now = monotonic()
+        self.clock: Any = time
         self.wall = time()
         self.draining = False
         self.tasks: set[Any] = set()

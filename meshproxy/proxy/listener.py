@@ -18,7 +18,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from time import monotonic, time
+from time import monotonic
 from typing import Any, Final
 
 from meshproxy.proxy.context import Context, log
@@ -178,7 +178,7 @@ class Lifecycle:
     def sweep(self) -> None:
         ctx = self.ctx
         ctx.now = now = monotonic()
-        ctx.wall = time()
+        ctx.wall = ctx.clock()
         swept: list[Any] = [connection for side in [*self.sides, *self.pages] for connection in side.connections]
         swept += ctx.endpoints
         swept.append(ctx.registry)
