@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from control.resources import access, core, gateway, routegroup, split, traffictarget
 from control.resources.attach import parents
-from control.resources.crosscheck import Splits, splits_by_apex
 from control.resources.gateway import Route
+from control.resources.split import Splits, splits_by_apex
 from control.store.store import Diagnostic, Key, Object
 
 SLICE_SERVICE = "kubernetes.io/service-name"

@@ -116,10 +116,10 @@ def attach(
     all_ports = tcp_ports(service)
     candidates: list[Candidate] = []
     scopes: dict[str, list[Candidate]] = {}
-    for route, ports in attached_ports(home, service, routes).items():
-        scope = "" if home_of(route.route) == home[0] else home_of(route.route)
+    for route, ports in attached_ports(home, service, routes):
+        scope = "" if home_of(route) == home[0] else home_of(route)
         if ports:
-            scopes.setdefault(scope, []).extend(_candidates(route.route, ports, scope, world, problems))
+            scopes.setdefault(scope, []).extend(_candidates(route, ports, scope, world))
     for scope in sorted(scopes, key=lambda scope: (scope == "", scope)):
         found = sorted(scopes[scope], key=lambda one: one.order)
         candidates += _without_shadowed(found, problems)
@@ -144,32 +144,23 @@ def attach(
 # ---------------------------------------------------------------- which routes, on which ports
 
 
-class _ById:
-    """A route, by identity: what two routes hold may be equal."""
-
-    __slots__ = ("route",)
-
-    def __init__(self, route: Route) -> None:
-        self.route = route
-
-
-def attached_ports(home: Name, service: core.Service, routes: Iterable[Route]) -> dict[_ById, tuple[int, ...]]:
+def attached_ports(home: Name, service: core.Service, routes: Iterable[Route]) -> list[tuple[Route, tuple[int, ...]]]:
     """The ports each route holds for; none where it is attached to no port there is, or overruled on all of them."""
-    wanted: dict[_ById, set[int]] = {}
+    wanted: list[tuple[Route, set[int]]] = []
     for route in routes:
         ports: set[int] = set()
         for parent, ref in parents(route):
             if parent == home:
                 ports |= ports_of(ref, service)
-        wanted[_ById(route)] = ports
+        wanted.append((route, ports))
     grpc: dict[str, set[int]] = {}
-    for one, ports in wanted.items():
-        if isinstance(one.route, GrpcRoute):
-            grpc.setdefault(home_of(one.route), set()).update(ports)
-    return {
-        one: tuple(sorted(ports - grpc.get(home_of(one.route), set()) if isinstance(one.route, HttpRoute) else ports))
-        for one, ports in wanted.items()
-    }
+    for route, ports in wanted:
+        if isinstance(route, GrpcRoute):
+            grpc.setdefault(home_of(route), set()).update(ports)
+    return [
+        (route, tuple(sorted(ports - grpc.get(home_of(route), set()) if isinstance(route, HttpRoute) else ports)))
+        for route, ports in wanted
+    ]
 
 
 def ports_of(ref: gateway.ParentRef, service: core.Service) -> set[int]:
@@ -267,7 +258,7 @@ def _overruled(splits: Sequence[split.TrafficSplit], taken: set[int], free: tupl
 # ---------------------------------------------------------------- Gateway API
 
 
-def _candidates(route: Route, ports: tuple[int, ...], scope: str, world: World, problems: list[Problem]) -> Iterable[Candidate]:
+def _candidates(route: Route, ports: tuple[int, ...], scope: str, world: World) -> Iterable[Candidate]:
     key = key_of(route)
     age = (route.metadata.creation_timestamp, f"{key.namespace}/{key.name}")
     rules: tuple[gateway.HttpRule | gateway.GrpcRule, ...] = route.spec.rules
@@ -275,7 +266,7 @@ def _candidates(route: Route, ports: tuple[int, ...], scope: str, world: World, 
         path: Path = ("spec", "rules", index)
         rule = _rule(route, index, world)
         if rule is None:
-            continue  # `check_references` tells
+            continue  # resources/traffic.py tells
         found: list[tuple[RequestMatch, tuple[int, ...]]]
         if isinstance(declared, gateway.HttpRule):
             found = [(http_match(one), _http_order(one)) for one in declared.matches or (HttpMatch(),)]

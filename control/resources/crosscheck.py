@@ -1,44 +1,19 @@
 """What only shows between objects: a split without backends, two splits for one Service, a Canary without its target.
 
 All are warnings: objects arrive in any order, and what is missing may come.  What only follows from an object that was refused
-is not told: its own error is.  `splits_by_apex` is the rule both this file and
-`compile` follow: of several splits for one Service the oldest is in force (then the first by name).
+is not told: its own error is.  What is wrong between splits, routes and their Services is found in resources/traffic.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from control.resources import access, canary, core, routegroup, split, traffictarget
+from control.resources import access, canary, core, routegroup, traffictarget
 from control.resources.documents import Path, field_name
+from control.resources.traffic import Traffic, problems
 from control.store.store import Diagnostic, Key, Object
 
 Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The split in force of each (namespace, Service) for the requests no other one is for, the shadowed ones with the name of
-    the one that won, and those with `matches`: all of them are in force, `resources/attach.py` has their order."""
-
-    winners: dict[tuple[str, str], split.TrafficSplit]
-    shadowed: tuple[tuple[split.TrafficSplit, str], ...]
-    matching: tuple[split.TrafficSplit, ...] = ()
-
-
-def splits_by_apex(splits: Iterable[split.TrafficSplit]) -> Splits:
-    winners: dict[tuple[str, str], split.TrafficSplit] = {}
-    shadowed: list[tuple[split.TrafficSplit, str]] = []
-    matching: list[split.TrafficSplit] = []
-    for one in sorted(splits, key=lambda one: (one.created, one.name)):
-        if one.matches:
-            matching.append(one)
-            continue
-        winner = winners.setdefault((one.namespace, one.service), one)
-        if winner is not one:
-            shadowed.append((one, winner.name))
-    return Splits(winners, tuple(shadowed), tuple(matching))
 
 
 def refusals(diagnostics: Iterable[Diagnostic]) -> frozenset[Key | None]:
@@ -61,7 +36,7 @@ def crosscheck(
         file, line = locate(key, path)
         return Diagnostic("warning", file, line, field_name(path), message, hint, key)
 
-    result = [warning(*one) for check in (_splits, _services, _workloads, _canaries, _targets) for one in check(found)]
+    result = [warning(*one) for check in (_traffic, _services, _workloads, _canaries, _targets) for one in check(found)]
     return sorted(result, key=lambda one: (one.file, one.line))
 
 
@@ -72,11 +47,9 @@ class _Objects:
     def __init__(self, objects: Sequence[Object], refused: Collection[Key | None] = ()) -> None:
         self.keys: set[Key] = {Key.of(obj) for obj in objects}
         self.refused = frozenset(refused)
-        self.splits: list[split.TrafficSplit] = []
-        self.services: dict[tuple[str, str], core.Service] = {}
+        self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
         self.targets: list[traffictarget.TrafficTarget] = []
-        self.groups: dict[tuple[str, str], routegroup.RouteGroup] = {}
         self.port_routes: dict[tuple[str, str, str], routegroup.PortRoute] = {}
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
@@ -95,19 +68,14 @@ class _Objects:
         return any(key is None or (key.namespace == namespace and key.kind in ("Deployment", "Pod")) for key in self.refused)
 
     def _add(self, key: Key, obj: Object) -> None:
+        self.traffic.add(key, obj)
         match (key.group, key.kind):
-            case (split.GROUP, "TrafficSplit"):
-                self.splits.append(split.parse(obj))
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
             case (traffictarget.GROUP, "TrafficTarget"):
                 self.targets.append(traffictarget.parse_target(obj))
-            case (routegroup.GROUP, "HTTPRouteGroup"):
-                self.groups[key.namespace, key.name] = routegroup.parse_group(obj)
             case (routegroup.GROUP, "TCPRoute" | "UDPRoute"):
                 self.port_routes[key.kind, key.namespace, key.name] = routegroup.parse_ports(obj)
-            case ("", "Service"):
-                self.services[key.namespace, key.name] = core.parse(obj, core.Service)
             case ("apps", "Deployment"):
                 template = core.parse(obj["spec"]["template"], core.PodTemplate)
                 self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
@@ -116,40 +84,13 @@ class _Objects:
                 self.templates.append((key, (), pod.metadata, pod.spec))
 
 
-def _splits(found: _Objects) -> Iterator[Finding]:
-    apexes = splits_by_apex(found.splits)
-    for one, winner in apexes.shadowed:
-        key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
-        yield (
-            key,
-            ("spec", "service"),
-            f"{one.service} is already split by {winner}, which is older: this one has no effect",
-            "remove one",
-        )
-    for one in (*apexes.winners.values(), *apexes.matching):
-        key = Key(split.GROUP, "TrafficSplit", one.namespace, one.name)
-        apex = found.services.get((one.namespace, one.service))
-        if apex is None and found.missing(Key("", "Service", one.namespace, one.service)):
-            yield key, ("spec", "service"), f"Service {one.service} does not exist: the split has no effect", ""
-        if one.total_milli == 0:
-            yield key, ("spec", "backends"), "all weights are 0: requests are answered with 503", "give one backend a weight"
-        for backend in one.backends:
-            index = next((i for i, other in enumerate(one.backends) if other is backend), 0)
-            path: Path = ("spec", "backends", index, "service")
-            service = found.services.get((one.namespace, backend.service))
-            if service is None:
-                if found.missing(Key("", "Service", one.namespace, backend.service)):
-                    yield key, path, f"Service {backend.service} does not exist: it gets no traffic until it does", ""
-            elif apex is not None:
-                missing = sorted({port.port for port in apex.spec.ports} - {port.port for port in service.spec.ports})
-                if missing:
-                    numbers = ", ".join(map(str, missing))
-                    message = f"Service {backend.service} has no port {numbers}: so nothing of {one.service}:{numbers}"
-                    yield key, path, message, ""
+def _traffic(found: _Objects) -> Iterator[Finding]:
+    for problem in problems(found.traffic, found.missing):
+        yield problem.key, problem.path, problem.message, problem.hint
 
 
 def _services(found: _Objects) -> Iterator[Finding]:
-    for (namespace, name), service in found.services.items():
+    for (namespace, name), service in found.traffic.services.items():
         selector = service.spec.selector
         if not selector:
             continue
@@ -246,7 +187,7 @@ def _targets(found: _Objects) -> Iterator[Finding]:
             if source.name != "default" and found.missing(account):
                 yield key, ("spec", "sources"), f"ServiceAccount {source.namespace}/{source.name} does not exist", ""
         refused = {("HTTPRouteGroup", k.namespace, k.name) for k in found.refused if k is not None}
-        for path, message, hint in access.allowance(one, found.groups, found.port_routes)[1]:
+        for path, message, hint in access.allowance(one, found.traffic.groups, found.port_routes)[1]:
             rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None
             if rule is None or (rule.kind, one.namespace, rule.name) not in refused:
                 yield key, path, message, hint

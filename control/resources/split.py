@@ -6,6 +6,7 @@ scale.  Ints, floats and quantity strings are read in every version, because cli
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,30 @@ class TrafficSplit:
     @property
     def total_milli(self) -> int:
         return sum(backend.weight_milli for backend in self.backends)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The split in force of each (namespace, Service) for the requests no other one is for, the shadowed ones with the name of
+    the one that won, and those with `matches`: all of them are in force, `attach` has their order."""
+
+    winners: dict[tuple[str, str], TrafficSplit]
+    shadowed: tuple[tuple[TrafficSplit, str], ...]
+    matching: tuple[TrafficSplit, ...] = ()
+
+
+def splits_by_apex(splits: Iterable[TrafficSplit]) -> Splits:
+    winners: dict[tuple[str, str], TrafficSplit] = {}
+    shadowed: list[tuple[TrafficSplit, str]] = []
+    matching: list[TrafficSplit] = []
+    for one in sorted(splits, key=lambda one: (one.created, one.name)):
+        if one.matches:
+            matching.append(one)
+            continue
+        winner = winners.setdefault((one.namespace, one.service), one)
+        if winner is not one:
+            shadowed.append((one, winner.name))
+    return Splits(winners, tuple(shadowed), tuple(matching))
 
 
 def weight_milli(value: int | float | str) -> int:

@@ -37,6 +37,7 @@ from control.serve.issuer import CurrentAuthority, describe
 from control.serve.manifest_events import ManifestEvents
 from control.serve.server import ControlServer, ControlServerError, Ports
 from control.serve.tokens import sweep
+from control.serve.traffic_status import TrafficStatus
 from control.store.files import FileStore
 from control.store.store import StoreError
 
@@ -125,6 +126,7 @@ async def _serve(
                 group.create_task(store.run(), name="store"),
                 group.create_task(_housekeeping(authority, server, layout.tokens), name="housekeeping"),
                 group.create_task(ManifestEvents(store).run(), name="manifest events"),
+                group.create_task(TrafficStatus(store).run(), name="traffic status"),
                 group.create_task(facts.run(), name="metric source"),
                 group.create_task(canaries.run(), name="canary controller"),
             ]

@@ -10,7 +10,8 @@ could break a message's framing (control/resources/gateway.py, and again by Fiel
 
 from __future__ import annotations
 
-from meshproxy.policy.match import PREFIX, Match, host_of
+from meshproxy.policy.access import host_of
+from meshproxy.policy.match import PREFIX, Match
 from meshproxy.policy.path import normal_path, with_path
 from meshproxy.wire.message import Field, Head, valid_authority, valid_path
 

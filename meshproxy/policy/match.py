@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.access import host_of
 from meshproxy.policy.path import normal_path
 from meshproxy.policy.regex import Regex
 from meshproxy.wire.message import Head
@@ -145,13 +146,6 @@ def header_value(head: Head, name: bytes) -> bytes | None:
     if found is None and name == b"host":
         return host_of(head.authority)
     return found
-
-
-def host_of(authority: bytes) -> bytes:
-    host = authority.lower()
-    if host[:1] == b"[":
-        return host[: host.find(b"]") + 1]
-    return host.partition(b":")[0].rstrip(b".")
 
 
 def parse_query(target: bytes) -> dict[bytes, bytes]:
