@@ -15,7 +15,6 @@ from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import expected_body, response_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
-from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head, MalformedField
 
@@ -39,17 +38,18 @@ class Http2Client(Inbound):
         self.contained: dict[bytes, Contained] = {}
 
     def open(self) -> Stream:
-        if self.capacity() <= 0:
+        if self.peer.received == 0 or self.leaving or self.draining or self.closing:
             raise RuntimeError("open() called although capacity() is 0")
         self.unnumbered += 1
-        return Http2Stream(self, ReceiveWindow(self.stream_window, self.limits.stream_window, self.growth.easily))
+        return Http2Stream(self)
 
     def capacity(self) -> int:
         """None, too, while heads and resets pile up before a full socket: requests then wait in the pool, where those that
         are cancelled leave nothing behind.  Bodies do not count: they are bounded, and stall only themselves."""
         if self.peer.received == 0 or self.leaving or self.draining or self.closing or self.unsent > self.held_max:
             return 0
-        return max(0, min(self.peer.max_concurrent_streams, STREAM_ID_MAX) - len(self.streams) - self.unnumbered)
+        room = self.peer.max_concurrent_streams - len(self.streams) - self.unnumbered
+        return room if room > 0 else 0
 
     def active(self) -> int:
         return len(self.streams) + self.unnumbered
@@ -120,7 +120,10 @@ class Http2Client(Inbound):
                 self.floods.control()
                 sink.response_interim(head)
             return
-        stream.expected = expected_body(head, stream.method)
+        if head.status == 200 and stream.method == b"GET":
+            stream.expected = head.content_length
+        else:
+            stream.expected = expected_body(head, stream.method)
         if end and stream.expected > 0:
             self.malformed(stream)
             return

@@ -219,6 +219,8 @@ class Http2Connection(Outbound):
     def credit(self, stream: Http2Stream, grow: bool) -> None:
         """Grant the peer more window, if it is time to."""
         window = stream.window
+        if window is None:
+            return
         granted = window.credit(grow)
         if not granted or stream.closed or self.closing:
             return
@@ -241,7 +243,8 @@ class Http2Connection(Outbound):
             self.stream_window += change
             if change:
                 for stream in self.streams.values():
-                    stream.window.available += change
+                    if stream.window is not None:
+                        stream.window.available += change
 
     def malformed(self, stream: Http2Stream) -> None:
         self.stream_error(stream, PROTOCOL_ERROR, "h2_malformed")
@@ -250,7 +253,7 @@ class Http2Connection(Outbound):
         """An error that the peer made on one stream: it is reset, and the work it wasted is counted (5.4.2)."""
         self.host.on_violation(label or LABELS.get(code, "h2_protocol_error"))
         wasted = stream.sent != ENDED
-        self.write_reset(stream.stream_id, code, max(0, stream.window.available))
+        self.write_reset(stream.stream_id, code, max(0, stream.granted()))
         self.finish(stream)
         self.tell_reset(stream, code, False)
         if wasted:
@@ -259,13 +262,15 @@ class Http2Connection(Outbound):
     def remote_ended(self, stream: Http2Stream) -> None:
         """END_STREAM was received."""
         stream.received = ENDED
-        if stream.sent == ENDED or (not self.server and not stream.tunnel):
+        if stream.sent == ENDED:
+            self.finish(stream)
+        elif not self.server and not stream.tunnel:
             self.ended(stream)
 
     def ended(self, stream: Http2Stream) -> None:
         """The exchange is complete: both directions, or the response alone (see stream.py)."""
         if stream.received != ENDED:
-            self.write_reset(stream.stream_id, NO_ERROR, stream.window.available)
+            self.write_reset(stream.stream_id, NO_ERROR, stream.granted())
         elif stream.sent != ENDED:
             self.write_reset(stream.stream_id, CANCEL, 0)
         self.finish(stream)

@@ -216,9 +216,8 @@ class Inbound(Http2Connection):
         window.available -= length
         if window.available < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR)
-        granted = window.credit(False)
-        if granted:
-            self.write(window_update_frame(0, granted))
+        if window.available * 2 <= window.size:
+            self.write(window_update_frame(0, window.credit(False)))
         stream = self.streams.get(stream_id)
         if stream is None:
             if stream_id == 0:
@@ -232,12 +231,17 @@ class Inbound(Http2Connection):
         if stream.received != BODY:
             self.stream_error(stream, STREAM_CLOSED if stream.received == ENDED else PROTOCOL_ERROR)
             return
-        stream.window.available -= length
-        if stream.window.available < 0:
-            self.stream_error(stream, FLOW_CONTROL_ERROR)
-            return
         end = flags & END_STREAM != 0
         size = len(data)
+        if not end or stream.window is not None:
+            stream_window = stream.receive_window()
+            stream_window.available -= length
+            if stream_window.available < 0:
+                self.stream_error(stream, FLOW_CONTROL_ERROR)
+                return
+        elif length > self.stream_window:
+            self.stream_error(stream, FLOW_CONTROL_ERROR)
+            return
         if stream.expected >= 0:
             stream.expected -= size
             if stream.expected < 0 or (end and stream.expected):

@@ -25,11 +25,10 @@ from meshproxy.wire.engine import (
 from meshproxy.wire.hpack.decoder import read_string
 from meshproxy.wire.hpack.integers import HpackError
 from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, ConnectionFault, goaway_frame
-from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, trailer_fields
+from meshproxy.wire.http2.heads import MissingAuthority, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
 from meshproxy.wire.http2.templates import Template, Templates
-from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head, MalformedField
 
@@ -104,12 +103,12 @@ class Http2Server(Inbound):
                 self.malformed_request(stream_id)
                 return
             self.remember_block(block, head)
-        expected = expected_body(head, b"")
+        expected = -1 if head.method == b"CONNECT" else head.content_length
         if end and expected > 0:
             self.malformed_request(stream_id)
             return
         self.floods.without_progress = 0.0
-        stream = Http2Stream(self, ReceiveWindow(self.stream_window, self.limits.stream_window, self.growth.easily))
+        stream = Http2Stream(self)
         stream.stream_id = stream_id
         stream.method = head.method
         stream.expected = expected
@@ -205,7 +204,7 @@ class Http2Server(Inbound):
                 stream.stalled_since = now
             elif now - stream.stalled_since > stall_s:
                 self.host.on_violation("h2_stalled")
-                self.write_reset(stream.stream_id, CANCEL, max(0, stream.window.available))
+                self.write_reset(stream.stream_id, CANCEL, max(0, stream.granted()))
                 self.finish(stream)
                 self.tell_reset(stream, CANCEL, False)
         return True

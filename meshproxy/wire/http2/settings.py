@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.wire.engine import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR
-from meshproxy.wire.http2.frames import DEFAULT_WINDOW, FRAME_BYTES_MAX, FRAME_BYTES_MIN, WINDOW_MAX, ConnectionFault
+from meshproxy.wire.http2.frames import (
+    DEFAULT_WINDOW,
+    FRAME_BYTES_MAX,
+    FRAME_BYTES_MIN,
+    STREAM_ID_MAX,
+    WINDOW_MAX,
+    ConnectionFault,
+)
 from meshproxy.wire.limits import Limits
 
 HEADER_TABLE_SIZE: Final = 1
@@ -19,7 +26,7 @@ ENABLE_CONNECT_PROTOCOL: Final = 8
 # Larger frames would save nothing and let one stream hold the connection for long.
 FRAME_BYTES_SENT_MAX: Final = 65_536
 
-UNLIMITED: Final = 0xFFFFFFFF
+UNLIMITED: Final = STREAM_ID_MAX
 
 
 class PeerSettings:
@@ -53,7 +60,7 @@ class PeerSettings:
                 if value > 1 or (value and self.from_server):
                     raise ConnectionFault(PROTOCOL_ERROR)
             elif key == MAX_CONCURRENT_STREAMS:
-                self.max_concurrent_streams = value
+                self.max_concurrent_streams = min(value, STREAM_ID_MAX)
             elif key == INITIAL_WINDOW_SIZE:
                 if value > WINDOW_MAX:
                     raise ConnectionFault(FLOW_CONTROL_ERROR)

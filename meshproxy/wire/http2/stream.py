@@ -55,10 +55,26 @@ class Http2Stream(Stream):
     tiny: int = 0  # overhead counted for small DATA while paused
     batch: int = 0  # the turn in which a client's head was written
 
-    def __init__(self, connection: Http2Connection, window: ReceiveWindow) -> None:
-        super().__init__()
+    # What it may receive; None as long as it has received nothing that would have to be granted again.  Most requests end
+    # with their head and most answers with their first DATA.
+    window: ReceiveWindow | None = None
+
+    def __init__(self, connection: Http2Connection) -> None:
+        self.sink = NULL_SINK  # and not by super().__init__(), a call more for every request
         self.connection = connection
-        self.window = window
+
+    def receive_window(self) -> ReceiveWindow:
+        window = self.window
+        if window is None:
+            connection = self.connection
+            window = ReceiveWindow(connection.stream_window, connection.limits.stream_window, connection.growth.easily)
+            self.window = window
+        return window
+
+    def granted(self) -> int:
+        """Bytes that the peer may still send here; negative if it sent too many."""
+        window = self.window
+        return self.connection.stream_window if window is None else window.available
 
     # -- sending
 
@@ -202,8 +218,11 @@ class Http2Stream(Stream):
     def all_sent(self) -> None:
         """END_STREAM is written."""
         self.sent = ENDED
-        if self.received == ENDED or (self.connection.server and not self.tunnel):
-            self.connection.ended(self)
+        connection = self.connection
+        if self.received == ENDED:
+            connection.finish(self)
+        elif connection.server and not self.tunnel:
+            connection.ended(self)
 
     def reset(self, code: int) -> None:
         if self.closed:
@@ -214,14 +233,15 @@ class Http2Stream(Stream):
             self.tunnel = False  # everything is said and goes first; with it the stream ends, whatever the client does
             return
         if self.stream_id:
-            connection.write_reset(self.stream_id, code, self.window.available)
+            connection.write_reset(self.stream_id, code, self.granted())
         connection.finish(self)
 
     # -- receiving
 
     def pause(self) -> None:
         self.paused = True
-        self.window.shrink()
+        if self.window is not None:
+            self.window.shrink()
 
     def resume(self) -> None:
         if self.paused:
