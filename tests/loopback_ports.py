@@ -1,7 +1,8 @@
 """Ports for processes that tests start.
 
 Below 32768, where Linux takes the ports of outgoing connections from: a port that is free now stays free until the process
-binds it, however many connections the rest of the suite makes meanwhile.
+binds it, however many connections the rest of the suite makes meanwhile.  Test runs that go on at the same time take theirs
+from different slices of that range: the port that one has just looked at must not be given to a process of the other.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ import random
 import socket
 
 LOWEST, HIGHEST = 10_000, 32_000
+SLICES = 10
+
+
+def _claim() -> tuple[range, socket.socket | None]:
+    """A slice of the range that no other run has, and what holds the claim (an abstract Unix socket: the kernel gives it back
+    however this process ends); the whole range if there are more runs than slices."""
+    size = (HIGHEST - LOWEST) // SLICES
+    for number in random.sample(range(SLICES), SLICES):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0meshproxy-test-ports-{number}")
+        except OSError:
+            claim.close()
+            continue
+        return range(LOWEST + number * size, LOWEST + (number + 1) * size), claim
+    return range(LOWEST, HIGHEST), None
+
+
+PORTS, _held = _claim()
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> int:
     """The first of `count` neighbouring ports that nobody listens on.  Raises AssertionError if there are none."""
     for _ in range(1000):
-        first = random.randrange(LOWEST, HIGHEST - count)
+        first = random.randrange(PORTS.start, PORTS.stop - count)
         if all(_free(host, first + i) for i in range(count)):
             return first
     raise AssertionError(f"no {count} neighbouring ports are free on {host}")

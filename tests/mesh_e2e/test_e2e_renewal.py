@@ -1,4 +1,4 @@
-"""Certificates that live 20 seconds are renewed under load, again and again, and nobody notices."""
+"""Certificates that live 12 seconds are renewed under load, again and again, and nobody notices."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mesh_run import MeshRun, request, until_async
 
 from certs.authority import load_authority
 
-LIFETIME = 20
-RENEWALS = 3  # at 70 % of the lifetime each: the last certificate of the beginning has long ended by then
+LIFETIME = 12
+RENEWALS = 2  # at 70 % of the lifetime each: the last certificate of the beginning has long ended by then
 ME = "spiffe://cluster.local/ns/e2e/sa/client"
 
 

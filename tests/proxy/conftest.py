@@ -125,6 +125,6 @@ async def houses() -> AsyncIterator[Any]:
     yield make
     for house in made:
         house.ctx.settings.drain_s = 0.2
-        await house.stop()
+        await house.stop(linger=False)
         await house.quiet()
         await house.tasks_over()
