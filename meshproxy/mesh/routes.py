@@ -11,10 +11,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from control.api import mesh_pb2
+from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import Match, Value
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
-from meshproxy.policy.route import BackendSpec, RouteSpec, Sticky
+from meshproxy.policy.route import BackendSpec, RouteSpec
 
 MAX_MATCHES = 1024  # of one Service: the control plane sends 512 at most
 
@@ -44,8 +45,10 @@ def retry_of(declared: mesh_pb2.Retry) -> RetryPolicy:
     )
 
 
-def sticky_of(declared: mesh_pb2.Sticky) -> Sticky | None:
-    return Sticky(declared.header, declared.cookie) if declared.header or declared.cookie else None
+def sticky_of(declared: mesh_pb2.Sticky) -> HashKey | None:
+    if declared.header:
+        return HashKey(f"header={declared.header}")
+    return HashKey(f"cookie={declared.cookie}") if declared.cookie else None
 
 
 def _match(one: mesh_pb2.RouteMatch) -> Match:

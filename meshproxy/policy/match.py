@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.policy.access import host_of
+from meshproxy.policy.access import host_of, request_method
 from meshproxy.policy.path import normal_path
 from meshproxy.policy.regex import Regex
 from meshproxy.wire.message import Head
@@ -86,7 +86,7 @@ class Match:
         wanted = self.path
         if wanted is not None and not wanted.fits(path):
             return "path"
-        if self.methods and head.method not in self.methods:
+        if self.methods and request_method(head) not in self.methods:
             return "method"
         for header in self.headers:
             value = header_value(head, header.name)

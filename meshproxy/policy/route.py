@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.filters import HeaderChanges, Redirect, Rewrite
 from meshproxy.policy.match import Match, Matches
 from meshproxy.policy.retry import RetryPolicy
@@ -118,16 +119,6 @@ class MirrorEntry:
         self.denominator = denominator
 
 
-class Sticky:
-    """Whose value keeps a client with one backend: a header's, or a cookie's (the other is b"")."""
-
-    __slots__ = ("cookie", "header")
-
-    def __init__(self, header: str = "", cookie: str = "") -> None:
-        self.header = header.lower().encode()
-        self.cookie = cookie.encode()
-
-
 class BackendSpec:
     """A backend as it is declared.  service: "<namespace>/<name>"; port: 0: the one the request was for."""
 
@@ -161,6 +152,7 @@ class RouteSpec:
     retry         None: the Service's
     refuse        answered with this status, 0: not
     redistribute  the share of a backend without endpoints goes to those with
+    sticky        what keeps a client with one backend, None: each request is drawn by itself
     """
 
     __slots__ = (
@@ -182,7 +174,7 @@ class RouteSpec:
         retry: RetryPolicy | None = None,
         refuse: int = 0,
         redistribute: bool = False,
-        sticky: Sticky | None = None,
+        sticky: HashKey | None = None,
     ) -> None:
         self.name = name
         self.backends = backends or []
@@ -267,7 +259,7 @@ class ServiceEntry:
         retry: RetryPolicy,
         domain: str,
         redistribute: bool = False,
-        sticky: Sticky | None = None,
+        sticky: HashKey | None = None,
     ) -> None:
         self.namespace = namespace
         self.name = name
@@ -314,7 +306,7 @@ class ServiceSpec:
         routes: list[RouteSpec] | None = None,
         matches: list[tuple[Match, tuple[int, ...]]] | None = None,
         redistribute: bool = False,
-        sticky: Sticky | None = None,
+        sticky: HashKey | None = None,
     ) -> None:
         self.namespace = namespace
         self.name = name

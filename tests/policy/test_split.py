@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshproxy.policy.consistent_hash import hash_key
 from meshproxy.policy.random import Rng
 from meshproxy.policy.split import MAX_BLOCK, Split
 
@@ -80,3 +81,23 @@ def test_a_share_smaller_than_one_draw_a_block_still_gets_what_it_is_owed() -> N
     split = Split([1, 49_999], Rng(5))  # one in 50,000: a draw every fifth block
     counts = Counter(split.draw() for _ in range(500_000))
     assert counts[0] == 10
+
+
+def test_a_key_stays_with_its_backend_while_the_weights_are_the_same() -> None:
+    split = Split([90, 10], Rng(1))
+    again = Split([90, 10], Rng(2))
+    keys = [hash_key(b"user-%d" % i) for i in range(2_000)]
+    assert [split.at(key) for key in keys] == [again.at(key) for key in keys]
+    share = sum(split.at(key) for key in keys) / len(keys)
+    assert 0.07 < share < 0.13  # of 2,000 keys at 10 %: four standard deviations are 2.7 %
+
+
+def test_who_is_with_a_backend_at_the_end_stays_there_when_its_weight_grows() -> None:
+    before, after = Split([90, 10], Rng(1)), Split([80, 20], Rng(1))
+    keys = [hash_key(b"user-%d" % i) for i in range(2_000)]
+    assert all(after.at(key) == 1 for key in keys if before.at(key) == 1)
+
+
+def test_a_key_never_leads_to_a_backend_without_weight() -> None:
+    assert {Split([0, 1, 0], Rng(1)).at(hash_key(b"%d" % i)) for i in range(100)} == {1}
+    assert Split([0, 0], Rng(1)).at(7) == -1
