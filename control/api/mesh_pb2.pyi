@@ -128,7 +128,7 @@ class Resource(_message.Message):
     def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., hash: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., service: _Optional[_Union[Service, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ...) -> None: ...
 
 class Workload(_message.Message):
-    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains", "access")
+    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains", "access", "zone")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class Workload(_message.Message):
     INBOUND_MODE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_DOMAINS_FIELD_NUMBER: _ClassVar[int]
     ACCESS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     pod: str
     service_account: str
@@ -158,7 +159,8 @@ class Workload(_message.Message):
     inbound_mode: InboundMode
     cluster_domains: _containers.RepeatedScalarFieldContainer[str]
     access: Access
-    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ..., access: _Optional[_Union[Access, _Mapping]] = ...) -> None: ...
+    zone: str
+    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ..., access: _Optional[_Union[Access, _Mapping]] = ..., zone: _Optional[str] = ...) -> None: ...
 
 class Access(_message.Message):
     __slots__ = ("audit", "rules")
@@ -203,7 +205,7 @@ class Listener(_message.Message):
     def __init__(self, address: _Optional[str] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky")
+    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky", "balancer")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +217,7 @@ class Service(_message.Message):
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     EMPTY_BACKEND_FIELD_NUMBER: _ClassVar[int]
     STICKY_FIELD_NUMBER: _ClassVar[int]
+    BALANCER_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
@@ -226,7 +229,52 @@ class Service(_message.Message):
     matches: _containers.RepeatedCompositeFieldContainer[RouteMatch]
     empty_backend: EmptyBackend
     sticky: Sticky
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ...) -> None: ...
+    balancer: Balancer
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., balancer: _Optional[_Union[Balancer, _Mapping]] = ...) -> None: ...
+
+class Balancer(_message.Message):
+    __slots__ = ("how", "key", "slow_start_ms", "prefer_zone", "breaker")
+    class How(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EWMA: _ClassVar[Balancer.How]
+        LEAST_REQUEST: _ClassVar[Balancer.How]
+        MAGLEV: _ClassVar[Balancer.How]
+        RING_HASH: _ClassVar[Balancer.How]
+    EWMA: Balancer.How
+    LEAST_REQUEST: Balancer.How
+    MAGLEV: Balancer.How
+    RING_HASH: Balancer.How
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SLOW_START_MS_FIELD_NUMBER: _ClassVar[int]
+    PREFER_ZONE_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_FIELD_NUMBER: _ClassVar[int]
+    how: Balancer.How
+    key: Sticky
+    slow_start_ms: int
+    prefer_zone: bool
+    breaker: Breaker
+    def __init__(self, how: _Optional[_Union[Balancer.How, str]] = ..., key: _Optional[_Union[Sticky, _Mapping]] = ..., slow_start_ms: _Optional[int] = ..., prefer_zone: _Optional[bool] = ..., breaker: _Optional[_Union[Breaker, _Mapping]] = ...) -> None: ...
+
+class Breaker(_message.Message):
+    __slots__ = ("consecutive", "success_rate", "window_ms", "min_requests", "min_penalty_ms", "max_penalty_ms", "jitter", "max_ejected")
+    CONSECUTIVE_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
+    MIN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MIN_PENALTY_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PENALTY_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_FIELD_NUMBER: _ClassVar[int]
+    MAX_EJECTED_FIELD_NUMBER: _ClassVar[int]
+    consecutive: int
+    success_rate: float
+    window_ms: int
+    min_requests: int
+    min_penalty_ms: int
+    max_penalty_ms: int
+    jitter: float
+    max_ejected: float
+    def __init__(self, consecutive: _Optional[int] = ..., success_rate: _Optional[float] = ..., window_ms: _Optional[int] = ..., min_requests: _Optional[int] = ..., min_penalty_ms: _Optional[int] = ..., max_penalty_ms: _Optional[int] = ..., jitter: _Optional[float] = ..., max_ejected: _Optional[float] = ...) -> None: ...
 
 class ServicePort(_message.Message):
     __slots__ = ("port", "name", "protocol")
@@ -415,7 +463,7 @@ class Endpoints(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
 
 class Endpoint(_message.Message):
-    __slots__ = ("address", "service_port", "target_port", "identity", "mesh_port", "protocol", "labels")
+    __slots__ = ("address", "service_port", "target_port", "identity", "mesh_port", "protocol", "labels", "zone", "weight")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -430,6 +478,8 @@ class Endpoint(_message.Message):
     MESH_PORT_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     address: str
     service_port: int
     target_port: int
@@ -437,7 +487,9 @@ class Endpoint(_message.Message):
     mesh_port: int
     protocol: Protocol
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, address: _Optional[str] = ..., service_port: _Optional[int] = ..., target_port: _Optional[int] = ..., identity: _Optional[str] = ..., mesh_port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    zone: str
+    weight: int
+    def __init__(self, address: _Optional[str] = ..., service_port: _Optional[int] = ..., target_port: _Optional[int] = ..., identity: _Optional[str] = ..., mesh_port: _Optional[int] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., zone: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class TrustBundle(_message.Message):
     __slots__ = ("trust_domain", "anchors_der", "issuer_key_id")

@@ -10,6 +10,7 @@ Pure; raises ResourceRejected naming the resource, so that the stream rejects ex
 from __future__ import annotations
 
 from control.api import mesh_pb2
+from meshproxy.mesh.balancer import balancer_of
 from meshproxy.mesh.knowledge import Known, ResourceRejected
 from meshproxy.mesh.routes import retry_of, routes_of, sticky_of
 from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
@@ -18,8 +19,8 @@ from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tab
 from meshproxy.proxy.inbound import InboundPort
 
 
-def service_spec(service: mesh_pb2.Service, namespace: str) -> ServiceSpec:
-    """One Service as the tables take it, for a client in `namespace`.  Raises ResourceRejected."""
+def service_spec(service: mesh_pb2.Service, namespace: str, zone: str = "") -> ServiceSpec:
+    """One Service as the tables take it, for a client in `namespace` and `zone`.  Raises ResourceRejected."""
     try:
         matches, routes = routes_of(service, namespace) if service.matches else ([], [])
         return ServiceSpec(
@@ -34,6 +35,7 @@ def service_spec(service: mesh_pb2.Service, namespace: str) -> ServiceSpec:
             matches,
             service.empty_backend == mesh_pb2.REDISTRIBUTE,
             sticky_of(service.sticky),
+            balancer_of(service, zone),
         )
     except ValueError as error:
         raise ResourceRejected((int(mesh_pb2.SERVICE), f"{service.namespace}/{service.name}"), str(error)) from error
@@ -50,6 +52,8 @@ def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:
             item.mesh_port,
             item.protocol,
             tuple(item.labels.items()),
+            item.zone,
+            item.weight or 1,
         )
         for item in endpoints.endpoints
     ]
@@ -59,9 +63,10 @@ def tables_of(version: int, known: Known) -> Tables:
     """All services and endpoints as tables.  Raises ResourceRejected."""
     domains = tuple(known.workload.cluster_domains) if known.workload is not None else ()
     namespace = known.workload.namespace if known.workload is not None else ""
+    zone = known.workload.zone if known.workload is not None else ""
     return build_tables(
         version,
-        [service_spec(service, namespace) for service in known.services.values()],
+        [service_spec(service, namespace, zone) for service in known.services.values()],
         {name: endpoint_entries(endpoints) for name, endpoints in known.endpoints.items()},
         domains or ("svc.cluster.local",),
     )

@@ -23,6 +23,7 @@ from bisect import bisect_right
 from typing import Final, TypeVar
 
 from meshproxy.policy.balancer import LEAST_REQUEST, PEAK_EWMA, Target
+from meshproxy.policy.breaker import BreakerPolicy
 from meshproxy.policy.consistent_hash import HashKey, Maglev, Ring, Table, hash_key
 from meshproxy.policy.ejection import Ejection
 from meshproxy.policy.random import Rng
@@ -48,12 +49,18 @@ class BalancerPolicy:
     key             of the last two
     slow_start_s    0.0: none
     zone            ours, if those in it are to be preferred; "": no preference
+    breaker         when an endpoint is left out; None: never
     """
 
-    __slots__ = ("balancer", "key", "slow_start_s", "zone")
+    __slots__ = ("balancer", "breaker", "key", "slow_start_s", "zone")
 
     def __init__(
-        self, balancer: int = PEAK_EWMA, key: HashKey | None = None, slow_start_s: float = 0.0, zone: str = ""
+        self,
+        balancer: int = PEAK_EWMA,
+        key: HashKey | None = None,
+        slow_start_s: float = 0.0,
+        zone: str = "",
+        breaker: BreakerPolicy | None = None,
     ) -> None:
         if balancer in (MAGLEV, RING_HASH) and key is None:
             raise ValueError("a balancer by consistent hash needs a key: header=NAME or cookie=NAME")
@@ -63,12 +70,8 @@ class BalancerPolicy:
         self.key = key
         self.slow_start_s = slow_start_s
         self.zone = zone
+        self.breaker = breaker
 
-    def is_default(self) -> bool:
-        return self.balancer == PEAK_EWMA and self.slow_start_s == 0.0 and not self.zone
-
-
-DEFAULT_BALANCER: Final = BalancerPolicy()
 
 T = TypeVar("T", bound=Target)
 
@@ -134,8 +137,13 @@ class Chooser:
             if near and len(near) < len(targets):
                 self.near = Group(near)
                 self.far = Group([target for target in targets if target.zone != policy.zone])
+        self.facts = [(target.weight, target.zone) for target in targets]
         # Until when some endpoint is not warm: after that nobody has to look.
         self.cold_until = max([target.since for target in targets], default=0.0) + policy.slow_start_s
+
+    def fits(self, targets: list[Target]) -> bool:
+        """Is it still the choice for these: the same, in the same order, with the same weights and zones?"""
+        return targets == self.targets and self.facts == [(target.weight, target.zone) for target in targets]
 
     def pick(self, now: float, exclude: Target | None = None, key: bytes | None = None) -> Target | None:
         """The target for the next request; None if none is available.  `exclude` has just failed this request: it is taken

@@ -18,7 +18,7 @@ An endpoint that is out leaves the choice: the cost of all this while nothing is
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from meshproxy.policy.balancer import Target
 from meshproxy.policy.breaker import (
@@ -34,6 +34,11 @@ from meshproxy.policy.breaker import (
 from meshproxy.policy.random import Rng
 
 T = TypeVar("T", bound=Target)
+
+# What `noted` is told.
+EJECTED: Final = 0
+RETURNED: Final = 1
+SPARED: Final = 2
 
 
 def allowed(members: int, max_ejected: float) -> int:
@@ -103,6 +108,7 @@ class Ejection:
         if found == TRIPPED:
             if len(self.out) >= allowed(len(self.members), self.policy.max_ejected):
                 self.spared += 1
+                self.noted(target, SPARED)
                 return
             self.out.append(target)
             self._eject(target, breaker, now)
@@ -127,10 +133,14 @@ class Ejection:
         """When the first of those that are out may be probed (monotonic seconds); 0.0 if none is out."""
         return min((target.breaker.until for target in self.out if target.breaker is not None), default=0.0)
 
+    def noted(self, target: Target, what: int) -> None:
+        """`target` was ejected, has returned, or was spared.  For who wants to know (proxy/backends.py)."""
+
     def _eject(self, target: Target, breaker: Breaker, now: float) -> None:
         self.ejected += 1
         breaker.open(now, self.rng.uniform())
         target.settle()
+        self.noted(target, EJECTED)
 
     def _return(self, target: Target, now: float) -> None:
         breaker = target.breaker
@@ -141,6 +151,7 @@ class Ejection:
         target.since = now
         self.returned_at = now
         target.settle()
+        self.noted(target, RETURNED)
 
     def _leave(self, target: Target) -> None:
         target.breaker = None

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.chooser import BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.filters import HeaderChanges, Redirect, Rewrite
 from meshproxy.policy.match import Match, Matches
@@ -47,10 +48,14 @@ class EndpointEntry:
     identity    expected SPIFFE ID; "" means not meshed: plaintext to address:target_port
     mesh_port   where the peer's inbound proxy listens; 0 if not meshed
     labels      metric labels of the destination, sorted pairs
+    zone        where it runs, "": nobody said
+    weight      relative capacity, > 0
     key         what live state is kept by: the same process at the same place, for the same port
     """
 
-    __slots__ = ("address", "identity", "key", "labels", "mesh_port", "protocol", "service_port", "target_port")
+    __slots__ = (
+        "address", "identity", "key", "labels", "mesh_port", "protocol", "service_port", "target_port", "weight", "zone",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,7 +66,11 @@ class EndpointEntry:
         mesh_port: int = 0,
         protocol: int = DETECT,
         labels: tuple[tuple[str, str], ...] = (),
+        zone: str = "",
+        weight: int = 1,
     ) -> None:
+        self.zone = zone
+        self.weight = weight
         self.address = address
         self.service_port = service_port
         self.target_port = target_port
@@ -287,11 +296,12 @@ class ServiceSpec:
     routes      what `matches` lead to, by Match.route
     matches     in order of precedence, with the ports each is for (none: all)
     redistribute, sticky    as RouteSpec's, for `backends`
+    balancer    of its own endpoints, and of those of backends that declare none; None: the default
     """
 
     __slots__ = (
-        "backends", "cluster_ip", "matches", "name", "namespace", "ports", "redistribute", "retry", "routes", "sticky",
-        "timeout_s",
+        "backends", "balancer", "cluster_ip", "matches", "name", "namespace", "ports", "redistribute", "retry", "routes",
+        "sticky", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -307,7 +317,9 @@ class ServiceSpec:
         matches: list[tuple[Match, tuple[int, ...]]] | None = None,
         redistribute: bool = False,
         sticky: HashKey | None = None,
+        balancer: BalancerPolicy | None = None,
     ) -> None:
+        self.balancer = balancer
         self.namespace = namespace
         self.name = name
         self.ports = ports
@@ -367,7 +379,7 @@ def parse_authority(authority: bytes) -> Authority | None:
 class Tables:
     """Everything one proxy routes by, at one version.  Make it with `build_tables`."""
 
-    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "services", "version")
+    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "balancers", "services", "version")
 
     def __init__(
         self,
@@ -375,8 +387,10 @@ class Tables:
         services: dict[str, ServiceEntry],
         by_address: dict[str, ServiceEntry],
         cluster_domains: tuple[str, ...],
+        balancers: dict[str, BalancerPolicy] | None = None,
     ) -> None:
         self.version = version
+        self.balancers = balancers or {}  # by "<namespace>/<name>" of a backend; the others have the default
         self.services = services  # by ServiceEntry.key
         self._by_address = by_address  # "<cluster ip>:<port>"
         self._suffixes = tuple("." + domain for domain in cluster_domains)
@@ -474,7 +488,29 @@ def build_tables(
             by_key[entry.key] = entry
             if spec.cluster_ip and spec.cluster_ip != "None":
                 by_address[f"{spec.cluster_ip}:{port}"] = entry
-    return Tables(version, by_key, by_address, cluster_domains)
+    return Tables(version, by_key, by_address, cluster_domains, _balancers(services))
+
+
+def _balancers(services: list[ServiceSpec]) -> dict[str, BalancerPolicy]:
+    """What a Service declares is for its own endpoints, and for those of its backends that declare nothing themselves (of two
+    Services that lead to one backend, the first by name)."""
+    declared = sorted([(f"{spec.namespace}/{spec.name}", spec) for spec in services if spec.balancer is not None], key=_name)
+    found: dict[str, BalancerPolicy] = {}
+    for own, spec in declared:
+        if spec.balancer is not None:
+            found[own] = spec.balancer
+    for _, spec in declared:
+        leaves = [backend for backend, _ in spec.backends]
+        for route in spec.routes:
+            leaves += [backend.service for backend in route.backends]
+        for leaf in leaves:
+            if leaf not in found and spec.balancer is not None:
+                found[leaf] = spec.balancer
+    return found
+
+
+def _name(declared: tuple[str, ServiceSpec]) -> str:
+    return declared[0]
 
 
 def _leaves(

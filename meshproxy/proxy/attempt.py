@@ -18,12 +18,15 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.balancer import pick
+from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.classify import NO_GRPC
 from meshproxy.policy.deadline import with_timeout
+from meshproxy.policy.ejection import is_out
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
+    CIRCUIT_OPEN,
     DEADLINE_EXCEEDED,
     UPSTREAM_CANCELLED,
     UPSTREAM_EXHAUSTED,
@@ -85,11 +88,19 @@ class Attempt(Outcome):
         endpoint = backend.sole
         if endpoint is None or failed is not None:
             endpoints = backend.endpoints
-            endpoint = pick(endpoints, ctx.rng, now, failed)
+            if backend.chooser is None:
+                endpoint = pick(endpoints, ctx.rng, now, failed)
+            else:
+                endpoint = self.choose(backend.chooser, failed)
             if endpoint is None:
                 if not endpoints or failed is not None:
                     self.refuse(otherwise)
                     return
+                if backend.chooser is not None:
+                    endpoints = [one for one in endpoints if not is_out(one)]
+                    if not endpoints:
+                        self.refuse(CIRCUIT_OPEN)  # failfast, until a probe succeeds
+                        return
                 # Every endpoint is in its back-off.  Trying one anyway costs one refused connect, gives the client the true
                 # reason, and finds an endpoint that came back at once.
                 endpoint = endpoints[ctx.rng.below(len(endpoints))]
@@ -106,6 +117,13 @@ class Attempt(Outcome):
         if pool is None:
             pool = endpoint.pool(self.head)
         pool.acquire(self)
+
+    def choose(self, chooser: Chooser, failed: Endpoint | None) -> Endpoint | None:
+        """As the backend declares: its breaker, its balancer, by a key of the request where that has a say."""
+        key = chooser.policy.key
+        chosen = chooser.pick(self.ctx.now, failed, key.of(self.head) if key is not None else None)
+        assert chosen is None or isinstance(chosen, Endpoint)
+        return chosen
 
     def attached(self, stream: Stream) -> None:
         """Send the request, or what there is of it, on a stream that was just opened for it."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from meshproxy.policy.balancer import Load
+from meshproxy.policy.breaker import CLOSED
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
 from meshproxy.proxy.tls import Credentials
@@ -129,10 +130,10 @@ class Endpoint(Reachable):
 
     def connected(self) -> None:
         self.failures = 0
-        self.available = not self.retired
         if self.back_off is not None:
             self.back_off.cancel()
             self.back_off = None
+        self.settle()
 
     def connect_failed(self) -> None:
         """Leave the endpoint alone for a while: 100 ms, doubling to 10 s (settings.reconnect_*).  `pick` passes over
@@ -151,7 +152,12 @@ class Endpoint(Reachable):
 
     def reconsider(self) -> None:
         self.back_off = None
-        self.available = not self.retired
+        self.settle()
+
+    def settle(self) -> None:
+        """One of the three that have a say (the configuration, the dialler, the breaker) changed its mind."""
+        breaker = self.breaker
+        self.available = not self.retired and self.back_off is None and (breaker is None or breaker.state == CLOSED)
 
     def connections(self) -> int:
         """Open ones, also those that only finish what they have."""

@@ -16,6 +16,7 @@ from meshproxy.policy.retry import RetryPolicy
 from meshproxy.policy.route import HTTP1, HTTP2, NO_TABLES, OPAQUE, EndpointEntry, ServiceEntry, Tables, parse_authority
 from meshproxy.policy.split import Split
 from meshproxy.proxy.answer import CONNECTED, refuse
+from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
@@ -47,6 +48,7 @@ class Outbound(Side):
         self.tables: Tables = NO_TABLES
         self.endpoints: dict[tuple[str, object], Endpoint] = {}  # by (backend key, EndpointEntry.key)
         self.entries: dict[tuple[str, object], EndpointEntry] = {}
+        self.backends = Backends(ctx)
         self.routes: dict[tuple[str, bool], Route] = {}  # by (ServiceEntry.key, opaque)
         self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
         self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
@@ -64,6 +66,7 @@ class Outbound(Side):
         entries: dict[tuple[str, object], EndpointEntry] = {}
         routes: dict[tuple[str, bool], Route] = {}
         pods: dict[str, Route] = {}
+        self.backends.begin()
         for entry in tables.services.values():
             for opaque in (False, True):
                 backends: list[Backend] = []
@@ -74,14 +77,19 @@ class Outbound(Side):
                         endpoint = endpoints.get(key)
                         if endpoint is None:
                             endpoint = self.keep_or_make(key, item, entry, leaf.namespace, leaf.name, opaque)
+                            endpoint.zone = item.zone
+                            endpoint.weight = float(item.weight)
                             endpoints[key] = endpoint
                             entries[key] = item
                         members.append(endpoint)
                         address = f"{item.address}:{item.target_port}"
                         if item.identity and not opaque and address not in pods:
                             pods[address] = self.pod_route(address, endpoint)
-                    backends.append(Backend(leaf.key, members))
+                    # What is carried as bytes has no answers to judge an endpoint by, and no keys.
+                    policy = None if opaque else tables.balancers.get(f"{leaf.namespace}/{leaf.name}")
+                    backends.append(self.backends.make(leaf.key, members, policy))
                 routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
+        self.backends.end()
         for key, endpoint in self.endpoints.items():
             if endpoints.get(key) is not endpoint:
                 endpoint.retire()

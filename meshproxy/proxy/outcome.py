@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from meshproxy.policy.breaker import FAILURE, NO_VERDICT, verdict_of
 from meshproxy.policy.classify import NO_GRPC, is_success
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import Endpoint
@@ -100,6 +101,8 @@ class Outcome(Requester):
         failed = not is_success(status, grpc_status)
         if failed:
             endpoint.load.penalise(now)
+        if endpoint.ejection is not None:
+            endpoint.ejection.record(endpoint, verdict_of(not failed, status, grpc_status), self.attempt_started, now)
         first = self.first_byte_s
         elapsed = now - self.attempt_started
         endpoint.series.response(
@@ -116,6 +119,9 @@ class Outcome(Requester):
         if self.pending:
             self.pending = False
             endpoint.load.finish(now, None)
+        if endpoint.ejection is not None:
+            verdict = FAILURE if error and blame else NO_VERDICT
+            endpoint.ejection.record(endpoint, verdict, self.attempt_started, now)
         if error:
             if blame:
                 endpoint.load.penalise(now)
@@ -136,6 +142,8 @@ class Outcome(Requester):
         if not success:
             endpoint.load.penalise(now)
         started = self.attempt_started
+        if endpoint.ejection is not None:
+            endpoint.ejection.record(endpoint, verdict_of(success, status, grpc_status), started, now)
         key = key_of(status, grpc_status, success)
         first = self.first_byte_s * 1000.0
         whole = (now - started) * 1000.0

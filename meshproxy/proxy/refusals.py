@@ -18,9 +18,13 @@ from meshproxy.wire.message import Field, Head
 class Refusal:
     """One reason.  `reset`: between mesh peers the stream is reset with this code instead of an answer (NO_ERROR: answered):
     REFUSED_STREAM says "certainly not acted on", so the peer may try elsewhere whatever the method.
-    `ours`: this proxy lacks something, so no endpoint is judged by it, and no other one is asked."""
+    `ours`: this proxy lacks something, so no endpoint is judged by it, and no other one is asked.
+    `retry_after_s`: when it may be worth trying again (RFC 9110 10.2.3; gRPC's own clients read their own field)."""
 
-    def __init__(self, reason: str, status: int, grpc: int, text: str, reset: int = NO_ERROR, ours: bool = False) -> None:
+    def __init__(
+        self, reason: str, status: int, grpc: int, text: str, reset: int = NO_ERROR, ours: bool = False, retry_after_s: int = 0
+    ) -> None:
+        self.retry_after_s = retry_after_s
         self.reset = reset
         self.ours = ours
         self.reason = reason
@@ -55,15 +59,20 @@ def _http_head(refusal: Refusal, length: int) -> Head:
         Field(b"content-length", b"%d" % length),
         Field(b"mesh-error", refusal.reason.encode()),
     ]
+    if refusal.retry_after_s:
+        head.fields.append(Field(b"retry-after", b"%d" % refusal.retry_after_s))
     return head
 
 
 def _grpc_trailers(refusal: Refusal) -> list[Field]:
-    return [
+    fields = [
         Field(b"grpc-status", b"%d" % refusal.grpc),
         Field(b"grpc-message", percent_encode(f"meshproxy: {refusal.reason}: {refusal.text}")),
         Field(b"mesh-error", refusal.reason.encode()),
     ]
+    if refusal.retry_after_s:
+        fields.append(Field(b"grpc-retry-pushback-ms", b"%d" % (refusal.retry_after_s * 1000)))
+    return fields
 
 
 def percent_encode(text: str) -> bytes:
@@ -78,13 +87,19 @@ BAD_AUTHORITY: Final = Refusal("bad_authority", 400, 13, "the request does not n
 NO_ENDPOINTS: Final = Refusal(
     "no_endpoints", 503, 14, "the service has no endpoint that could take the request", REFUSED_STREAM
 )
+CIRCUIT_OPEN: Final = Refusal(
+    "circuit_open",
+    503,
+    14,
+    "every endpoint of the service failed too often and is left out for a while",
+    REFUSED_STREAM,
+    False,
+    1,
+)
 NO_BACKEND: Final = Refusal("no_backend", 503, 14, "all backends of the split have weight zero")
 QUEUE_FULL: Final = Refusal("queue_full", 503, 14, "too many requests wait for a connection to this endpoint", REFUSED_STREAM)
 NO_CAPACITY: Final = Refusal("no_capacity", 503, 14, "the endpoint took no further request in time", REFUSED_STREAM)
 CONNECT_FAILED: Final = Refusal("connect_failed", 502, 14, "no connection to the endpoint", REFUSED_STREAM)
-NAME_NOT_FOUND: Final = Refusal(
-    "name_not_found", 502, 14, "the endpoint's name has no address, or no name server answered", REFUSED_STREAM
-)
 NAME_NOT_FOUND: Final = Refusal(
     "name_not_found", 502, 14, "the endpoint's name has no address, or no name server answered", REFUSED_STREAM
 )

@@ -7,6 +7,7 @@ Route  --split--> Backend --pick--> Endpoint
 from __future__ import annotations
 
 from meshproxy.policy.budget import Budget
+from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.retry import GATEWAY_ERROR, RETRIABLE_4XX, STATUS_5XX, RetryPolicy
 from meshproxy.policy.split import Split
 from meshproxy.proxy.endpoint import Endpoint
@@ -16,12 +17,17 @@ from meshproxy.telemetry.registry import HttpSeries
 
 
 class Backend:
-    """One leaf of a split: a service and its endpoints at one moment.  Immutable; replaced as a whole."""
+    """One leaf of a split: a service and its endpoints at one moment.  Immutable; replaced as a whole.
 
-    def __init__(self, name: str, endpoints: list[Endpoint]) -> None:
+    chooser   where more is declared than the default: breaker, other balancer, slow start, zone; None: `balancer.pick`
+    """
+
+    def __init__(self, name: str, endpoints: list[Endpoint], chooser: Chooser | None = None) -> None:
         self.name = name
         self.endpoints = endpoints
-        self.sole = endpoints[0] if len(endpoints) == 1 else None  # then there is nothing to pick
+        self.chooser = chooser
+        # Then there is nothing to pick.
+        self.sole = endpoints[0] if len(endpoints) == 1 and chooser is None else None
 
     def __repr__(self) -> str:
         return f"Backend({self.name}, {self.endpoints})"
