@@ -50,9 +50,9 @@ def policies(views: Views, settings: Settings) -> Policies:
             made.diagnostics.append(Diagnostic("error", "", 0, "", message, "its destination denies all the same", key))
             continue
         policy.inputs.extend(_references(selected.target, views))
-        allowed, findings = allowance(selected.target, groups, routes)
-        for path, message, hint in findings:
-            made.diagnostics.append(Diagnostic("warning", "", 0, field_name(path), message, hint, key))
+        allowed, problems = allowance(selected.target, groups, routes)
+        for one in problems:
+            made.diagnostics.append(Diagnostic("warning", "", 0, field_name(one.path), one.message, one.hint, key))
         if allowed is None:
             continue
         if len(policy.rules) >= MAX_RULES:

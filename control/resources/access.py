@@ -18,11 +18,11 @@ from functools import lru_cache
 from control.resources.annotations import ACCESS, ACCESS_MODES
 from control.resources.documents import Path
 from control.resources.routegroup import PortRoute, RouteGroup, RouteGroupMatch
-from control.resources.traffictarget import Account, Rule, TrafficTarget, destination_of, parse_target
-from control.store.store import Object
+from control.resources.routing import Problem
+from control.resources.traffictarget import GROUP, Account, Rule, TrafficTarget, destination_of, parse_target
+from control.store.store import Key, Object
 from meshproxy.policy.regex import Regex
 
-Finding = tuple[Path, str, str]  # field of the target, what is wrong, hint
 Groups = Mapping[tuple[str, str], RouteGroup]  # by namespace and name
 PortRoutes = Mapping[tuple[str, str, str], PortRoute]  # by kind, namespace and name
 
@@ -72,13 +72,20 @@ def audited(pod: Mapping[str, str], namespace: Mapping[str, str]) -> tuple[bool,
     return value == "audit", ""
 
 
-def allowance(target: TrafficTarget, groups: Groups, routes: PortRoutes) -> tuple[Allowance | None, list[Finding]]:
+def allowance(target: TrafficTarget, groups: Groups, routes: PortRoutes) -> tuple[Allowance | None, list[Problem]]:
     """What `target` allows, None for nothing; and why, or what else is wrong."""
-    findings: list[Finding] = []
+    problems: list[Problem] = []
     ports: set[int] = set()
     matches: list[tuple[RouteGroupMatch, bool]] = []
     on_http = on_tcp = on_udp = broken = False
     every_port = False  # a TCPRoute says so
+
+    def tell(reason: str, message: str, hint: str = "", path: Path = ("spec", "rules")) -> None:
+        problems.append(Problem(Key(GROUP, "TrafficTarget", target.namespace, target.name), path, reason, message, hint))
+
+    def lacks(what: str, path: Path) -> None:
+        tell("RuleMissing", f"{what}: the target allows nothing until it does", "its destination denies all the same", path)
+
     for index, rule in enumerate(target.rules):
         path: Path = ("spec", "rules", index)
         if rule.kind == "HTTPRouteGroup":
@@ -87,43 +94,41 @@ def allowance(target: TrafficTarget, groups: Groups, routes: PortRoutes) -> tupl
             problem = _missing(rule, group)
             if problem:
                 broken = True
-                findings.append(
-                    (path, f"{problem}: the target allows nothing until it does", "its destination denies all the same")
-                )
+                lacks(problem, path)
             elif group is not None:
                 matches.extend((match, group.full_path) for match in group.named(rule.matches))
             continue
         route = routes.get((rule.kind, target.namespace, rule.name))
         if rule.kind == "UDPRoute":
             on_udp = True
-            findings.append((path, "UDP does not go through the mesh: this rule allows nothing", ""))
+            tell("NotCarried", "UDP does not go through the mesh: this rule allows nothing", "", path)
         elif route is None:
             broken = True
-            message = f"TCPRoute {rule.name} does not exist: the target allows nothing until it does"
-            findings.append((path, message, "its destination denies all the same"))
+            lacks(f"TCPRoute {rule.name} does not exist", path)
         else:
             on_tcp = True
             every_port = every_port or not route.ports
             ports.update(route.ports)
     if broken:
-        return None, findings
+        return None, problems
     if not target.sources:
-        return None, [*findings, (("spec", "sources"), "is empty: the target allows nobody", "")]
+        tell("NothingAllowed", "is empty: the target allows nobody", "", ("spec", "sources"))
+        return None, problems
     if not (on_http or on_tcp):
         why = "UDPRoutes alone allow" if on_udp else "is empty: the target allows"
-        return None, [
-            *findings,
-            (("spec", "rules"), f"{why} nothing that goes through the mesh", "add an HTTPRouteGroup or a TCPRoute"),
-        ]
+        tell("NothingAllowed", f"{why} nothing that goes through the mesh", "add an HTTPRouteGroup or a TCPRoute")
+        return None, problems
     if on_http and not matches:
-        return None, [*findings, (("spec", "rules"), "its HTTPRouteGroups have no matches: the target allows nothing", "")]
+        tell("NothingAllowed", "its HTTPRouteGroups have no matches: the target allows nothing")
+        return None, problems
     every_port = every_port or not on_tcp
     if target.port:
         if not every_port and target.port not in ports:
             message = f"port {target.port} is none of those of its TCPRoutes: the target allows nothing"
-            return None, [*findings, (("spec", "destination", "port"), message, "")]
+            tell("NothingAllowed", message, "", ("spec", "destination", "port"))
+            return None, problems
         every_port, ports = False, {target.port}
-    return Allowance(() if every_port else tuple(sorted(ports)), tuple(matches)), findings
+    return Allowance(() if every_port else tuple(sorted(ports)), tuple(matches)), problems
 
 
 def _missing(rule: Rule, group: RouteGroup | None) -> str:

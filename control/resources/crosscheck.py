@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from control.resources import access, canary, core, routegroup, traffictarget
+from control.resources import canary, core, traffictarget
 from control.resources.documents import Path, field_name
 from control.resources.traffic import Traffic, problems
+from control.runtime.layout import SYSTEM_NAMESPACE
 from control.store.store import Diagnostic, Key, Object
 
 Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
@@ -49,8 +50,6 @@ class _Objects:
         self.refused = frozenset(refused)
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
-        self.targets: list[traffictarget.TrafficTarget] = []
-        self.port_routes: dict[tuple[str, str, str], routegroup.PortRoute] = {}
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
         for obj in objects:
@@ -72,10 +71,6 @@ class _Objects:
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
-            case (traffictarget.GROUP, "TrafficTarget"):
-                self.targets.append(traffictarget.parse_target(obj))
-            case (routegroup.GROUP, "TCPRoute" | "UDPRoute"):
-                self.port_routes[key.kind, key.namespace, key.name] = routegroup.parse_ports(obj)
             case ("apps", "Deployment"):
                 template = core.parse(obj["spec"]["template"], core.PodTemplate)
                 self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
@@ -176,18 +171,14 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
 
 def _targets(found: _Objects) -> Iterator[Finding]:
     accounts = {(owner.namespace, spec.service_account_name or "default") for owner, _, _, spec in found.templates}
-    for one in found.targets:
-        key = Key(traffictarget.GROUP, "TrafficTarget", one.namespace, one.name)
-        destination = (one.destination.namespace, one.destination.name)
-        if destination not in accounts and not found.incomplete(one.namespace):
+    for selected in found.traffic.targets:
+        destination = selected.destination
+        key = Key(traffictarget.GROUP, "TrafficTarget", destination.namespace, selected.name)
+        if (destination.namespace, destination.name) not in accounts and not found.incomplete(destination.namespace):
             path: Path = ("spec", "destination", "name")
-            yield key, path, f"no pod has the service account {one.destination.name}: the target selects nothing", ""
-        for source in one.sources:
+            yield key, path, f"no pod has the service account {destination.name}: the target selects nothing", ""
+        for source in selected.target.sources if selected.target is not None else ():
             account = Key("", "ServiceAccount", source.namespace, source.name)
-            if source.name != "default" and found.missing(account):
+            known = source.name == "default" or source.namespace == SYSTEM_NAMESPACE  # the mesh's own: its gateway
+            if not known and found.missing(account):
                 yield key, ("spec", "sources"), f"ServiceAccount {source.namespace}/{source.name} does not exist", ""
-        refused = {("HTTPRouteGroup", k.namespace, k.name) for k in found.refused if k is not None}
-        for path, message, hint in access.allowance(one, found.traffic.groups, found.port_routes)[1]:
-            rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None
-            if rule is None or (rule.kind, one.namespace, rule.name) not in refused:
-                yield key, path, message, hint

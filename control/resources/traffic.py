@@ -1,6 +1,6 @@
 """What is wrong between the objects that route traffic, and the conditions of routes: pure, from all objects at once.
 
-    Services, TrafficSplits, HTTPRouteGroups, HTTPRoutes, GRPCRoutes --Traffic--> problems()    lint, Events
+    Services, TrafficSplits, TrafficTargets, what they refer to, HTTPRoutes, GRPCRoutes --Traffic--> problems()    lint, Events
                                                                               --> conditions()  status.parents of a route
 
 Each problem has one outcome, which its message says (docs/traffic.md lists them).  It is found here and by nobody else:
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.resources import attach, core, gateway, routegroup, split
+from control.resources import access, attach, core, gateway, routegroup, split, traffictarget
 from control.resources.attach import Name, World, home_of, key_of, parents, ports_of
 from control.resources.documents import Path
 from control.resources.gateway import Route
@@ -26,6 +26,9 @@ KINDS = (
     ("", "Service"),
     (split.GROUP, "TrafficSplit"),
     (routegroup.GROUP, "HTTPRouteGroup"),
+    (routegroup.GROUP, "TCPRoute"),
+    (routegroup.GROUP, "UDPRoute"),
+    (traffictarget.GROUP, "TrafficTarget"),
     (gateway.GROUP, "HTTPRoute"),
     (gateway.GROUP, "GRPCRoute"),
 )
@@ -38,6 +41,8 @@ class Traffic:
     services: dict[Name, core.Service] = field(default_factory=dict)
     splits: list[split.TrafficSplit] = field(default_factory=list)
     groups: dict[Name, routegroup.RouteGroup] = field(default_factory=dict)
+    port_routes: dict[tuple[str, str, str], routegroup.PortRoute] = field(default_factory=dict)  # by kind, namespace, name
+    targets: list[access.Selected] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
 
     @classmethod
@@ -59,6 +64,10 @@ class Traffic:
                 self.splits.append(split.parse(obj))
             case (routegroup.GROUP, "HTTPRouteGroup"):
                 self.groups[key.namespace, key.name] = routegroup.parse_group(obj)
+            case (routegroup.GROUP, "TCPRoute" | "UDPRoute"):
+                self.port_routes[key.kind, key.namespace, key.name] = routegroup.parse_ports(obj)
+            case (traffictarget.GROUP, "TrafficTarget"):
+                self.targets.append(access.read_target(obj))
             case (gateway.GROUP, "HTTPRoute"):
                 self.routes.append(gateway.parse_http_route(obj))
             case (gateway.GROUP, "GRPCRoute"):
@@ -77,7 +86,30 @@ def problems(traffic: Traffic, missing: Missing = lambda key: True) -> list[Prob
     found = [*_splits(traffic, missing), *_attached(traffic, missing)]
     for route in traffic.routes:
         found += _route(route, traffic, missing)
-    return found
+    return [*found, *_targets(traffic, missing)]
+
+
+# ---------------------------------------------------------------- access
+
+
+def _targets(traffic: Traffic, missing: Missing) -> Iterator[Problem]:
+    for selected in traffic.targets:
+        one = selected.target
+        if one is None:
+            continue  # nothing is known of it but whom it selects; its own check says why
+        for problem in access.allowance(one, traffic.groups, traffic.port_routes)[1]:
+            path = problem.path
+            rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None
+            if rule is None or _there(rule, one.namespace, traffic):
+                yield problem
+            elif missing(Key(routegroup.GROUP, rule.kind, one.namespace, rule.name)):  # otherwise its own error says so
+                yield problem
+
+
+def _there(rule: traffictarget.Rule, namespace: str, traffic: Traffic) -> bool:
+    if rule.kind == "HTTPRouteGroup":
+        return (namespace, rule.name) in traffic.groups
+    return (rule.kind, namespace, rule.name) in traffic.port_routes
 
 
 # ---------------------------------------------------------------- splits
