@@ -100,10 +100,12 @@ def _targets(traffic: Traffic, missing: Missing) -> Iterator[Problem]:
         for problem in access.allowance(one, traffic.groups, traffic.port_routes)[1]:
             path = problem.path
             rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None
-            if rule is None or _there(rule, one.namespace, traffic):
-                yield problem
-            elif missing(Key(routegroup.GROUP, rule.kind, one.namespace, rule.name)):  # otherwise its own error says so
-                yield problem
+            if rule is None or _there(rule, one.namespace, traffic) or missing(_refers_to(rule, one.namespace)):
+                yield problem  # what it refers to was not refused: its own error would say so
+
+
+def _refers_to(rule: traffictarget.Rule, namespace: str) -> Key:
+    return Key(routegroup.GROUP, rule.kind, namespace, rule.name)
 
 
 def _there(rule: traffictarget.Rule, namespace: str, traffic: Traffic) -> bool:

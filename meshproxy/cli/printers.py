@@ -124,6 +124,29 @@ def _split(obj: Object, now: float) -> Row:
     return [obj["metadata"]["name"], str(obj["spec"].get("service")), weights or "<none>", _age(obj, now)]
 
 
+def _target(obj: Object, now: float) -> Row:
+    """Both layouts: fields at the top before v1alpha2."""
+    spec = obj.get("spec") or {}
+    home = obj["metadata"].get("namespace")
+
+    def account(one: Object) -> str:
+        return one["name"] if one.get("namespace", home) == home else f"{one['namespace']}/{one['name']}"
+
+    destination = spec.get("destination") or obj.get("destination") or {"name": "<none>"}
+    sources = [account(one) for one in [*(spec.get("sources") or []), *(obj.get("sources") or [])]]
+    rules = [one for place in (spec, obj) for field in ("specs", "rules") for one in place.get(field) or []]
+    shown = [
+        f"{one['kind']}/{one['name']}" + ("[" + ",".join(one["matches"]) + "]" if one.get("matches") else "") for one in rules
+    ]
+    return [
+        obj["metadata"]["name"],
+        account(destination),
+        ",".join(sources) or "<none>",
+        ",".join(shown) or "<none>",
+        _age(obj, now),
+    ]
+
+
 def _canary(obj: Object, now: float) -> Row:
     status = obj.get("status") or {}
     weight = status.get("canaryWeight")
@@ -193,6 +216,14 @@ _ALL_KINDS = (
         ("NAME", "SERVICE", "WEIGHTS", "AGE"),
         _split,
     ),
+    Kind(
+        ("traffictargets", "traffictarget", "tt"),
+        "access.smi-spec.io",
+        "TrafficTarget",
+        ("NAME", "DESTINATION", "SOURCES", "RULES", "AGE"),
+        _target,
+    ),
+    Kind(("httproutegroups", "httproutegroup", "htr"), "specs.smi-spec.io", "HTTPRouteGroup", ("NAME", "AGE"), _plain),
     Kind(
         ("canaries", "canary", "cd"),
         "flagger.app",

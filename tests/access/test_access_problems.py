@@ -15,6 +15,7 @@ from control.resources.validate import check_document
 from control.serve.traffic_status import TrafficStatus
 from control.store.files import FileStore
 from control.store.store import Key
+from meshproxy.cli.printers import KINDS, table
 
 TARGET = Key("access.smi-spec.io", "TrafficTarget", "shop", "t")
 BOOKS = group("books", {"pathRegex": "/books"})
@@ -121,6 +122,16 @@ def test_a_word_that_an_annotation_does_not_know_is_refused(obj: dict[str, Any],
     checked = check_document(Document(obj))
     assert checked.obj is None
     assert any(f"meshproxy.dev/{where}" in one.field and one.severity == "error" for one in checked.diagnostics)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_get_shows_a_target_of_any_version_in_one_line(flat: bool) -> None:
+    one = target(http("books", "read"), tcp("p"), sources=(account("reader"), account("cron", "jobs")))
+    if flat:
+        spec = one.pop("spec")
+        one |= {"destination": spec["destination"], "sources": spec["sources"], "specs": spec["rules"]}
+    shown = table(KINDS["tt"], [one], wide=False, namespaces=False, headers=False)
+    assert shown.split()[:4] == ["t", "web", "reader,jobs/cron", "HTTPRouteGroup/books[read],TCPRoute/p"]
 
 
 async def test_a_target_whose_group_is_missing_has_an_event_and_another_when_it_is_there(tmp_path: Path) -> None:
