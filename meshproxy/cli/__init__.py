@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "lint": ("lint", "Check manifests without running anything."),
     "stat": ("stat", "Golden metrics: success rate, request rate, latency percentiles."),
     "canary": ("canary", "Watch and steer releases: status, approve, pause, resume, abort, promote, history."),
+    "identity": ("identity", "Trust anchors, issuer and certificates: status, rotate, retire."),
     "forward": ("forward", "One proxy, one route, no control plane."),
     "proxy": ("proxy", "Run a sidecar (started by the runtime or the injector, rarely by hand)."),
     "control": ("control", "Run the control plane (started by `up`, rarely by hand)."),
