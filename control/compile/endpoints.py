@@ -14,8 +14,9 @@ from control.api import mesh_pb2
 from control.compile.protocol import protocol
 from control.compile.settings import Settings
 from control.compile.views import View
-from control.compile.workload import identity, meshed, metric_labels
+from control.compile.workload import identity, meshed, metric_labels, zone
 from control.resources import core
+from control.resources.balancing import weight
 from control.store.store import Diagnostic, Key
 
 MAX_ENDPOINTS = 5_000  # addresses times ports of one Service
@@ -73,8 +74,9 @@ def _endpoint(
     settings: Settings,
 ) -> mesh_pb2.Endpoint:
     labels = {"namespace": namespace, "service": service}
-    expected, mesh_port = "", 0
+    expected, mesh_port, at, capacity = "", 0, "", 1
     if pod is not None:
+        at, capacity = zone(pod.typed), weight(pod.typed.metadata.annotations)
         labels |= metric_labels(pod.typed, namespace)
         if meshed(pod.typed):
             expected, mesh_port = identity(pod.typed, namespace, settings), settings.inbound_port
@@ -87,4 +89,6 @@ def _endpoint(
         mesh_port=mesh_port,
         protocol=protocol(port.app_protocol) or mesh_pb2.DETECT,
         labels=labels,
+        zone=at,
+        weight=0 if capacity == 1 else capacity,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from control.api import mesh_pb2
+from control.compile.balancer import compile_balancer
 from control.compile.protocol import protocol
 from control.compile.routes import DEFAULT_CONDITIONS, compile_routes, empty_backend, sticky
 from control.resources import core, split
@@ -67,6 +68,7 @@ def compile_service(
             matches=matches,
             empty_backend=empty_backend(one.sharing) if one is not None else mesh_pb2.FAIL,
             sticky=sticky(one.sharing) if one is not None else None,
+            balancer=compile_balancer(service.metadata.annotations),
         ),
         diagnostics,
     )

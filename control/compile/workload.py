@@ -13,6 +13,7 @@ from control.compile.settings import Settings
 from control.compile.views import View
 from control.resources import core
 from control.resources.annotations import INBOUND_POLICY
+from control.resources.balancing import ZONE_LABEL
 from control.runtime.layout import ANNOTATION_LISTENERS, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Diagnostic, Key
 
@@ -40,6 +41,11 @@ def meshed(pod: core.Pod) -> bool:
 
 def identity(pod: core.Pod, namespace: str, settings: Settings) -> str:
     return f"spiffe://{settings.trust_domain}/ns/{namespace}/sa/{pod.spec.service_account_name or 'default'}"
+
+
+def zone(pod: core.Pod) -> str:
+    """Where it runs, as Kubernetes says it on the pod; "" if it does not."""
+    return pod.metadata.labels.get(ZONE_LABEL, "")
 
 
 def metric_labels(pod: core.Pod, namespace: str) -> dict[str, str]:
@@ -119,6 +125,7 @@ def compile_workload(
             inbound_mode=mode,
             cluster_domains=[f"svc.{settings.cluster_domain}"],
             access=access,
+            zone=zone(pod),
         ),
         diagnostics,
     )

@@ -2,6 +2,7 @@
 
 on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
                timeout.linkerd.io/request               meshproxy.dev/timeout-request
+               the balancer's and the breaker's: control/resources/balancing.py
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
                meshproxy.dev/workers                    1 (default) to 64 | auto
                meshproxy.dev/inject                     enabled (default) | disabled
@@ -22,6 +23,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from control.resources.balancing import ON_SERVICES, WEIGHT
 from control.resources.quantity import seconds
 from control.resources.shape import nearest, shown
 
@@ -50,6 +52,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request")], ("Service",)
     ),
+    **dict.fromkeys(ON_SERVICES, ("Service",)),
+    WEIGHT: _POD,
     INBOUND_POLICY: _POD,
     WORKERS: _POD,
     INJECT: _POD,

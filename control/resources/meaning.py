@@ -19,6 +19,7 @@ from control.resources.annotations import (
     traffic,
     workers_mistake,
 )
+from control.resources.balancing import WEIGHT, balancing, weight_mistake
 from control.resources.canary import check_canary
 from control.resources.documents import Path
 from control.resources.gateway import check_route
@@ -107,7 +108,8 @@ def _service(obj: Object, report: Report) -> None:
         )
     if spec.get("type") == "ExternalName":
         report.warning(("spec", "type"), "ExternalName Services are outside the mesh: ignored")
-    for annotation, message, hint in traffic(obj["metadata"].get("annotations") or {}).mistakes:
+    annotations = obj["metadata"].get("annotations") or {}
+    for annotation, message, hint in (*traffic(annotations).mistakes, *balancing(annotations).mistakes):
         report.warning(("metadata", "annotations", annotation), message, hint)
 
 
@@ -228,6 +230,9 @@ def _pod_annotations(metadata: Object, path: Path, report: Report) -> None:
     workers = annotations.get(WORKERS)
     if workers is not None and (mistake := workers_mistake(workers)):
         report.error((*path, "annotations", WORKERS), mistake)
+    weight = annotations.get(WEIGHT)
+    if weight is not None and (mistake := weight_mistake(weight)):
+        report.error((*path, "annotations", WEIGHT), mistake)
 
 
 def _words(annotations: Object, known: dict[str, tuple[str, ...]], path: Path, report: Report) -> None:

@@ -24,6 +24,9 @@ from meshproxy.proxy.route import Backend
 log: Final = logging.getLogger("meshproxy.proxy")
 
 
+WEIGHTED: Final = BalancerPolicy()  # of backends that declare nothing, while their pods declare weights
+
+
 class LiveEjection(Ejection):
     """An ejection that says what it does: to the log, and in metrics."""
 
@@ -40,7 +43,7 @@ class LiveEjection(Ejection):
         self.out_now = registry.gauge("meshproxy_endpoints_ejected", "Endpoints left out now, by backend.", labels)
 
     def noted(self, target: Target, what: int) -> None:
-        self.out_now.value = len(self.out)
+        self.out_now.value = float(len(self.out))
         breaker = target.breaker
         if what == EJECTED and breaker is not None:
             self.ejections.value += 1
@@ -73,9 +76,11 @@ class Backends:
         self.made = {}
 
     def make(self, name: str, endpoints: list[Endpoint], policy: BalancerPolicy | None) -> Backend:
-        """The backend of this key with these endpoints; the same for every route that leads to it."""
+        """The backend of this key with these endpoints; the same state for every route that leads to it."""
         if policy is None:
-            return Backend(name, endpoints)
+            if all(endpoint.weight == 1.0 for endpoint in endpoints):
+                return Backend(name, endpoints)
+            policy = WEIGHTED
         chooser = self.made.get(name)
         if chooser is None:
             chooser = self.made[name] = self.chooser(name, endpoints, policy)
@@ -103,7 +108,7 @@ class Backends:
         if ejection is None:
             ejection = self.ejections[name] = LiveEjection(self.ctx, name, rules)
         ejection.update([*endpoints], rules, self.ctx.now)
-        ejection.out_now.value = len(ejection.out)
+        ejection.out_now.value = float(len(ejection.out))
         return ejection
 
     def end(self) -> None:
@@ -114,4 +119,4 @@ class Backends:
         for name in [name for name in self.ejections if name not in declared]:
             ejection = self.ejections.pop(name)
             ejection.dissolve()
-            ejection.out_now.value = 0
+            ejection.out_now.value = 0.0

@@ -270,3 +270,14 @@ async def test_a_service_s_declaration_is_for_the_backends_of_its_split_that_hav
     assert second.chooser.policy is own
     direct = side.routes[("shop/web-v1:80", False)].backends[0]
     assert direct.chooser is first.chooser, "one state for one backend, whoever leads to it"
+
+
+async def test_weights_of_pods_count_though_the_service_declares_nothing(houses, web):
+    house = houses()
+    entries = [EndpointEntry("127.0.0.1", 80, port, weight=weight) for port, weight in zip(web.ports, (1, 1, 8), strict=True)]
+    side = Outbound(house.ctx, Credentials(), "shop", frozenset())
+    side.apply(build_tables(1, [ServiceSpec("shop", "web", [(80, 1)])], {"shop/web": entries}))
+    door = await house.listen(side)
+    for _ in range(80):
+        assert (await request(door.port, GET))[0] == 200
+    assert web.seen[2] > web.seen[0] + web.seen[1]
