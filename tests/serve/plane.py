@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from certs.authority import Authority
 from certs.issue import issue_svid
+from certs.rotation import Peer
 from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from control.api import mesh_pb2, mesh_pb2_grpc
@@ -134,6 +135,10 @@ class Plane:
         if self._server is not None:
             await self._server.stop()
             self._server = None
+
+    def peers(self) -> list[Peer]:
+        assert self._server is not None
+        return self._server.peers()
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"meshproxy_control_{name}", labels) or 0.0
