@@ -1,6 +1,6 @@
 """The demonstration itself, as a user runs it: what it says, its exit status, and that nothing is left of it.
 
-About a minute and a half each: real processes, real intervals.
+About a minute each: real processes, real intervals.  The runs that are broken on purpose go on at the same time.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Demo:
         self.home = home
         self.lines: list[str] = []
         temporary = home / "tmp"
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         env = os.environ | {"MESHPROXY_STATE_HOME": str(home / "state"), "TMPDIR": str(temporary), VARIABLE: breakage}
-        command = [sys.executable, "-m", "meshproxy", "demo", "--name", f"demo-{os.getpid()}", *options]
+        name = f"demo-{os.getpid()}" + (f"-{breakage}" if breakage else "")
+        command = [sys.executable, "-m", "meshproxy", "demo", "--name", name, *options]
         if terminal:
             self.master, self.slave = os.openpty()
             env |= {"TERM": "xterm", "COLUMNS": "140", "LINES": "50"}
@@ -120,6 +121,20 @@ def demo(tmp_path):
         running.end()
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A run for each breakage, all at once: what they wait for is the release's intervals."""
+    home = tmp_path_factory.mktemp("broken")
+    started = {}
+    try:
+        for breakage in ("v3-healthy", "mtls-off", "split-ignored"):
+            started[breakage] = Demo(home / breakage, breakage, "--rate", "20")
+        yield started
+    finally:
+        for running in started.values():
+            running.end()
+
+
 def test_everything_that_is_claimed_is_observed_and_nothing_is_left(demo):
     running = demo()
     code = running.wait()
@@ -130,15 +145,15 @@ def test_everything_that_is_claimed_is_observed_and_nothing_is_left(demo):
     running.gone()
 
 
-def test_a_v3_that_is_healthy_makes_it_fail(demo):
-    running = demo("v3-healthy")
+def test_a_v3_that_is_healthy_makes_it_fail(broken):
+    running = broken["v3-healthy"]
     assert running.wait() == 1, running.text
     assert "catalogue v3 was rolled back" in running.failed()
     running.gone()
 
 
-def test_without_mtls_it_fails(demo):
-    running = demo("mtls-off")
+def test_without_mtls_it_fails(broken):
+    running = broken["mtls-off"]
     assert running.wait() == 1, running.text
     failed = running.failed()
     assert "a recorded hop shows nothing" in failed
@@ -147,8 +162,8 @@ def test_without_mtls_it_fails(demo):
     running.gone()
 
 
-def test_with_the_split_ignored_it_fails(demo):
-    running = demo("split-ignored")
+def test_with_the_split_ignored_it_fails(broken):
+    running = broken["split-ignored"]
     assert running.wait() == 1, running.text
     assert "catalogue v2: its share of requests followed its weight" in running.failed()
     running.gone()
