@@ -14,6 +14,7 @@ from control.compile.settings import Settings
 from control.compile.views import Views
 from control.resources.access import Allowance, allowance, audited
 from control.resources.annotations import ACCESS
+from control.resources.attach import FITS_ALL, FITS_FROM_START
 from control.resources.documents import field_name
 from control.resources.traffictarget import GROUP, Account, TrafficTarget
 from control.store.store import Diagnostic, Key
@@ -83,13 +84,21 @@ def _rule(target: TrafficTarget, allowed: Allowance, settings: Settings) -> mesh
         ports=allowed.ports,
         http=[
             mesh_pb2.RouteMatch(
-                path=how(how=how.REGEX if full else how.REGEX_START, value=match.path_regex) if match.path_regex else None,
+                path=_path(match.path_regex, full),
                 methods=match.methods,
                 headers=[how(name=name, how=how.REGEX, value=value) for name, value in match.headers],
             )
             for match, full in allowed.http
         ],
     )
+
+
+def _path(pattern: str, full: bool) -> mesh_pb2.StringMatch | None:
+    """What fits every path is no condition, as for routes: then a path is the app's own affair, in any spelling."""
+    if pattern in (FITS_ALL if full else FITS_FROM_START):
+        return None
+    how = mesh_pb2.StringMatch
+    return how(how=how.REGEX if full else how.REGEX_START, value=pattern)
 
 
 def workload_access(

@@ -242,6 +242,18 @@ STATEMENTS: list[Row] = [
     ("another host does not fit", [target(http("g")), group("g", {"headers": {"host": "api\\.shop"}})], {}, "access_request"),
     # -- who decides over whom
     (
+        "a dot in a name is a dot",
+        [target(tcp("any"), sources=(account("cert-manager.io"),)), ANY],
+        {"client": "cert-managerxio"},
+        "access_client",
+    ),
+    (
+        "a name is no pattern and no prefix",
+        [target(tcp("any"), sources=(account("read"),)), ANY],
+        {"client": "reader"},
+        "access_client",
+    ),
+    (
         "a target decides over pods of its own namespace",
         [
             target(tcp("any")),
@@ -399,8 +411,9 @@ def test_a_path_is_judged_and_forwarded_in_its_one_spelling(path: str, expected:
     assert ("allowed" if decision.allowed else decision.reason, decision.path) == (expected, forwarded)
 
 
-def test_where_no_rule_is_on_paths_any_path_is_the_apps_own_affair() -> None:
-    decision = decide(target(http("g")), group("g", {"methods": ["GET"]}), head=request("GET /a%2f..//b"))
+@pytest.mark.parametrize("match", [{"methods": ["GET"]}, {"pathRegex": ".*"}, {"pathRegex": "/"}, {"pathRegex": "^/.*$"}])
+def test_where_no_rule_is_on_paths_any_path_is_the_apps_own_affair(match: dict[str, Any]) -> None:
+    decision = decide(target(http("g")), group("g", match), head=request("GET /a%2f..//b"))
     assert (decision.allowed, decision.path) == (True, None)
 
 
