@@ -95,9 +95,12 @@ class RetryPolicy:
     grpc_codes      gRPC codes, as bits 1 << code
     attempts        retries of one request at most (the first attempt not counted), 0..10; 1
     budget_ratio, budget_floor, budget_ttl    see policy.budget: retries a request, retries a second, seconds
+    backoff_s       at least this long between two tries, seconds; 0.0: at once
     """
 
-    __slots__ = ("attempts", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes", "statuses")
+    __slots__ = (
+        "attempts", "backoff_s", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes", "statuses",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -108,7 +111,9 @@ class RetryPolicy:
         budget_ratio: float = 0.2,
         budget_floor: float = 10.0,
         budget_ttl: float = 10.0,
+        backoff_s: float = 0.0,
     ) -> None:
+        self.backoff_s = backoff_s
         if not 0 <= attempts <= MAX_ATTEMPTS:
             raise ValueError(f"retry attempts must be 0 to {MAX_ATTEMPTS}, not {attempts}")
         self.conditions = conditions
@@ -130,7 +135,7 @@ class RetryPolicy:
         if kind == BROKEN:
             return conditions & (RESET | STATUS_5XX) != 0 or self.declares(failure)
         if kind == TIMED_OUT:
-            return conditions & (GATEWAY_ERROR | STATUS_5XX) != 0
+            return conditions & (GATEWAY_ERROR | STATUS_5XX) != 0 or 504 in self.statuses or self.declares(failure)
         status = failure.status
         if status in self.statuses or self.declares(failure):
             return True
@@ -154,6 +159,7 @@ def parse_policy(
     budget_ratio: float = 0.2,
     budget_floor: float = 10.0,
     budget_ttl: float = 10.0,
+    backoff_s: float = 0.0,
 ) -> RetryPolicy:
     """A policy from its words: conditions, gRPC codes by name, `503`, `500-503`.  No words: the default conditions.
 
@@ -174,7 +180,7 @@ def parse_policy(
         else:
             accepted = ", ".join([*CONDITIONS, *GRPC_CODES])
             raise ValueError(f"unknown retry condition {given!r}; accepted: {accepted}, a status (503), a range (500-503)")
-    return RetryPolicy(conditions, frozenset(statuses), grpc_codes, attempts, budget_ratio, budget_floor, budget_ttl)
+    return RetryPolicy(conditions, frozenset(statuses), grpc_codes, attempts, budget_ratio, budget_floor, budget_ttl, backoff_s)
 
 
 def _is_status(text: str) -> bool:

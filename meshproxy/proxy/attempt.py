@@ -15,14 +15,16 @@ looks at the state again afterwards.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Final
 
 from meshproxy.policy.balancer import pick
 from meshproxy.policy.chooser import Chooser
-from meshproxy.policy.classify import NO_GRPC
+from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC
 from meshproxy.policy.deadline import with_timeout
 from meshproxy.policy.ejection import is_out
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
+from meshproxy.policy.retry import TIMED_OUT as TIMED_OUT_KIND
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
@@ -34,13 +36,18 @@ from meshproxy.proxy.refusals import (
     UPSTREAM_RESET,
     Refusal,
 )
+from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Backend
+from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NO_FIELDS, NULL_SINK, PROTOCOL_ERROR, Stream
 from meshproxy.wire.message import Field
 
 UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
 _BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
+
+TIMED_OUT: Final = Failure(TIMED_OUT_KIND)
+TIMED_OUT_GRPC: Final = Failure(TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
 
 # How a stream's end is told when no answer has begun, by its code; every other one is UPSTREAM_RESET.
 _ENDED_BY: Final = {
@@ -57,6 +64,20 @@ _DEADLINE_ROUNDING: Final = 0.01
 _UNNOTICED_S: Final = 0.001
 
 
+class TryTimer(Requester):
+    """What stands in the queue for an attempt's own timeout, so that the exchange can stand in others."""
+
+    def __init__(self, attempt: Attempt, tries: DeadlineQueue) -> None:
+        self.attempt = attempt
+        self.tries = tries
+
+    def timed_out(self) -> None:
+        attempt = self.attempt
+        if attempt.try_timer is self:
+            attempt.try_timer = None
+            attempt.try_timed_out()
+
+
 class Attempt(Outcome):
     backend: Backend | None = None
     extra: list[Field] = NO_FIELDS
@@ -67,6 +88,7 @@ class Attempt(Outcome):
     request_ended: bool = False
     replayable: bool = True
     held: bool = False  # downstream is paused: the request waits for a stream, or upstream takes no more of it
+    try_timer: TryTimer | None = None
 
     # -- the exchange's
 
@@ -74,6 +96,9 @@ class Attempt(Outcome):
         raise NotImplementedError
 
     def broken(self, where: str) -> None:
+        raise NotImplementedError
+
+    def try_timed_out(self) -> None:
         raise NotImplementedError
 
     # ---------------------------------------------------------------- the way there
@@ -239,7 +264,48 @@ class Attempt(Outcome):
     def retry(self, otherwise: Refusal) -> None:
         failed = self.endpoint
         self.up = None
+        route = self.route
+        rule = route.rule if route is not None else None
+        if rule is None:
+            self.attempt(failed, otherwise)
+            return
+        if self.try_timer is not None:
+            self.leave_rule()
+        if rule.backoff_s == 0.0:
+            self.again(failed, otherwise)
+            return
+        # No endpoint is asked meanwhile.  The timer finds out by itself if the exchange has ended.
+        self.endpoint = None
+        self.enter(WAITING)
+        self.ctx.loop.call_later(rule.wait_s(self.attempts, self.ctx.rng), self.waited, failed, otherwise)
+
+    def waited(self, failed: Endpoint | None, otherwise: Refusal) -> None:
+        if self.state != WAITING:
+            return
+        self.ctx.now = monotonic()
+        try:
+            self.again(failed, otherwise)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("waited")
+
+    def again(self, failed: Endpoint | None, otherwise: Refusal) -> None:
+        """Try again where a rule has a say."""
+        route = self.route
+        rule = route.rule if route is not None else None
+        if rule is not None and rule.tries is not None:
+            self.time_try(rule.tries)
         self.attempt(failed, otherwise)
+
+    def time_try(self, tries: DeadlineQueue) -> None:
+        """The next attempt may take so long."""
+        self.try_timer = timer = TryTimer(self, tries)
+        tries.add(timer, self.ctx.now)
+
+    def leave_rule(self) -> None:
+        timer = self.try_timer
+        if timer is not None:
+            self.try_timer = None
+            timer.tries.remove(timer)
 
     def deadline_passed(self) -> bool:
         """Is it over, or so nearly over that whoever else watches the deadline may be acting on it?"""

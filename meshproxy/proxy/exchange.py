@@ -32,9 +32,9 @@ from meshproxy.policy.deadline import parse_timeout
 from meshproxy.policy.retry import RESPONDED, Failure
 from meshproxy.proxy import websocket
 from meshproxy.proxy.answer import send_refusal
-from meshproxy.proxy.attempt import Attempt
+from meshproxy.proxy.attempt import TIMED_OUT, TIMED_OUT_GRPC, Attempt
 from meshproxy.proxy.endpoint import SPEAKS_MESH
-from meshproxy.proxy.outcome import DONE, RESPONDING, SENT
+from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING
 from meshproxy.proxy.refusals import (
     DEADLINE_EXCEEDED,
     INTERNAL,
@@ -42,11 +42,13 @@ from meshproxy.proxy.refusals import (
     NO_ENDPOINTS,
     OVERLOADED,
     REQUEST_TIMEOUT,
+    TRY_TIMEOUT,
     UPGRADE_DECLINED,
     UPSTREAM_RESET,
     Refusal,
 )
-from meshproxy.proxy.route import Route
+from meshproxy.proxy.route import Backend, Route
+from meshproxy.proxy.rule import Leaf, Rule, redirect_head
 from meshproxy.wire.engine import (
     CANCEL,
     CONNECT_ERROR,
@@ -63,6 +65,7 @@ class Exchange(Attempt):
     response_ended: bool = False  # a tunnel's far end has closed its half
     answers_grpc: bool = False  # a gRPC answer is under way to a client that can be told how it ended: in trailers
     stalled: bool = False  # downstream takes no more of the answer
+    leaf: Leaf | None = None  # what is special about the backend that a rule has drawn
 
     # ---------------------------------------------------------------- the way there
 
@@ -82,12 +85,43 @@ class Exchange(Attempt):
         route.budget.deposit(now)
         backend = route.sole
         if backend is None:
-            backend = route.draw()
+            backend = route.draw() if route.rule is None else self.by_rule(route, route.rule)
         self.backend = backend
         if backend is None:
             self.refuse(NO_BACKEND)
         else:
             self.attempt(None, NO_ENDPOINTS)
+
+    def by_rule(self, route: Route, rule: Rule) -> Backend | None:
+        """The backend a rule wants for this request, which is made ready for it; None if there is none, or the rule refuses."""
+        refusal = rule.refusal
+        leaf: Leaf | None = None
+        index = -1
+        if refusal is None:
+            index = rule.draw(route.split, self.head)
+            if index < 0:
+                return None
+            leaf = rule.leaves[index]
+            refusal = leaf.refusal
+        if leaf is None or refusal is not None:
+            self.refuse(refusal if refusal is not None else NO_BACKEND)
+            return None
+        self.leaf = leaf
+        if leaf.request_headers is not None:
+            self.head = self.head.copied(leaf.request_headers.apply(self.head.fields))
+        if rule.tries is not None:
+            self.time_try(rule.tries)
+        return route.backends[index]
+
+    def redirect(self, route: Route, location: bytes) -> None:
+        """Send the client elsewhere, as the rule of `route` says; instead of `begin`."""
+        rule = route.rule
+        status = rule.spec.redirect.status if rule is not None and rule.spec.redirect is not None else 302
+        self.route = route
+        route.series.request_total += 1
+        down = self.down
+        self.record_exchange(status, NO_GRPC)
+        down.send_head(redirect_head(status, location), NO_FIELDS, True)
 
     def too_late(self, now: float) -> bool:
         """Note the deadline of a gRPC call.  True if it has passed already (`0m`): then the call has been answered."""
@@ -153,7 +187,7 @@ class Exchange(Attempt):
             self.replayable = False
             if self.body is not None:
                 self.drop_body()
-            if head.mesh or route.via is not None or self.tunnel:
+            if head.mesh or route.via is not None or route.rule is not None or self.tunnel:
                 self.send_changed_head(head, end)
             else:
                 self.down.send_head(head, NO_FIELDS, end)
@@ -171,6 +205,8 @@ class Exchange(Attempt):
         route = self.route
         if route is not None and route.via is not None:
             extra = [*extra, route.via.field(head)]
+        if route is not None and route.rule is not None and not self.tunnel:
+            head = route.rule.answer(head, self.leaf)
         if self.tunnel and self.head.protocol:
             extra = [*extra, *websocket.granting(self.head, head)]
             head = websocket.granted(self.head, head)
@@ -297,6 +333,22 @@ class Exchange(Attempt):
                 self.end(REQUEST_TIMEOUT, CANCEL)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("timed_out")
+
+    def try_timed_out(self) -> None:
+        """The current attempt took longer than an attempt may."""
+        try:
+            state = self.state
+            if state == RESPONDING:
+                self.leave_endpoint("timeout")
+                self.end(TRY_TIMEOUT, CANCEL)
+            elif state in (WAITING, SENT):
+                self.leave_endpoint("timeout")
+                if self.may_retry(TIMED_OUT_GRPC if self.head.grpc else TIMED_OUT, state == WAITING):
+                    self.retry(TRY_TIMEOUT)
+                else:
+                    self.refuse(TRY_TIMEOUT)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("try_timed_out")
 
     def broken(self, where: str) -> None:
         """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the

@@ -1,7 +1,7 @@
 """The outbound side: what the pod's own app sends, on its way to other services.
 
     absolute-form / Host ---+
-    CONNECT name:port ------+--> authority --> Route of a mesh service --> split, balance, mTLS
+    CONNECT name:port ------+--> authority --> Route of a mesh service (or of a rule attached to it) --> split, balance, mTLS
     service listener -------+            \\--> outside the mesh: passed through to that host, counted
 
 Tables are swapped as a whole (`apply`); live state (endpoints with their pools and EWMA, split positions, budgets) is kept
@@ -12,16 +12,30 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.match import Matches
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import HTTP1, HTTP2, NO_TABLES, OPAQUE, EndpointEntry, ServiceEntry, Tables, parse_authority
+from meshproxy.policy.route import (
+    HTTP1,
+    HTTP2,
+    NO_TABLES,
+    OPAQUE,
+    BackendEntry,
+    EndpointEntry,
+    RouteSpec,
+    ServiceEntry,
+    Tables,
+    parse_authority,
+)
 from meshproxy.policy.split import Split
 from meshproxy.proxy.answer import CONNECTED, refuse
 from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
-from meshproxy.proxy.refusals import BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
+from meshproxy.proxy.refusals import AMBIGUOUS_PATH, BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
 from meshproxy.proxy.route import Backend, Route
+from meshproxy.proxy.routing import Routing
+from meshproxy.proxy.rule import Rule
 from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport
@@ -31,6 +45,18 @@ from meshproxy.wire.message import Field, Head
 
 EXTERNAL_ROUTES: Final = 256  # hosts outside the mesh remembered at once; the oldest goes
 DST_LABELS: Final = frozenset(("deployment", "pod", "serviceaccount", "version"))  # of a pod, as dst_* of its callers
+
+
+class Made:
+    """What is being made of new tables, until it is put in force."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.endpoints: dict[tuple[str, object], Endpoint] = {}
+        self.entries: dict[tuple[str, object], EndpointEntry] = {}
+        self.routes: dict[tuple[str, bool], Route] = {}
+        self.rules: dict[str, Route] = {}
+        self.pods: dict[str, Route] = {}
 
 
 class Outbound(Side):
@@ -50,6 +76,7 @@ class Outbound(Side):
         self.entries: dict[tuple[str, object], EndpointEntry] = {}
         self.backends = Backends(ctx)
         self.routes: dict[tuple[str, bool], Route] = {}  # by (ServiceEntry.key, opaque)
+        self.rules: dict[str, Route] = {}  # by RouteEntry.key
         self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
         self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
         self.external: dict[tuple[bytes, bool], Route] = {}
@@ -62,47 +89,76 @@ class Outbound(Side):
 
     def apply(self, tables: Tables) -> None:
         """Swap the tables.  All of the new ones are in effect for the next request; nothing of the old is lost that lives."""
-        endpoints: dict[tuple[str, object], Endpoint] = {}
-        entries: dict[tuple[str, object], EndpointEntry] = {}
-        routes: dict[tuple[str, bool], Route] = {}
-        pods: dict[str, Route] = {}
+        made = Made(tables)
         self.backends.begin()
         for entry in tables.services.values():
             for opaque in (False, True):
-                backends: list[Backend] = []
-                for leaf in entry.backends:
-                    members: list[Endpoint] = []
-                    for item in leaf.endpoints:
-                        key: tuple[str, object] = (f"{leaf.key}#opaque" if opaque else leaf.key, item.key)
-                        endpoint = endpoints.get(key)
-                        if endpoint is None:
-                            endpoint = self.keep_or_make(key, item, entry, leaf.namespace, leaf.name, opaque)
-                            endpoint.zone = item.zone
-                            endpoint.weight = float(item.weight)
-                            endpoints[key] = endpoint
-                            entries[key] = item
-                        members.append(endpoint)
-                        address = f"{item.address}:{item.target_port}"
-                        if item.identity and not opaque and address not in pods:
-                            pods[address] = self.pod_route(address, endpoint)
-                    # What is carried as bytes has no answers to judge an endpoint by, and no keys.
-                    policy = None if opaque else tables.balancers.get(f"{leaf.namespace}/{leaf.name}")
-                    backends.append(self.backends.make(leaf.key, members, policy))
-                routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
+                backends = [self.backend(made, leaf, entry, opaque) for leaf in entry.backends]
+                made.routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
+            if entry.matches is not None:
+                self.attach_rules(made, entry, entry.matches)
         self.backends.end()
         for key, endpoint in self.endpoints.items():
-            if endpoints.get(key) is not endpoint:
+            if made.endpoints.get(key) is not endpoint:
                 endpoint.retire()
-        for name, route in self.routes.items():
-            if name not in routes:
-                self.ctx.registry.release(route.series, self.ctx.now)
-        self.endpoints = endpoints
-        self.entries = entries
-        self.pods = pods
-        self.routes = routes
+        for before, after in ((self.routes, made.routes), (self.rules, made.rules)):
+            for name, route in before.items():
+                if name not in after:
+                    self.ctx.registry.release(route.series, self.ctx.now)
+        self.endpoints = made.endpoints
+        self.entries = made.entries
+        self.pods = made.pods
+        self.routes = made.routes
+        self.rules = made.rules
         self.tables = tables
         self.memo = {}
         self.ready = True
+
+    def backend(self, made: Made, leaf: BackendEntry, entry: ServiceEntry, opaque: bool) -> Backend:
+        members: list[Endpoint] = []
+        for item in leaf.endpoints:
+            key: tuple[str, object] = (f"{leaf.key}#opaque" if opaque else leaf.key, item.key)
+            endpoint = made.endpoints.get(key)
+            if endpoint is None:
+                endpoint = self.keep_or_make(key, item, entry, leaf.namespace, leaf.name, opaque)
+                endpoint.zone = item.zone
+                endpoint.weight = float(item.weight)
+                made.endpoints[key] = endpoint
+                made.entries[key] = item
+            members.append(endpoint)
+            address = f"{item.address}:{item.target_port}"
+            if item.identity and not opaque and address not in made.pods:
+                made.pods[address] = self.pod_route(address, endpoint)
+        # What is carried as bytes has no answers to judge an endpoint by, and no keys.
+        policy = None if opaque else made.tables.balancers.get(f"{leaf.namespace}/{leaf.name}")
+        return self.backends.make(leaf.key, members, policy)
+
+    def attach_rules(self, made: Made, entry: ServiceEntry, matches: Matches) -> None:
+        """The rules attached to a Service port, each with a Route of its own: its split, its times, its counters.  Retries are
+        paid from the Service's budget, whichever rule asks."""
+        ctx = self.ctx
+        service = made.routes[(entry.key, False)]
+        rules: dict[int, Route] = {}
+        for number, one in entry.routes.items():
+            known = self.rules.get(one.key)
+            split = self.keep_or_make_split(known, one.weights)
+            labels = [("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name)]
+            series = known.series if known is not None else ctx.registry.route("outbound", (*labels, ("rt_route", one.spec.name)))
+            backends = [self.backend(made, leaf, entry, False) for leaf in one.backends]
+            tries = ctx.deadlines.queue(one.spec.try_timeout_s) if one.spec.try_timeout_s > 0.0 else None
+            deadlines = ctx.deadlines.queue(one.timeout_s) if one.timeout_s > 0.0 else None
+            rule = Rule(one.spec, one.backends, tries, one.retry.backoff_s)
+            route = Route(one.key, backends, split, one.retry, service.budget, deadlines, series, None, rule)
+            rules[number] = made.rules[one.key] = route
+        service.routing = Routing(matches, rules, entry.port)
+
+    def keep_or_make_split(self, known: Route | None, weights: list[int]) -> Split | None:
+        """None: there is nothing to draw."""
+        if not weights or (len(weights) == 1 and weights[0] > 0):
+            return None
+        if known is not None and known.split is not None and known.split.weights == weights:
+            return known.split  # a block begun under the same weights is finished: the split stays exact
+        return Split(weights, self.ctx.rng)
 
     def keep_or_make(
         self, key: tuple[str, object], item: EndpointEntry, entry: ServiceEntry, namespace: str, name: str, opaque: bool
@@ -145,12 +201,7 @@ class Outbound(Side):
         ctx = self.ctx
         retry = entry.retry
         known = self.routes.get((entry.key, opaque))
-        split: Split | None = None
-        if entry.backends and (len(entry.backends) > 1 or entry.weights[0] == 0):
-            if known is not None and known.split is not None and known.split.weights == entry.weights:
-                split = known.split  # a block begun under the same weights is finished: the split stays exact
-            else:
-                split = Split(entry.weights, ctx.rng)
+        split = self.keep_or_make_split(known, entry.weights)
         if known is not None:
             budget = known.budget
             budget.reconfigure(retry.budget_ratio, retry.budget_floor / ctx.settings.workers, retry.budget_ttl)
@@ -162,7 +213,10 @@ class Outbound(Side):
                 (("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name)),
             )
         deadlines = ctx.deadlines.queue(entry.timeout_s) if entry.timeout_s > 0.0 and not opaque else None
-        return Route(entry.key, backends, split, retry, budget, deadlines, series)
+        rule: Rule | None = None
+        if not opaque and (entry.sticky is not None or retry.backoff_s > 0.0):
+            rule = Rule(RouteSpec(entry.key, sticky=entry.sticky), entry.backends, None, retry.backoff_s)
+        return Route(entry.key, backends, split, retry, budget, deadlines, series, None, rule)
 
     def pod_route(self, address: str, endpoint: Endpoint) -> Route:
         """A meshed pod addressed by IP: mTLS all the same (no plaintext leaves a meshed workload for a meshed peer)."""
@@ -212,6 +266,18 @@ class Outbound(Side):
         if isinstance(route, Refusal):
             refuse(ctx, stream, head, "outbound", route)
             return
+        if route.routing is not None:
+            routed = route.routing.find(head)
+            if routed.unsafe:
+                refuse(ctx, stream, head, "outbound", AMBIGUOUS_PATH)
+                return
+            if routed.head is not None:
+                head = routed.head
+            if routed.route is not None:
+                route = routed.route
+                if routed.location:
+                    Exchange(ctx, stream, head, "outbound", False).redirect(route, routed.location)
+                    return
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
         if head.method == b"CONNECT":

@@ -194,8 +194,11 @@ class Outcome(Requester):
         if self.body is not None:
             self.drop_body()
         route = self.route
-        if route is not None and route.deadlines is not None:
-            route.deadlines.remove(self)
+        if route is not None:
+            if route.deadlines is not None:
+                route.deadlines.remove(self)
+            if route.rule is not None:
+                self.leave_rule()
         if self.slot >= 0:
             self.ctx.deadlines.wheel.remove(self)
         self.down.sink = NULL_SINK
@@ -203,6 +206,9 @@ class Outcome(Requester):
         if up is not None:
             up.sink = NULL_SINK
         return route
+
+    def leave_rule(self) -> None:
+        """Forget what a rule had started for the exchange."""
 
     def drop_body(self) -> None:
         if self.body is not None:

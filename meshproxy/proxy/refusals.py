@@ -80,9 +80,15 @@ def percent_encode(text: str) -> bytes:
     return b"".join([b"%c" % c if 0x20 <= c <= 0x7E and c != 0x25 else b"%%%02X" % c for c in text.encode()])
 
 
-# gRPC: 1 CANCELLED, 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 13 INTERNAL,
-# 14 UNAVAILABLE
+# gRPC: 1 CANCELLED, 4 DEADLINE_EXCEEDED, 5 NOT_FOUND, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 10 ABORTED, 12 UNIMPLEMENTED,
+# 13 INTERNAL, 14 UNAVAILABLE
 NO_ROUTE: Final = Refusal("no_route", 404, 5, "the mesh has no Service of this name with this port (SERVICE.NAMESPACE:PORT)")
+NO_RULE: Final = Refusal("no_rule", 404, 12, "routes are attached to this Service, and no rule of them fits this request")
+RULE_INVALID: Final = Refusal("rule_invalid", 500, 14, "the rule for this request asks for what this mesh cannot do")
+BACKEND_INVALID: Final = Refusal("backend_invalid", 500, 14, "the rule for this request names a backend that does not exist")
+AMBIGUOUS_PATH: Final = Refusal(
+    "ambiguous_path", 400, 13, "rules on paths apply, and this path can be read in more than one way"
+)
 BAD_AUTHORITY: Final = Refusal("bad_authority", 400, 13, "the request does not name a host this proxy can reach")
 NO_ENDPOINTS: Final = Refusal(
     "no_endpoints", 503, 14, "the service has no endpoint that could take the request", REFUSED_STREAM
@@ -112,6 +118,7 @@ UPSTREAM_EXHAUSTED: Final = Refusal("upstream_exhausted", 502, 8, "the endpoint 
 UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint's answer broke the protocol")
 UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint answered the request for a tunnel with a page")
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
+TRY_TIMEOUT: Final = Refusal("try_timeout", 504, 4, "the endpoint took longer than an attempt may (backendRequest)")
 DEADLINE_EXCEEDED: Final = Refusal("deadline_exceeded", 504, 4, "the call's own deadline (grpc-timeout) passed")
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "this pod takes no requests but health probes (default-inbound-policy: deny)")

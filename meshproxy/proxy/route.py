@@ -6,14 +6,20 @@ Route  --split--> Backend --pick--> Endpoint
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.retry import GATEWAY_ERROR, RETRIABLE_4XX, STATUS_5XX, RetryPolicy
 from meshproxy.policy.split import Split
 from meshproxy.proxy.endpoint import Endpoint
+from meshproxy.proxy.rule import Rule
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.proxy.via import Via
 from meshproxy.telemetry.registry import HttpSeries
+
+if TYPE_CHECKING:
+    from meshproxy.proxy.routing import Routing
 
 
 class Backend:
@@ -38,6 +44,8 @@ class Route:
     deadlines  the queue for this route's request timeout, None without one
     series     counters of exchanges: what clients saw, retries included
     via        names this proxy to the clients in every answer that is passed on; None: it does not
+    rule       what is wanted beyond all this, None: nothing
+    routing    of a Service that routes are attached to: which requests go by another Route; None: none does
     """
 
     def __init__(
@@ -50,12 +58,16 @@ class Route:
         deadlines: DeadlineQueue | None,
         series: HttpSeries,
         via: Via | None = None,
+        rule: Rule | None = None,
     ) -> None:
+        self.rule = rule
+        self.routing: Routing | None = None
         self.name = name
         self.via = via
         self.backends = backends
         self.split = split
-        self.sole = backends[0] if split is None and backends else None  # then there is nothing to draw
+        # Then there is nothing to draw, and nobody to ask.
+        self.sole = backends[0] if split is None and rule is None and backends else None
         self.retry = retry
         # Does a complete response ever lead to a retry?  Asked once a response, so answered here once.
         self.retry_responses = bool(

@@ -39,6 +39,7 @@ LABEL_NAMES: Final = (
     "no_tls_reason",
     "dst_namespace",
     "dst_service",
+    "rt_route",  # outbound, of exchanges: the rule that took them ("HTTPRoute shop/web rule 0"); configuration bounds it
     "dst_deployment",
     "dst_pod",
     "dst_serviceaccount",

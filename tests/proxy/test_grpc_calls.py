@@ -244,6 +244,7 @@ async def test_every_refusal_is_a_status_of_grpc_to_a_grpc_client(houses):
                 "grpc-status": str(refusal.grpc),
                 "grpc-message": percent_encode(f"meshproxy: {refusal.reason}: {refusal.text}").decode(),
                 "mesh-error": refusal.reason,
+                **({"grpc-retry-pushback-ms": str(1000 * refusal.retry_after_s)} if refusal.retry_after_s else {}),
             }
             assert (call.body, call.trailers, call.code) == (b"", None, None)
         page = await client.call(("x-reason", refusal.reason), content_type="application/grpc-web").end()
