@@ -201,8 +201,8 @@ class Lifecycle:
     async def stop(self, linger: bool = True) -> bool:
         """Drain, then close.  True if everything in flight finished in time.
 
-        linger  accept for drain_accept_s although nobody is connected: in Kubernetes a pod is told to end at the moment at which
-                it is taken from the endpoints, so callers have yet to hear of it.  False: no callers but those there are
+        linger  accept for drain_accept_s although nobody is connected: in Kubernetes a pod is told to end when it is taken from
+                the endpoints, so callers have yet to hear of it.  False: there are no callers but those connected
         """
         ctx = self.ctx
         settings = ctx.settings
