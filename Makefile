@@ -40,8 +40,8 @@ simulate: $(VENV)/.dev          ## the balancer's strategies, simulated with see
 soak: $(VENV)/.dev              ## ten minutes of everything at full load: memory flat, no error, the books agree
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-proto: $(VENV)/.dev             ## regenerate the code of mesh.proto (and of the benchmark's stub of Linkerd's API)
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . --grpc_python_out . control/api/mesh.proto
+proto: $(VENV)/.dev             ## regenerate the code of mesh.proto and workload.proto (and of the benchmark's stub of Linkerd's API)
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . --grpc_python_out . control/api/mesh.proto control/api/workload.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out . --pyi_out . benchmarks/linkerd/api/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out . $(foreach n,destination identity inbound outbound,benchmarks/linkerd/api/$(n).proto)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.chain import IssuerKey
 from certs.csr import key_pem
 from certs.spiffe import SpiffeId
 from certs.verify import read_leaf
@@ -52,9 +52,7 @@ class Svid:
         return x509.load_pem_x509_certificates(self.chain_pem)[1:]
 
     @classmethod
-    def of(
-        cls, key: ec.EllipticCurvePrivateKey, leaf_der: bytes, intermediates_der: Sequence[bytes], trust_domain: str
-    ) -> Svid:
+    def of(cls, key: IssuerKey, leaf_der: bytes, intermediates_der: Sequence[bytes], trust_domain: str) -> Svid:
         """Raises PeerRefused if the leaf has not the profile of a workload, SvidMismatch if it is for another key.
         The chain is not judged here: `certs.verify.verify_peer` does."""
         leaf = read_leaf(leaf_der, trust_domain)

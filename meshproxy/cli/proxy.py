@@ -28,8 +28,15 @@ OUTBOUND_PORT, INBOUND_PORT, ADMIN_PORT = 4140, 4143, 4191
     help="PEM anchors to check the control plane with, until it pushes its own.",
 )
 @click.option("--control", required=True, metavar="HOST:PORT", help="Configuration stream of the control plane.")
-@click.option("--identity", required=True, metavar="HOST:PORT", help="Certify of the control plane.")
-@click.option("--token-file", required=True, type=click.Path(path_type=Path), help="Holds an unused identity token.")
+@click.option("--identity", metavar="HOST:PORT", help="Certify of the control plane.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Holds an unused identity token.")
+@click.option(
+    "--identity-source",
+    default="control",
+    show_default=True,
+    metavar="control|spire:unix:///PATH",
+    help="Who certifies: the control plane (--identity, --token-file), or a SPIFFE Workload API, by its socket.",
+)
 @click.option("--outbound", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{OUTBOUND_PORT}.")
 @click.option("--inbound", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{INBOUND_PORT}.")
 @click.option("--admin", type=ADDRESS, metavar="HOST:PORT", help=f"Default: POD-IP:{ADMIN_PORT}.")
@@ -48,8 +55,9 @@ def command(
     trust_domain: str,
     trust_bundle: Path,
     control: str,
-    identity: str,
-    token_file: Path,
+    identity: str | None,
+    token_file: Path | None,
+    identity_source: str,
     outbound: Target | None,
     inbound: Target | None,
     admin: Target | None,
@@ -74,6 +82,9 @@ def command(
     from meshproxy.telemetry.registry import Registry
 
     configure_logging(log_level)
+    spire = spire_socket(identity_source)
+    if not spire and (identity is None or token_file is None):
+        raise click.UsageError("--identity and --token-file are needed, unless --identity-source is a SPIFFE Workload API")
     out = outbound or Target(pod_ip, OUTBOUND_PORT)
     into = inbound or Target(pod_ip, INBOUND_PORT)
     pages = admin or Target(pod_ip, ADMIN_PORT)
@@ -90,7 +101,9 @@ def command(
     async def main() -> int:
         stop = asyncio.create_task(until_signal(), name="signal")
         ctx = new_context(settings, Registry())
-        who = IdentitySettings(identity, namespace, service_account, pod, trust_domain, trust_bundle, token_file)
+        who = IdentitySettings(
+            *(identity or "", namespace, service_account, pod, trust_domain, trust_bundle, token_file or Path(), spire)
+        )
         listen = (out.host, out.port), (into.host, into.port), (pages.host, pages.port)
         try:
             sidecar: Sidecar | SupervisedSidecar
@@ -117,3 +130,15 @@ def command(
             stop.cancel()
 
     sys.exit(run(main))
+
+
+def spire_socket(source: str) -> str:
+    """The socket of `--identity-source`, "" for the control plane.  Raises click.BadParameter."""
+    if source == "control":
+        return ""
+    kind, _, socket = source.partition(":")
+    if kind != "spire" or not socket.startswith("unix:") or not socket.removeprefix("unix:").startswith("/"):
+        raise click.BadParameter(
+            f"{source!r}: control, or spire:unix:///run/spire/sockets/agent.sock", param_hint="--identity-source"
+        )
+    return socket

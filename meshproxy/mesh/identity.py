@@ -54,24 +54,20 @@ class IdentitySettings:
     trust_domain: str
     bundle_file: Path  # anchors to begin with, PEM
     token_file: Path
+    spire: str = ""  # unix:///... of a SPIFFE Workload API that certificates come from instead of Certify
 
     @property
     def spiffe_id(self) -> SpiffeId:
         return SpiffeId.workload(self.trust_domain, self.namespace, self.service_account)
 
 
-class IdentityClient:
-    """`run()` keeps `svid`, `bundle` and `contexts` current until cancelled.
+class ProxyIdentity:
+    """What the rest of the proxy sees: `svid`, `bundle` and `contexts`, kept current by `run()` until it is cancelled.
 
     Listeners are called on the loop after each change of them.  Raises BundleError if the bundle file is not usable at
-    the start, SpiffeError for a bad name."""
+    the start, SpiffeError for a bad name.  Subclasses say where certificates come from."""
 
-    def __init__(
-        self,
-        settings: IdentitySettings,
-        clock: Callable[[], float] = time.time,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
+    def __init__(self, settings: IdentitySettings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.spiffe_id = settings.spiffe_id
         self.bundle = TrustBundle.read(settings.trust_domain, settings.bundle_file)
@@ -82,12 +78,19 @@ class IdentityClient:
         self.last_error = ""
         self.renewed_at = 0.0  # Unix seconds, of the last certificate
         self._clock = clock
-        self._schedule = RenewalSchedule(uniform)
         self._listeners: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
-        self._issuer_key_id = b""  # in force, as far as we were told
-        self._hastened = b""  # the one for which we have asked early already
-        self._earlier = asyncio.Event()  # the next attempt is due earlier than it was
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        raise NotImplementedError
+
+    def set_bundle(self, bundle: TrustBundle) -> None:
+        """Anchors pushed by the control plane.  Raises BundleError for another trust domain."""
+        raise NotImplementedError
+
+    def set_issuer(self, key_id: bytes) -> None:
+        """Who issues now, as the control plane says (AuthorityKeyIdentifier of its leaves; b"": not known)."""
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each new certificate or bundle."""
@@ -104,26 +107,6 @@ class IdentityClient:
             await self._changed.wait()
         return self.svid
 
-    def set_bundle(self, bundle: TrustBundle) -> None:
-        """Anchors pushed by the control plane: in force for new connections from now on.  Raises BundleError for another
-        trust domain."""
-        if bundle.trust_domain != self.settings.trust_domain:
-            raise BundleError(f"anchors of {bundle.trust_domain!r}; this proxy is of {self.settings.trust_domain!r}")
-        if bundle != self.bundle:
-            self.bundle = bundle
-            self._apply()
-
-    def set_issuer(self, key_id: bytes) -> None:
-        """Who issues now (AuthorityKeyIdentifier; b"": not known).  A leaf of somebody else is renewed soon, once."""
-        self._issuer_key_id = key_id
-        svid = self.svid
-        if svid is None or not key_id or key_id in (self._hastened, svid.issuer_key_id):
-            return
-        self._hastened = key_id
-        self._schedule.hasten(self._clock(), svid.not_after)
-        self._earlier.set()
-        log.info("the mesh has a new issuer: the certificate is renewed in %.1f s", self._schedule.wait(self._clock()))
-
     def control_bundle(self) -> TrustBundle:
         """Anchors to check the control plane with: those in force and those of the file.  After a long partition the
         roots may have changed, and then the file is what the operator (or the runtime) has put there since."""
@@ -132,6 +115,55 @@ class IdentityClient:
             return TrustBundle.of(file.trust_domain, (*self.bundle.anchors_der, *file.anchors_der))
         except BundleError:
             return self.bundle  # gone or half-written: what is in force will do
+
+    def received(self, svid: Svid, bundle: TrustBundle) -> None:
+        """A new certificate, checked."""
+        self.svid, self.bundle = svid, bundle
+        self.renewals += 1
+        self.last_error = ""
+        self.renewed_at = self._clock()
+
+    def _apply(self) -> None:
+        if self.svid is not None:
+            self.contexts = mesh_contexts(self.svid, self.bundle)
+        self._changed.set()
+        for listener in self._listeners:
+            listener()
+
+
+class IdentityClient(ProxyIdentity):
+    """Certificates of the mesh's control plane, for a token."""
+
+    def __init__(
+        self,
+        settings: IdentitySettings,
+        clock: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        super().__init__(settings, clock)
+        self._schedule = RenewalSchedule(uniform)
+        self._issuer_key_id = b""  # in force, as far as we were told
+        self._hastened = b""  # the one for which we have asked early already
+        self._earlier = asyncio.Event()  # the next attempt is due earlier than it was
+
+    def set_bundle(self, bundle: TrustBundle) -> None:
+        """In force for new connections from now on."""
+        if bundle.trust_domain != self.settings.trust_domain:
+            raise BundleError(f"anchors of {bundle.trust_domain!r}; this proxy is of {self.settings.trust_domain!r}")
+        if bundle != self.bundle:
+            self.bundle = bundle
+            self._apply()
+
+    def set_issuer(self, key_id: bytes) -> None:
+        """A leaf of somebody else is renewed soon, once."""
+        self._issuer_key_id = key_id
+        svid = self.svid
+        if svid is None or not key_id or key_id in (self._hastened, svid.issuer_key_id):
+            return
+        self._hastened = key_id
+        self._schedule.hasten(self._clock(), svid.not_after)
+        self._earlier.set()
+        log.info("the mesh has a new issuer: the certificate is renewed in %.1f s", self._schedule.wait(self._clock()))
 
     async def run(self) -> None:
         """Certify now and renew until cancelled."""
@@ -149,10 +181,7 @@ class IdentityClient:
                 self.last_error = str(failure)
                 self._schedule.failed(self._clock())
                 continue
-            self.svid, self.bundle = svid, bundle
-            self.renewals += 1
-            self.last_error = ""
-            self.renewed_at = self._clock()
+            self.received(svid, bundle)
             self._schedule.succeeded(self.renewed_at, svid.not_after)
             self.set_issuer(self._issuer_key_id)
             self._apply()
@@ -194,10 +223,3 @@ class IdentityClient:
         if not token:
             raise CertifyFailed(f"{self.settings.token_file}: empty; an identity token was expected")
         return token
-
-    def _apply(self) -> None:
-        if self.svid is not None:
-            self.contexts = mesh_contexts(self.svid, self.bundle)
-        self._changed.set()
-        for listener in self._listeners:
-            listener()

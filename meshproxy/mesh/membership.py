@@ -1,8 +1,8 @@
 """Membership of the mesh in one object: identity, configuration stream and knowledge, wired together.
 
-IdentityClient --SVID--> ConfigurationWatch --Update--> Knowledge --Known--> build (the proxy's tables)
-      ^                                                     |
-      `------------------ anchors pushed -------------------'
+ProxyIdentity --SVID--> ConfigurationWatch --Update--> Knowledge --Known--> build (the proxy's tables)
+      ^                                                    |
+      `------------- anchors, issuer pushed ---------------'
 """
 
 from __future__ import annotations
@@ -12,9 +12,18 @@ import time
 from collections.abc import Callable
 
 from control.api import mesh_pb2
-from meshproxy.mesh.identity import IdentityClient, IdentitySettings
+from meshproxy.mesh.identity import IdentityClient, IdentitySettings, ProxyIdentity
 from meshproxy.mesh.knowledge import Knowledge, Known, ResourceRejected
 from meshproxy.mesh.watch import ConfigurationWatch
+
+
+def identity_of(settings: IdentitySettings, clock: Callable[[], float]) -> ProxyIdentity:
+    """Where the settings say that certificates come from."""
+    if settings.spire:
+        from meshproxy.mesh.spire import SpireIdentity  # most proxies never need it
+
+        return SpireIdentity(settings, clock)
+    return IdentityClient(settings, clock)
 
 
 class Membership:
@@ -29,7 +38,7 @@ class Membership:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._build = build
-        self.identity = IdentityClient(settings, clock)
+        self.identity = identity_of(settings, clock)
         self.knowledge = Knowledge(self._put_in_force)
         self.watch = ConfigurationWatch(
             control, settings.namespace, settings.pod, self.identity, self.knowledge.held, self.knowledge.apply, clock

@@ -23,7 +23,7 @@ from control.api import mesh_pb2, mesh_pb2_grpc
 from control.api.names import PROTOCOL
 from meshproxy import __version__
 from meshproxy.mesh.channel import describe, open_channel
-from meshproxy.mesh.identity import IdentityClient
+from meshproxy.mesh.identity import ProxyIdentity
 
 log = logging.getLogger("meshproxy.mesh.watch")
 
@@ -42,7 +42,7 @@ class ConfigurationWatch:
         target: str,
         namespace: str,
         pod: str,
-        identity: IdentityClient,
+        identity: ProxyIdentity,
         held: Callable[[], list[mesh_pb2.Held]],
         apply: Apply,
         clock: Callable[[], float] = time.time,
