@@ -92,8 +92,7 @@ class MeshTraffic:
         self.version += 1
         self.ctx.registry.set_common(common_labels(workload))
         self.outbound.apply(tables)
-        room = workload.concurrency
-        self.inbound.apply(ports, workload.inbound_mode, access, room.limit, room.adaptive)
+        self.inbound.apply(ports, workload.inbound_mode, access)
         self.access_sent = sent
 
 
