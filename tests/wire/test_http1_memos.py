@@ -6,14 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshproxy.wire.http1.head import (
-    LINE_MEMO,
-    MEMO_HEADS,
-    MEMO_LINES,
-    REQUEST_MEMO,
-    HeadReader,
-    parse_field,
-)
+from meshproxy.wire.http1.head import LINE_MEMO, MEMO_LINES, parse_field
+from meshproxy.wire.http1.reader import MEMO_HEADS, REQUEST_MEMO, HeadReader
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import (
     CACHES,
@@ -75,9 +69,8 @@ def test_a_head_that_repeats_is_found_among_others_that_do_not_whatever_the_rhyt
 
 
 def test_what_comes_once_takes_little_room() -> None:
-    reader = HeadReader(Limits(), True)
     for n in range(2000):
-        reader.parse(request(n, n))
+        HeadReader(Limits(), True).parse(request(n, n))
     assert len(REQUEST_MEMO) < 2000 / 8
     assert len(LINE_MEMO) < 2000 / 8
     assert b"Accept: */*" in LINE_MEMO

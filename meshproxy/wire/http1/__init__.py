@@ -1,6 +1,8 @@
 """HTTP/1.1 (RFC 9112), both roles, sans-IO.
 
-head.py        bytes of a head -> Head, validated; memos
+reader.py      finds heads in the input; what repeats is parsed once
+templates.py   what the requests of a connection have in common
+head.py        bytes of a head -> Head, validated
 chunked.py     the chunked coding, decoded
 serialize.py   Head -> bytes
 connection.py  what both roles share: cutting messages out of the input, writing bodies, holding the reader

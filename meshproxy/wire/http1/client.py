@@ -220,7 +220,8 @@ class Http1Client(Http1Connection):
         if ended:
             reusable = self.finish()
             stream.sink.response_head(head, True)
-            self.offer(reusable)
+            if reusable:
+                self.offer()
         else:
             stream.sink.response_head(head, False)
         return True
@@ -272,7 +273,8 @@ class Http1Client(Http1Connection):
             stream.sink.response_trailers(trailers)
         else:
             stream.sink.response_data(data, True)
-        self.offer(reusable)
+        if reusable:
+            self.offer()
 
     def finish(self) -> bool:
         """The response is complete; True if the connection can take another request."""
@@ -293,8 +295,8 @@ class Http1Client(Http1Connection):
             self.adjust_reading()
         return True
 
-    def offer(self, reusable: bool) -> None:
-        if reusable and self.stream is None and not self.closing:
+    def offer(self) -> None:
+        if self.stream is None and not self.closing:
             self.host.on_capacity()
 
     def bad(self, error: BadMessage) -> None:
@@ -351,7 +353,7 @@ class Http1Client(Http1Connection):
             self.writing = W_IDLE
             if self.draining:
                 self.close()
-            self.offer(True)
+            self.offer()
             return
         if self.writing == W_TUNNEL or self.reading == R_TUNNEL:
             self.abort = True

@@ -18,7 +18,8 @@ from typing import Final
 
 from meshproxy.wire.engine import Engine, Host
 from meshproxy.wire.http1.chunked import ChunkedDecoder
-from meshproxy.wire.http1.head import BadMessage, HeadReader
+from meshproxy.wire.http1.head import BadMessage
+from meshproxy.wire.http1.reader import HeadReader
 from meshproxy.wire.http1.serialize import CRLF, LAST_CHUNK, trailer_section
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field

@@ -1,12 +1,9 @@
 """Bytes of an HTTP/1.1 head -> a validated Head, or BadMessage (RFC 9112 2 to 6).
 
-    input --HeadReader.cut--> b"GET / HTTP/1.1\\r\\nHost: a"  --request_head / response_head--> Head
-                                        |                                                      ^
-                                        +------------------- memo of whole heads --------------+
+    b"GET / HTTP/1.1\\r\\nHost: a" --split--> lines --request_head / response_head--> Head      (who finds them: reader.py)
 
 Strict on purpose: whatever two parsers could read differently (bare LF, folding, a space before the colon, both
-lengths, an odd Host) is refused, not repaired.  What repeats is parsed once: whole heads are memoised by their bytes,
-header lines by theirs.  Of what is new one head in 16, drawn by lot, is kept with its lines (Caches.draw).
+lengths, an odd Host) is refused, not repaired.  Header lines that repeat are parsed once.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
-from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import (
     CACHES,
     COOKIE,
@@ -31,15 +27,10 @@ from meshproxy.wire.message import (
     valid_path,
 )
 
-# Memo bounds.  Entries x bytes is what an ill-meaning peer can make us hold: 1 MiB of heads, 1 MiB of lines.
-MEMO_HEADS: Final = 512
-MEMO_HEAD_BYTES: Final = 2048
-MEMO_HEAD_FIELDS: Final = 64
+# Memo bounds.  Entries x bytes is what an ill-meaning peer can make us hold: 1 MiB of lines.
 MEMO_LINES: Final = 4096
 MEMO_LINE_BYTES: Final = 256
 
-REQUEST_MEMO: Final[dict[bytes, Head]] = {}
-RESPONSE_MEMO: Final[dict[bytes, Head]] = {}
 LINE_MEMO: Final[dict[bytes, Field]] = {}
 
 
@@ -58,75 +49,6 @@ class BadMessage(Exception):
         self.status = status
         self.label = label
         self.text = text
-
-
-class HeadReader:
-    """Finds where a head ends, in input cut anywhere, and keeps it within bounds.  One per connection."""
-
-    def __init__(self, limits: Limits, request: bool) -> None:
-        self.request = request
-        self.line_bytes = limits.request_line_bytes
-        self.head_bytes = limits.head_bytes
-        self.head_fields = limits.head_fields
-        self.scanned = 0  # bytes of the incomplete head already searched
-        # A memo may change speed, never outcome: with limits below its bounds it would let through what they refuse.
-        self.memo = (
-            limits.request_line_bytes >= MEMO_HEAD_BYTES
-            and limits.head_bytes >= MEMO_HEAD_BYTES
-            and limits.head_fields >= MEMO_HEAD_FIELDS
-        )
-
-    def cut(self, data: bytes) -> int:
-        """The length of the head that `data` begins with, without its final CRLF CRLF; -1 if it is not all there.
-
-        Raises BadMessage when it is too long, or (so that the peer gets an answer and not a timeout) when a line of the
-        incomplete head ends with a bare LF.
-        """
-        scanned = self.scanned
-        end = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
-        size = end if end >= 0 else len(data)
-        if size > self.line_bytes:
-            line = data.find(b"\r\n", 0, self.line_bytes + 2)
-            if line < 0 or line > self.line_bytes:
-                if self.request:
-                    raise BadMessage(414, "h1_uri_too_long", f"the request line is longer than {self.line_bytes} bytes")
-                raise BadMessage(502, "h1_head_too_large", f"the status line is longer than {self.line_bytes} bytes")
-            if size > self.head_bytes:
-                raise BadMessage(431, "h1_head_too_large", f"the head is longer than {self.head_bytes} bytes")
-        if end >= 0:
-            self.scanned = 0
-            return end
-        if data.count(b"\n", scanned) != data.count(b"\r\n", scanned - 1 if scanned else 0):
-            raise BadMessage(400, "h1_line_end", "a line of the head ends with LF instead of CR LF")
-        self.scanned = size
-        return -1
-
-    def parse(self, data: bytes) -> Head:
-        """`data` is what `cut` found.  Raises BadMessage."""
-        if not self.memo or len(data) > MEMO_HEAD_BYTES or not CACHES.enabled:
-            return self.parse_new(data, False)
-        memo = REQUEST_MEMO if self.request else RESPONSE_MEMO
-        known = memo.get(data)
-        if known is not None:
-            return known
-        keep = CACHES.draw()
-        head = self.parse_new(data, keep)
-        if keep and data.count(b"\r\n") <= MEMO_HEAD_FIELDS:
-            if len(memo) >= MEMO_HEADS:
-                memo.clear()
-            memo[data] = head
-        return head
-
-    def parse_new(self, data: bytes, keep: bool) -> Head:
-        lines = data.split(b"\r\n")
-        if len(lines) - 1 > self.head_fields:
-            raise BadMessage(431, "h1_too_many_fields", f"the head has more than {self.head_fields} fields")
-        try:
-            if self.request:
-                return request_head(lines, keep)
-            return response_head(lines, keep)
-        except MalformedField as error:
-            raise BadMessage(400, "h1_field", str(error)) from None
 
 
 def parse_field(line: bytes) -> Field:

@@ -34,6 +34,14 @@ def request_start(head: Head) -> bytes:
         return known
     method = head.method
     target = head.path
+    base = head.base
+    if base is not None and not head.trailers_ok and not head.expect_continue and CACHES.enabled:
+        rest = base.memo_h1  # of a base, which is never sent itself: what comes after the path
+        if rest is None:
+            lines = field_lines(base.fields)
+            rest = base.memo_h1 = b" HTTP/1.1\r\nhost: " + base.authority + CRLF + lines
+        head.memo_h1 = start = method + b" " + target + rest + field_lines(head.own)
+        return start
     if method == b"CONNECT":
         target = head.authority
         if head.protocol:  # RFC 8441's extended CONNECT is HTTP/1.1's Upgrade

@@ -55,7 +55,7 @@ from meshproxy.wire.http1.serialize import (
     tunnel_start,
 )
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import Field, Head
+from meshproxy.wire.message import CACHES, Field, Head
 
 EMPTY_LINES: Final = 1  # before a request line; some clients send one after a body (RFC 9112 2.2)
 
@@ -275,7 +275,10 @@ class Http1Server(Http1Connection):
         elif request.version == 10:
             tail += KEEP_ALIVE
         tail += CRLF
-        self.put(response_start(head) + field_lines(extra) + tail if extra else response_start(head) + tail)
+        start = head.memo_h1
+        if start is None or not CACHES.enabled:
+            start = response_start(head)
+        self.put(start + field_lines(extra) + tail if extra else start + tail)
         if end:
             self.write_data(b"", True)
 
