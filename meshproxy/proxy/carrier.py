@@ -39,6 +39,7 @@ RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 # are written in pieces of BULK_BYTES, more of them than the kernel's buffers take: a peer that does not read is found out while
 # that lasts.  Copying costs 5 % of a bulk transfer's CPU, hence not for ever.
 PROVEN_BYTES: Final = 8 * 1024 * 1024
+WHOLE_BYTES: Final = BULK_BYTES + 16 * 1024  # not cut: 64 KiB with a head before it, or in frames
 
 LINGER_S: Final = 1.0  # enough for an answer to cross the world; lingering connections are dropped after it
 
@@ -116,7 +117,7 @@ class Carrier(Flushable):
             else:
                 self.ciphertext(tls, data)
             if len(data) >= BULK_BYTES and not self.nested:
-                ctx.flush()
+                ctx.flush_bulk(self)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
             self.broken("data_received")
 
@@ -207,12 +208,15 @@ class Carrier(Flushable):
             out = engine.out
             if out:
                 engine.out = []
-                data = out[0] if len(out) == 1 else b"".join(out)
                 tls = self.tls
                 if tls is not None:
-                    tls.send(data)
-                    data = tls.pull()
-                self.write(data)
+                    self.write(tls.seal(out[0] if len(out) == 1 else b"".join(out)))
+                elif len(out) == 1:
+                    self.write(out[0])
+                elif self.ctx.bulk and self.unproven <= 0:
+                    self.write_pieces(out)
+                else:
+                    self.write(b"".join(out))
             if engine.closing:
                 if engine.abort:
                     self.abort()
@@ -259,12 +263,22 @@ class Carrier(Flushable):
             size = len(data)
             self.tcp.write_bytes += size
             self.wrote_at = self.ctx.now
-            if size <= BULK_BYTES or self.unproven <= 0:
+            if size <= WHOLE_BYTES or self.unproven <= 0:
                 self.transport.write(data)
             else:
                 self.unproven -= size
                 for at in range(0, size, BULK_BYTES):
                     self.transport.write(data[at : at + BULK_BYTES])
+
+    def write_pieces(self, pieces: list[Any]) -> None:
+        """`write`, without making one piece of them first: one system call takes them all."""
+        if self.state == OPEN:
+            size = 0
+            for piece in pieces:
+                size += len(piece)
+            self.tcp.write_bytes += size
+            self.wrote_at = self.ctx.now
+            self.transport.writelines(pieces)
 
     def end_output(self) -> None:
         """Half-close our sending side (close_notify where there is TLS)."""

@@ -59,6 +59,7 @@ class Context:
         self.tasks: set[Any] = set()
         self.endpoints: dict[Any, None] = {}
         self.dirty: list[Flushable] = []
+        self.bulk = False  # what is being flushed is a read of many bytes: not worth joining
         self.flush_callback: Any = self.flush
         self.request_id_prefix = request_id_prefix
         self.request_ids = 0
@@ -85,6 +86,19 @@ class Context:
         self.dirty = []
         for connection in dirty:
             connection.flush()
+
+    def flush_bulk(self, reader: Flushable) -> None:
+        """`reader` has passed on a large read: flush now, in the middle of a loop turn, all but `reader` itself.  What that one
+        has to say is window for more, or a next request, and can wait for the end of the turn."""
+        dirty = self.dirty
+        self.dirty = []
+        self.bulk = True
+        for connection in dirty:
+            if connection is not reader:
+                connection.flush()
+        self.bulk = False
+        if reader.dirty:
+            self.dirty.append(reader)  # the callback that `mark` asked for is still to come
 
     def budget(self, retry: RetryPolicy) -> Budget:
         """A retry budget as the policy declares it: of several workers each gives its part of the floor."""

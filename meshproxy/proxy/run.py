@@ -14,6 +14,7 @@ from typing import Any
 
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.descriptors import raise_limit
+from meshproxy.proxy.memory import keep_some
 from meshproxy.proxy.settings import Settings
 from meshproxy.telemetry.registry import Registry
 
@@ -56,6 +57,7 @@ async def until_signal() -> str:
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Run `main` on uvloop (asyncio where there is none) and return its exit status."""
     raise_limit()
+    keep_some()
     # Connections and tables live long: take what exists at start out of the collector's sight, and let it look rarely.
     # What a request allocates is freed by reference counts.
     gc.collect()

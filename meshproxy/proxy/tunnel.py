@@ -77,6 +77,9 @@ class StreamTransport:
         if not self.closed:
             self.stream.send_data(data, False)
 
+    def writelines(self, pieces: list[Any]) -> None:
+        self.write(b"".join(pieces))
+
     def can_write_eof(self) -> bool:
         return True
 

@@ -29,7 +29,7 @@ engine makes no more calls on that sink.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from meshproxy.wire.message import Field, Head
 from meshproxy.wire.native import mypyc_attr
@@ -180,7 +180,7 @@ class Host:
 class Engine:
     """One side of one connection.
 
-    out       bytes to send, in order; the host takes the list and leaves a new one
+    out       bytes to send, and views of bytes, in order; the host takes the list and leaves a new one
     closing   after flushing `out` the connection is to be closed
     server    role
 
@@ -194,7 +194,7 @@ class Engine:
     def __init__(self, host: Host, server: bool) -> None:
         self.host = host
         self.server = server
-        self.out: list[bytes] = []
+        self.out: list[Any] = []
         self.closing = False
         self.half_close = False
         self.linger = False

@@ -455,10 +455,10 @@ def test_client_6_9_1_data_beyond_the_window_we_gave_is_an_error_of_the_stream()
     asked = ask(raw)
     raw.send(OK)
     asked.stream.pause()
-    for _ in range(4):
-        raw.data(1, bytes(16_383))
+    for _ in range(5):
+        raw.data(1, bytes(Limits().stream_window // 5))
     assert outcome(raw) == FINE
-    raw.data(1, bytes(4))
+    raw.data(1, bytes(1))
     assert outcome(raw) == ("reset", FLOW_CONTROL_ERROR)
     assert asked.log.reset == (FLOW_CONTROL_ERROR, False)
 

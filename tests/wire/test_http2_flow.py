@@ -220,10 +220,10 @@ def test_more_than_the_streams_window_resets_that_stream() -> None:
     raw, host = serve()
     raw.headers(1, POST, end=False)
     host.requests[0].stream.pause()
-    for _ in range(4):
-        raw.data(1, bytes(16_383))
+    for _ in range(5):
+        raw.data(1, bytes(Limits().stream_window // 5))
     assert raw.resets() == {}
-    raw.data(1, bytes(4))
+    raw.data(1, bytes(1))
     assert raw.resets() == {1: FLOW_CONTROL_ERROR}
     assert host.requests[0].log.reset == (FLOW_CONTROL_ERROR, False)
     raw.headers(3)
@@ -255,7 +255,7 @@ class Link:
         self.raw.headers(1, POST, end=False)
         self.stream = self.host.requests[0].stream
         self.stream.sink = NULL_SINK
-        self.window = self.largest = 65_535
+        self.window = self.largest = Limits().stream_window
         self.grants: list[tuple[float, int]] = []
         self.pings: list[tuple[float, bytes]] = []
         self.pinged = 0

@@ -482,7 +482,7 @@ def test_the_server_says_what_it_takes(which: str) -> None:
         int.from_bytes(payload[i : i + 2], "big"): int.from_bytes(payload[i + 2 : i + 6], "big") for i in range(0, length, 6)
     }
     assert said[3] == 100
-    assert said[4] == 65535
+    assert said[4] == Limits().stream_window
     assert said[8] == 1
     assert raw[9 + length :] == frame(WINDOW_UPDATE, 0, 0, u32(16 * 1024 * 1024 - 65535))
 

@@ -10,7 +10,7 @@ parser that takes less.  Extensions are checked for control characters and dropp
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from meshproxy.wire.http1.head import BadMessage, parse_field
 from meshproxy.wire.limits import Limits
@@ -24,6 +24,7 @@ DONE: Final = 4
 
 HEX: Final = b"0123456789abcdefABCDEF"
 HEX_DIGITS: Final = 15  # 2^60 bytes; and int() is never given what is not plain hex ("0x5", "+5", "0_5")
+VIEW_BYTES: Final = 1024  # from here on a view and one copy, of all together, is cheaper than two
 CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*;[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -51,7 +52,8 @@ class ChunkedDecoder:
         if self.partial:
             data = self.partial + data
             self.partial = b""
-        out: list[bytes] = []
+        out: list[Any] = []
+        view: Any = None
         position = 0
         length = len(data)
         while position < length:
@@ -62,7 +64,12 @@ class ChunkedDecoder:
                     take = self.left
                     self.state = DATA_END
                 self.left -= take
-                out.append(data[position : position + take])
+                if take < VIEW_BYTES:
+                    out.append(data[position : position + take])
+                else:
+                    if view is None:
+                        view = memoryview(data)
+                    out.append(view[position : position + take])
                 position += take
             elif state == SIZE:
                 end = data.find(b"\r\n", position, position + self.line_bytes + 2)
@@ -83,7 +90,7 @@ class ChunkedDecoder:
             else:
                 self.read_trailers(data, position)
                 break
-        return out[0] if len(out) == 1 else b"".join(out)
+        return b"".join(out)  # of bytes alone it is these
 
     def keep_line(self, data: bytes, position: int) -> None:
         """The chunk line is not all there: keep it, if it can still become one."""

@@ -10,7 +10,7 @@ The loop reads whole frames out of what arrived; only an incomplete one is kept,
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from meshproxy.wire.engine import (
     AWAITING_HEAD,
@@ -55,6 +55,18 @@ from meshproxy.wire.limits import Limits
 
 ORDINARY_FLAGS: Final = END_HEADERS | PADDED | WITH_PRIORITY  # of HEADERS: those that matter to how a block is read
 
+# DATA frames of at least so many bytes may be handed on together, up to about so many at a time.  Smaller ones are looked at
+# each for itself, as floods are made of them.
+RUN_BYTES: Final = 1024
+RUN_BYTES_MAX: Final = 64 * 1024
+
+
+def missing(begun: bytes) -> int:
+    """How many bytes the frame that `begun` begins lacks; 0 if that is not to be seen yet."""
+    if len(begun) < HEADER_BYTES:
+        return 0
+    return HEADER_BYTES + int.from_bytes(begun[:3], "big") - len(begun)
+
 
 class Inbound(Http2Connection):
     """The receiving half of a connection."""
@@ -75,13 +87,23 @@ class Inbound(Http2Connection):
             return
         self.floods.now = now
         fresh = True
-        if self.buffer:
+        at = 0
+        begun = self.buffer
+        if begun:
             fresh = False
-            data = self.buffer + data
             self.buffer = b""
+            at = missing(begun)
+            if at == 0 or at > len(data):
+                data = begun + data
+                begun = b""
+                at = 0
         try:
-            at = self.read_preface(data) if self.preface_left else 0
-            at = self.read_frames(data, at)
+            if begun:  # its frame only: what follows is not copied for the sake of what came before
+                self.read_frames(begun + data[:at], 0)
+            elif self.preface_left:
+                at = self.read_preface(data)
+            if not self.closing:
+                at = self.read_frames(data, at)
         except ConnectionFault as fault:
             self.fail(fault.code, fault.label)
             return
@@ -123,7 +145,10 @@ class Inbound(Http2Connection):
             at = end
             stream_id &= STREAM_ID_MAX
             if kind == DATA and self.block_stream == 0 and self.peer.received:
-                self.on_data(stream_id, flags, data[start:end])
+                if length >= RUN_BYTES and flags == 0 and size - end >= HEADER_BYTES:
+                    at = self.read_run(stream_id, data, start, end)
+                else:
+                    self.on_data(stream_id, flags, data[start:end])
             elif kind == HEADERS and self.block_stream == 0 and self.peer.received:
                 if flags & ORDINARY_FLAGS == END_HEADERS and stream_id & 1:
                     self.on_block(stream_id, flags & END_STREAM != 0, data[start:end])
@@ -134,6 +159,34 @@ class Inbound(Http2Connection):
             if self.closing:
                 break
         return at
+
+    def read_run(self, stream_id: int, data: bytes, start: int, end: int) -> int:
+        """A DATA frame with the payload data[start:end], and those of its stream that follow, as if they had come in one:
+        peers cut what they send into frames of 8 or 16 KiB, and what a piece costs on its way does not depend on its size.
+        Returns where the last one ends."""
+        view: Any = memoryview(data)
+        parts = [view[start:end]]
+        first = start
+        flags = 0
+        size = len(data)
+        while flags == 0 and size - end >= HEADER_BYTES and end - first < RUN_BYTES_MAX:
+            high, low, kind, flags, next_id = unpack_header(data, end)
+            length: int = high << 8 | low
+            start = end + HEADER_BYTES
+            if (
+                kind != DATA
+                or next_id & STREAM_ID_MAX != stream_id
+                or flags & ~END_STREAM
+                or (length < RUN_BYTES and flags == 0)
+                or length > self.frame_bytes_max
+                or start + length > size
+            ):
+                flags = 0
+                break
+            end = start + length
+            parts.append(view[start:end])
+        self.on_data(stream_id, flags, data[first:end] if len(parts) == 1 else b"".join(parts))
+        return end
 
     def on_other(self, kind: int, stream_id: int, flags: int, payload: bytes) -> None:
         if self.block_stream:
@@ -233,7 +286,7 @@ class Inbound(Http2Connection):
             return
         end = flags & END_STREAM != 0
         size = len(data)
-        if not end or stream.window is not None:
+        if not end or stream.window is not None or length > FRAME_BYTES_MIN:  # a first frame is within it, frames may not be
             stream_window = stream.receive_window()
             stream_window.available -= length
             if stream_window.available < 0:

@@ -13,7 +13,7 @@ reset, with NO_ERROR by a server (RFC 9113 8.1) and with CANCEL by a client.  A 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
@@ -118,9 +118,9 @@ class Http2Stream(Stream):
             size == 0 or (size <= self.send_window and size <= connection.send_window and not connection.socket_full)
         ):
             if size > connection.peer.max_frame_size:
-                data = self.write_full_frames(data)
-                size = len(data)
-            elif size == 0 and not end:
+                self.write_frames(data, end)
+                return
+            if size == 0 and not end:
                 return
             self.send_window -= size
             connection.send_window -= size
@@ -136,32 +136,49 @@ class Http2Stream(Stream):
         self.enqueue(data)
         connection.block(self)
 
-    def write_full_frames(self, data: bytes) -> bytes:
-        """Write all but the last frame of `data`; returns what the last one will carry."""
+    def write_frames(self, data: bytes, end: bool) -> None:
+        """Write `data`, which is too large for one frame, in as many as it takes.  They show views of it: it is copied when
+        it is sent, or not at all."""
         connection = self.connection
         largest = connection.peer.max_frame_size
-        at = 0
-        while len(data) - at > largest:
-            connection.write(frame_header(largest, DATA, 0, self.stream_id))
-            connection.out.append(data[at : at + largest])
+        size = len(data)
+        self.send_window -= size
+        connection.send_window -= size
+        connection.floods.without_progress = 0.0
+        view: Any = memoryview(data)
+        header = frame_header(largest, DATA, 0, self.stream_id)
+        connection.write(header)
+        out = connection.out
+        out.append(view[:largest])
+        at = largest
+        while size - at > largest:
+            out.append(header)
+            out.append(view[at : at + largest])
             at += largest
-        self.send_window -= at
-        connection.send_window -= at
-        return data[at:]
+        out.append(frame_header(size - at, DATA, END_STREAM if end else 0, self.stream_id))
+        out.append(view[at:])
+        if end:
+            self.all_sent()
 
     def enqueue(self, data: bytes) -> None:
+        """In pieces of a frame each: cut once here, and not again and again by each frame that is taken from what is left."""
         queue = self.queue
-        if queue is None:
+        size = len(data)
+        largest = self.connection.peer.max_frame_size
+        if size > largest:
+            if queue is None:
+                self.queue = queue = deque()
+            for at in range(0, size, largest):
+                queue.append(data[at : at + largest])
+        elif queue is None:
             self.queue = deque((data,))
-        elif not data:
-            return
-        elif len(data) < JOIN_BYTES and len(queue[-1]) < JOIN_BYTES:
+        elif size < JOIN_BYTES and len(queue[-1]) < JOIN_BYTES:
             queue[-1] += data
-        else:
+        elif size:
             queue.append(data)
-        if data:
-            self.held += len(data)
-            self.connection.hold(len(data))
+        if size:
+            self.held += size
+            self.connection.hold(size)
 
     def send_trailers(self, fields: list[Field]) -> None:
         if self.closed or self.sent >= LAST:
