@@ -56,12 +56,12 @@ def status(mesh: str | None, output: str) -> None:
     click.echo(f"trust domain {page['trust_domain']}; the issuer is {owner}, in {page['source']}; {page['phase']}")
     rows = [[a["sha256"], _state(a, page), _left(a["not_after"], now), a["subject"]] for a in page["anchors"]]
     issuer = page["issuer"]
-    click.echo("\n" + columns(["anchor", "state", "expires in", "subject"], rows))
+    click.echo("\n" + columns(["ANCHOR", "STATE", "EXPIRES IN", "SUBJECT"], rows))
     row = [issuer["key_id"][:16], _left(issuer["not_after"], now), issuer["subject"]]
-    click.echo("\n" + columns(["issuer", "expires in", "subject"], [row]))
+    click.echo("\n" + columns(["ISSUER", "EXPIRES IN", "SUBJECT"], [row]))
     held = {anchor["sha256"] for anchor in page["anchors"]}
     pods = [_row(pod, issuer["key_id"], held, now) for pod in proxies]
-    click.echo("\n" + columns(["namespace", "pod", "identity", "expires in", "issuer", "anchors"], pods))
+    click.echo("\n" + columns(["NAMESPACE", "POD", "IDENTITY", "EXPIRES IN", "ISSUER", "ANCHORS"], pods))
     _warn(page, now)
 
 

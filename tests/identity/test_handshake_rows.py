@@ -5,7 +5,9 @@ Whatever is wrong: refused by name, counted, nothing reaches the app, and never 
 
 from __future__ import annotations
 
+import ssl
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from forge import Forged, forge, forge_ca
 from identity_pair import PRICES, TD, WEB, Issuer, Pair, svid_of
 
-from certs.context import client_context
+from certs.context import _as_file, client_context
 
 UNTRUSTED = "certificate_verify_failed"  # OpenSSL's word for chains and purposes
 EXPIRED = {"ends": -1.0}
@@ -100,6 +102,30 @@ async def test_a_client_without_a_certificate_is_refused(pair: Pair) -> None:  #
     assert (await pair.get())[0] == 502
     assert pair.app.seen == []
     assert set(pair.failures(pair.server)) == {"no_client_certificate inbound"}
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2])
+async def test_only_tls_1_3_is_spoken(pair: Pair, role: str, version: ssl.TLSVersion) -> None:  # ID-28
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if role == "client" else ssl.PROTOCOL_TLS_SERVER)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = version
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.set_alpn_protocols(["meshproxy/1"])
+    leaf = pair.issuer.leaf(WEB if role == "client" else PRICES)
+    with _as_file(leaf.pem + leaf.key_pem) as path:
+        context.load_cert_chain(path)
+    credentials = (pair.web if role == "client" else pair.prices).credentials
+    if role == "client":
+        credentials.client = context
+    else:
+        credentials.server = context
+    assert (await pair.get())[0] == 502
+    assert pair.app.seen == []
+    judge, direction = (pair.server, "inbound") if role == "client" else (pair.client, "outbound")
+    assert set(pair.failures(judge)) == {f"tls_version {direction}"}
 
 
 async def test_a_server_that_is_another_workload_is_refused(pair: Pair) -> None:  # ID-25
