@@ -269,8 +269,7 @@ class Attempt(Outcome):
         if rule is None:
             self.attempt(failed, otherwise)
             return
-        if self.try_timer is not None:
-            self.leave_rule()
+        self.stop_try()
         if rule.backoff_s == 0.0:
             self.again(failed, otherwise)
             return
@@ -301,7 +300,7 @@ class Attempt(Outcome):
         self.try_timer = timer = TryTimer(self, tries)
         tries.add(timer, self.ctx.now)
 
-    def leave_rule(self) -> None:
+    def stop_try(self) -> None:
         timer = self.try_timer
         if timer is not None:
             self.try_timer = None

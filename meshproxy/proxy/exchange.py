@@ -34,6 +34,7 @@ from meshproxy.proxy import websocket
 from meshproxy.proxy.answer import send_refusal
 from meshproxy.proxy.attempt import TIMED_OUT, TIMED_OUT_GRPC, Attempt
 from meshproxy.proxy.endpoint import SPEAKS_MESH
+from meshproxy.proxy.mirror import Mirror, NoClient
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING
 from meshproxy.proxy.refusals import (
     DEADLINE_EXCEEDED,
@@ -65,6 +66,7 @@ class Exchange(Attempt):
     response_ended: bool = False  # a tunnel's far end has closed its half
     answers_grpc: bool = False  # a gRPC answer is under way to a client that can be told how it ended: in trailers
     stalled: bool = False  # downstream takes no more of the answer
+    copies: list[Exchange] | None = None  # of a request whose body is still coming: for mirrors
     leaf: Leaf | None = None  # what is special about the backend that a rule has drawn
 
     # ---------------------------------------------------------------- the way there
@@ -94,6 +96,8 @@ class Exchange(Attempt):
 
     def by_rule(self, route: Route, rule: Rule) -> Backend | None:
         """The backend a rule wants for this request, which is made ready for it; None if there is none, or the rule refuses."""
+        if rule.mirrors is not None:
+            self.copy_to(rule.mirrors)
         refusal = rule.refusal
         leaf: Leaf | None = None
         index = -1
@@ -112,6 +116,50 @@ class Exchange(Attempt):
         if rule.tries is not None:
             self.time_try(rule.tries)
         return route.backends[index]
+
+    def copy_to(self, mirrors: list[Mirror]) -> None:
+        """Begin copies of the request.  Whatever becomes of them is not this exchange's matter."""
+        if self.head.protocol or self.head.method == b"CONNECT":
+            return  # a tunnel is no request
+        copies: list[Exchange] = []
+        for mirror in mirrors:
+            if not mirror.due():
+                continue
+            client = NoClient()
+            copy = Exchange(self.ctx, client, self.head, self.direction, False)
+            client.sink = copy
+            try:
+                copy.begin(mirror.route, self.extra, self.request_ended)
+            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends the copy only
+                copy.broken("copy_to")
+            copies.append(copy)
+        if copies and not self.request_ended:
+            self.copies = copies
+
+    def feed_copies(self, data: bytes, end: bool, trailers: list[Field] | None) -> None:
+        """More of the request, for its copies; those that cannot take it are given up."""
+        for copy in self.copies or ():
+            client = copy.down
+            if copy.state == DONE:
+                continue
+            try:
+                if isinstance(client, NoClient) and client.blocked:
+                    copy.request_reset(CANCEL)
+                elif trailers is not None:
+                    copy.request_trailers(trailers)
+                else:
+                    copy.request_data(data, end)
+            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends the copy only
+                copy.broken("feed_copies")
+
+    def leave_rule(self) -> None:
+        self.stop_try()
+        copies = self.copies
+        if copies is not None:
+            self.copies = None
+            if not self.request_ended:  # they would wait for what does not come
+                for copy in copies:
+                    copy.request_reset(CANCEL)
 
     def redirect(self, route: Route, location: bytes) -> None:
         """Send the client elsewhere, as the rule of `route` says; instead of `begin`."""
@@ -138,6 +186,8 @@ class Exchange(Attempt):
     def request_data(self, data: bytes, end: bool) -> None:
         if end:
             self.request_ended = True
+        if self.copies is not None:
+            self.feed_copies(data, end, None)
         if self.replayable:
             self.keep(data, end)
         up = self.up
@@ -149,6 +199,8 @@ class Exchange(Attempt):
     def request_trailers(self, fields: list[Field]) -> None:
         self.request_ended = True
         self.trailers = fields
+        if self.copies is not None:
+            self.feed_copies(b"", True, fields)
         if self.up is not None:
             self.up.send_trailers(fields)
         if self.tunnel and self.response_ended:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.match import Matches
-from meshproxy.policy.retry import RetryPolicy
+from meshproxy.policy.retry import NO_RETRY, RetryPolicy
 from meshproxy.policy.route import (
     HTTP1,
     HTTP2,
@@ -21,6 +21,8 @@ from meshproxy.policy.route import (
     OPAQUE,
     BackendEntry,
     EndpointEntry,
+    MirrorEntry,
+    RouteEntry,
     RouteSpec,
     ServiceEntry,
     Tables,
@@ -32,6 +34,8 @@ from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.mirror import TIMEOUT_S as MIRROR_TIMEOUT_S
+from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import AMBIGUOUS_PATH, BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.routing import Routing
@@ -142,15 +146,31 @@ class Outbound(Side):
         for number, one in entry.routes.items():
             known = self.rules.get(one.key)
             split = self.keep_or_make_split(known, one.weights)
-            labels = [("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name)]
-            series = known.series if known is not None else ctx.registry.route("outbound", (*labels, ("rt_route", one.spec.name)))
+            labels = (("authority", entry.authority), ("dst_namespace", entry.namespace), ("dst_service", entry.name))
+            labelled = (*labels, ("rt_route", one.spec.name))
+            series = known.series if known is not None else ctx.registry.route("outbound", labelled)
             backends = [self.backend(made, leaf, entry, False) for leaf in one.backends]
             tries = ctx.deadlines.queue(one.spec.try_timeout_s) if one.spec.try_timeout_s > 0.0 else None
             deadlines = ctx.deadlines.queue(one.timeout_s) if one.timeout_s > 0.0 else None
-            rule = Rule(one.spec, one.backends, tries, one.retry.backoff_s)
+            mirrors = [self.mirror(made, mirror, entry, one) for mirror in one.mirrors]
+            rule = Rule(one.spec, one.backends, tries, one.retry.backoff_s, mirrors or None)
             route = Route(one.key, backends, split, one.retry, service.budget, deadlines, series, None, rule)
             rules[number] = made.rules[one.key] = route
         service.routing = Routing(matches, rules, entry.port)
+
+    def mirror(self, made: Made, declared: MirrorEntry, entry: ServiceEntry, one: RouteEntry) -> Mirror:
+        ctx = self.ctx
+        leaf = declared.backend
+        key = f"{one.key} mirror {leaf.key}"
+        known = self.rules.get(key)
+        labels = (("authority", entry.authority), ("dst_namespace", leaf.namespace), ("dst_service", leaf.name))
+        labelled = (*labels, ("rt_route", f"{one.spec.name} mirror"))
+        series = known.series if known is not None else ctx.registry.route("outbound", labelled)
+        backend = self.backend(made, leaf, entry, False)
+        deadlines = ctx.deadlines.queue(MIRROR_TIMEOUT_S)
+        route = Route(key, [backend], None, NO_RETRY, ctx.budget(NO_RETRY), deadlines, series)
+        made.rules[key] = route
+        return Mirror(route, declared.numerator, declared.denominator, ctx.rng)
 
     def keep_or_make_split(self, known: Route | None, weights: list[int]) -> Split | None:
         """None: there is nothing to draw."""

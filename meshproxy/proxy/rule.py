@@ -14,6 +14,7 @@ from meshproxy.policy.consistent_hash import HashKey, hash_key
 from meshproxy.policy.random import Rng
 from meshproxy.policy.route import BackendEntry, RouteSpec
 from meshproxy.policy.split import Split
+from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import BACKEND_INVALID, NO_RULE, RULE_INVALID, Refusal
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.message import Field, Head
@@ -32,8 +33,8 @@ class Leaf:
 
 class Rule:
     """tries     the queue for the timeout of each attempt, None without one
+    mirrors   who gets copies of requests
     backoff_s  at least this long between two tries, doubled for each further one; 0.0: at once
-    plain      it has neither refusal nor key nor changes: what is special about it is its tries alone
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Rule:
         entries: list[BackendEntry],
         tries: DeadlineQueue | None,
         backoff_s: float = 0.0,
+        mirrors: list[Mirror] | None = None,
     ) -> None:
+        self.mirrors = mirrors
         self.spec = spec
         self.leaves = [Leaf(entry) for entry in entries]
         self.tries = tries

@@ -32,6 +32,7 @@ class Web:
         self.answers: dict[str, list[int]] = {}
         self.silent: dict[str, int] = {}  # how many requests get no answer
         self.never = asyncio.Event()
+        self.bodies = 0  # bytes of body that each request has
 
     async def start(self) -> None:
         for name in NAMES:
@@ -41,6 +42,7 @@ class Web:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while True:
                 self.heads[name].append((await read_head(reader)).decode())
+                self.heads[name][-1] += (await reader.readexactly(self.bodies)).decode()
                 if self.silent.get(name, 0) > 0:
                     self.silent[name] -= 1
                     await self.never.wait()
@@ -332,3 +334,101 @@ async def test_bytes_go_by_the_service_whatever_rules_there_are(houses: Any, web
     door = await house.listen(side, "web.shop:80")
     assert door.side.routes[("shop/web:80", True)].routing is None
     assert door.side.routes[("shop/web:80", False)].routing is not None
+
+
+# ---------------------------------------------------------------- mirrors
+
+
+def mirrored(numerator: int = 1, denominator: int = 1, backend: str = "v2") -> RouteSpec:
+    return to("v1", mirrors=[(BackendSpec(f"shop/{backend}"), numerator, denominator)])
+
+
+def copies(door: Any) -> Any:
+    return next(route.series for key, route in door.side.rules.items() if " mirror " in key)
+
+
+async def test_a_copy_goes_to_the_mirror_with_its_body_and_the_client_gets_the_originals_answer(houses: Any, web: Web) -> None:
+    web.bodies = 5
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored())))
+    status, _, body = await request(door.port, ask("POST /a?b=1", content_length="5", x_kept="1") + b"hello")
+    assert (status, body) == (200, b"v1")
+    await house.quiet()
+    (original,), (copy,) = web.heads["v1"], web.heads["v2"]
+    assert copy == original
+    assert original.endswith("hello")
+    assert total(copies(door), status=200) == 1
+    assert dict(copies(door).labels)["rt_route"] == "HTTPRoute shop/r rule 0 mirror"
+
+
+async def test_of_so_many_requests_so_many_are_copied(houses: Any, web: Web) -> None:
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored(1, 4))))
+    assert await bodies(door, ask(), 12) == {"v1": 12}
+    await house.quiet()
+    assert web.seen == {"v1": 12, "v2": 3}
+
+
+async def test_a_mirror_that_fails_or_says_nothing_is_not_the_clients_matter(houses: Any, web: Web) -> None:
+    web.answers = {"v2": [500]}
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored())))
+    assert (await request(door.port, ask()))[0] == 200
+    await house.quiet()
+    assert total(copies(door), status=500) == 1
+    web.silent = {"v2": 1}
+    assert (await request(door.port, ask()))[0] == 200
+
+    async def two() -> bool:
+        return web.seen["v2"] == 2
+
+    await until(two, "two copies")
+    assert copies(door).in_flight() == 1
+    web.never.set()
+    await house.quiet()
+
+
+async def test_a_mirror_that_is_not_there_is_counted_and_nothing_else(houses: Any, web: Web) -> None:
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored()), absent="v2"))
+    assert (await request(door.port, ask()))[0] == 200
+    await house.quiet()
+    assert total(copies(door), status=503) == 1
+
+
+async def test_a_mirror_that_takes_no_more_of_a_body_is_given_up_and_the_original_goes_on(
+    houses: Any, web: Web, peer: Any
+) -> None:
+    size = 8 * 1024 * 1024
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await web.never.wait()
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await reader.readexactly(size)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole")
+
+    web.ports |= {"v1": (await peer(swallow)).port, "v2": (await peer(deaf)).port}
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored())))
+    status, _, body = await request(door.port, ask("POST /", content_length=str(size)) + b"x" * size)
+    assert (status, body) == (200, b"whole")
+    await house.quiet()
+    assert copies(door).cancelled_total == 1
+
+
+async def test_a_copy_of_a_request_that_its_client_gives_up_ends_with_it(houses: Any, web: Web) -> None:
+    web.bodies = 5
+    house = houses()
+    door = await outbound(house, web.tables((ALL, mirrored())))
+    _, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(ask("POST /", content_length="5") + b"he")
+
+    async def both() -> bool:
+        return web.seen == {"v1": 1, "v2": 1}
+
+    await until(both, "the request and its copy")
+    writer.transport.abort()
+    await house.quiet()
+    assert copies(door).cancelled_total == 1
