@@ -239,7 +239,7 @@ class Exchange(Attempt):
             self.replayable = False
             if self.body is not None:
                 self.drop_body()
-            if head.mesh or route.via is not None or route.rule is not None or self.tunnel:
+            if head.mesh or route.alters or self.tunnel:
                 self.send_changed_head(head, end)
             else:
                 self.down.send_head(head, NO_FIELDS, end)

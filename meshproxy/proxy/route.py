@@ -61,6 +61,7 @@ class Route:
         rule: Rule | None = None,
     ) -> None:
         self.rule = rule
+        self.alters = via is not None or rule is not None  # heads of answers; asked once an answer, so answered here once
         self.routing: Routing | None = None
         self.name = name
         self.via = via
