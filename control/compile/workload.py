@@ -14,6 +14,7 @@ from control.compile.views import View
 from control.resources import core
 from control.resources.annotations import INBOUND_POLICY
 from control.resources.balancing import ZONE_LABEL
+from control.resources.concurrency import concurrency
 from control.runtime.layout import ANNOTATION_LISTENERS, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Diagnostic, Key
 
@@ -126,9 +127,15 @@ def compile_workload(
             cluster_domains=[f"svc.{settings.cluster_domain}"],
             access=access,
             zone=zone(pod),
+            concurrency=_concurrency(pod),
         ),
         diagnostics,
     )
+
+
+def _concurrency(pod: core.Pod) -> mesh_pb2.Concurrency | None:
+    declared = concurrency(pod.metadata.annotations)
+    return None if declared is None else mesh_pb2.Concurrency(limit=declared.greatest, adaptive=declared.adaptive)
 
 
 def _ports(pod: core.Pod, services: Iterable[View[core.Service]]) -> dict[int, _Port]:

@@ -4,6 +4,7 @@ on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http
                timeout.linkerd.io/request               meshproxy.dev/timeout-request
                the balancer's and the breaker's: control/resources/balancing.py
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
+               meshproxy.dev/concurrency-limit          control/resources/concurrency.py
                meshproxy.dev/workers                    1 (default) to 64 | auto
                meshproxy.dev/inject                     enabled (default) | disabled
 on a pod or its Namespace (the pod's wins)
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control.resources.balancing import ON_SERVICES, WEIGHT
+from control.resources.concurrency import CONCURRENCY
 from control.resources.quantity import seconds
 from control.resources.shape import nearest, shown
 
@@ -54,6 +56,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(ON_SERVICES, ("Service",)),
     WEIGHT: _POD,
+    CONCURRENCY: _POD,
     INBOUND_POLICY: _POD,
     WORKERS: _POD,
     INJECT: _POD,

@@ -21,6 +21,7 @@ from control.resources.annotations import (
 )
 from control.resources.balancing import WEIGHT, balancing, weight_mistake
 from control.resources.canary import check_canary
+from control.resources.concurrency import CONCURRENCY, concurrency_mistake
 from control.resources.documents import Path
 from control.resources.gateway import check_route
 from control.resources.quantity import quantity
@@ -230,6 +231,9 @@ def _pod_annotations(metadata: Object, path: Path, report: Report) -> None:
     workers = annotations.get(WORKERS)
     if workers is not None and (mistake := workers_mistake(workers)):
         report.error((*path, "annotations", WORKERS), mistake)
+    limit = annotations.get(CONCURRENCY)
+    if limit is not None and (mistake := concurrency_mistake(limit)):
+        report.error((*path, "annotations", CONCURRENCY), mistake)
     weight = annotations.get(WEIGHT)
     if weight is not None and (mistake := weight_mistake(weight)):
         report.error((*path, "annotations", WEIGHT), mistake)

@@ -92,7 +92,8 @@ class MeshTraffic:
         self.version += 1
         self.ctx.registry.set_common(common_labels(workload))
         self.outbound.apply(tables)
-        self.inbound.apply(ports, workload.inbound_mode, access)
+        room = workload.concurrency
+        self.inbound.apply(ports, workload.inbound_mode, access, room.limit, room.adaptive)
         self.access_sent = sent
 
 

@@ -9,6 +9,7 @@ May they?   a health probe (GET, exactly its path)                          yes
             TrafficTargets select the pod (policy/access.py)                what they allow, and nothing else; 403 access_...
             none does, or they are in audit (then what they would deny is reported):
                         all-authenticated | all-unauthenticated | deny      403 not_authenticated, forbidden
+Is there room?  where the pod declares a limit of requests at once         503 concurrency_limit (proxy/limited.py)
 A tunnel is judged when it opens, and again when the rules change; a request, once: one that was let in ends as it would.
 """
 
@@ -26,6 +27,7 @@ from meshproxy.proxy.context import Context
 from meshproxy.proxy.denials import Denials
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.limited import OVER_LIMIT, Limit, LimitedExchange
 from meshproxy.proxy.outcome import DONE
 from meshproxy.proxy.refusals import ACCESS, BAD_TARGET, FORBIDDEN, NOT_AUTHENTICATED, NOT_READY, PORT_NOT_LISTED, Refusal
 from meshproxy.proxy.route import Backend, Route
@@ -84,6 +86,7 @@ class Inbound(Side):
         self.ports: dict[int, InboundPort] = {}
         self.mode = ALL_AUTHENTICATED
         self.access: Access | None = None  # what TrafficTargets allow; None: none selects this pod
+        self.limit: Limit | None = None  # how many requests at once; None: any number
         self.denials = Denials(ctx)
         self.tunnels: list[Tunnel] = []  # open ones, and some that are over
         self.tunnels_swept = TUNNELS_SWEPT
@@ -93,12 +96,20 @@ class Inbound(Side):
         self.budgets: dict[int, Budget] = {}
         self.golden: dict[int, HttpSeries] = {}  # of each port: there, at zero, before the first request
 
-    def apply(self, ports: list[InboundPort], mode: int, access: Access | None = None) -> None:
-        """Swap what the pod's configuration says.  Connections stay: each request is judged by what is in force.  Tunnels that
+    def apply(
+        self, ports: list[InboundPort], mode: int, access: Access | None = None, greatest: int = 0, adaptive: bool = False
+    ) -> None:
+        """`greatest`, `adaptive`: how many requests at once (proxy/limited.py), 0: any number.
+
+        Swap what the pod's configuration says.  Connections stay: each request is judged by what is in force.  Tunnels that
         would no longer be opened end."""
         self.ports = {port.port: port for port in ports}
         self.mode = mode
         self.access = access
+        if greatest or self.limit is not None:
+            if self.limit is None:
+                self.limit = Limit(self.ctx)
+            self.limit.declare(greatest, adaptive)
         for key, endpoint in list(self.endpoints.items()):
             if key[0] not in self.ports:
                 endpoint.retire()
@@ -169,11 +180,32 @@ class Inbound(Side):
             if judged is None:
                 return
             head = judged
-        exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
-        stream.sink = exchange
         if head.protocol or head.method == b"CONNECT":
+            exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
             self.opened_tunnel(Tunnel(exchange, connection.client_id, target, head))
+        elif self.limit is None:
+            exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
+        else:
+            within = self.limited(self.limit, connection, stream, port, head)
+            if within is None:
+                return
+            exchange = within
+        stream.sink = exchange
         exchange.begin(self.route(connection.client_id, target, app_speaks(port, proto, head)), connection.client_extra, end)
+
+    def limited(self, limit: Limit, connection: Accepted, stream: Stream, port: InboundPort, head: Head) -> Exchange | None:
+        """An exchange, if there is room for one more; None: it was refused.  Health probes always have room: a pod that is
+        busy is not a pod that is ill."""
+        ctx = self.ctx
+        meshed = connection.client_id != ""
+        gate = limit.gate
+        if gate is None or self.is_probe(port, head):
+            return Exchange(ctx, stream, head, "inbound", meshed)
+        cls = limit.admit(gate, head)
+        if cls < 0:
+            refuse(ctx, stream, head, "inbound", OVER_LIMIT)
+            return None
+        return LimitedExchange(ctx, stream, head, "inbound", meshed, gate, cls)
 
     def clear_target(self, head: Head) -> int:
         """The port a plaintext request means: the one its authority names, or the only one there is."""

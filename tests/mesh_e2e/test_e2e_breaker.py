@@ -1,9 +1,11 @@
-"""Circuit breaking and stickiness, as Services declare them by annotation, through two real sidecars."""
+"""Circuit breaking, stickiness and a limit of requests at once, as annotations declare them, through two real sidecars."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mesh_manifests import Object, account, deployment, service
@@ -19,7 +21,8 @@ def annotated(obj: Object, annotations: dict[str, str]) -> Object:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
-    """client; web: three replicas with Linkerd's annotations for a breaker; cart: the same pods by cookie."""
+    """client; web: three replicas with Linkerd's annotations for a breaker; cart: the same pods by cookie;
+    desk: a pod that takes three requests at once."""
     found = MeshRun(tmp_path_factory.mktemp("breaker"), "breaker")
     accrual = "balancer.linkerd.io/failure-accrual"
     breaker = {
@@ -39,6 +42,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
         annotated(service("web"), breaker),
         annotated(service("cart", selector={"app": "web"}), sticky),
     )
+    desk = deployment("desk", "echo_app", 8080, found.ledger)
+    desk["spec"]["template"]["metadata"]["annotations"] = {"meshproxy.dev/concurrency-limit": "3"}
+    found.write("desk", account("desk"), desk, service("desk"))
     try:
         found.start()
         yield found
@@ -98,6 +104,24 @@ def test_a_cookie_keeps_its_pod(mesh: MeshRun, client: Pod) -> None:
         assert len(pods) == 1
         homes |= pods
     assert homes == {pod.name for pod in mesh.pods("web")}
+
+
+def test_a_pod_turns_away_what_is_too_much_at_once_and_says_when_to_come_back(mesh: MeshRun, client: Pod) -> None:
+    until(lambda: request(client.ip, 4140, "GET", "http://desk.e2e/echo").status == 200, "the desk")
+
+    def work(number: int) -> Answer:
+        return request(client.ip, 4140, "GET", f"http://desk.e2e/work?id=desk-{number}&ms=1500")
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(work, range(12)))
+    assert Counter(answer.status for answer in answers) == {200: 3, 503: 9}
+    refused = [answer for answer in answers if answer.status == 503]
+    assert {(one.headers["mesh-error"], one.headers["retry-after"]) for one in refused} == {("concurrency_limit", "1")}
+    begun = [name for name in mesh.executions() if name.startswith("desk-")]
+    assert len(begun) == 3, "what is refused never reaches the app"
+    page = mesh.metrics(mesh.pod("desk").ip)
+    assert page.total("meshproxy_shed_total", **{"class": "ordinary"}) == 9
+    assert work(12).status == 200
 
 
 def test_lint_finds_nothing_wrong_with_these_manifests(mesh: MeshRun) -> None:

@@ -7,6 +7,7 @@ from resource_helpers import told
 
 from control.resources.annotations import PLACES
 from control.resources.balancing import ON_SERVICES, Balancing, Breaker, balancing, weight
+from control.resources.concurrency import CONCURRENCY, Limit, concurrency
 
 OURS = "meshproxy.dev/"
 ACCRUAL = "balancer.linkerd.io/failure-accrual"
@@ -135,3 +136,26 @@ def test_a_pods_weight_is_a_number_up_to_a_thousand(value: str, read: int) -> No
     else:
         assert len(lines) == 1
         assert "expected a number from 1 to 1000" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("1", Limit(1, False)),
+        ("1000000", Limit(1_000_000, False)),
+        ("adaptive", Limit(1000, True)),
+        ("adaptive up to 50", Limit(50, True)),
+        ("0", None),
+        ("1000001", None),
+        ("adaptive up to 3", None),
+        ("adaptive 50", None),
+        ("many", None),
+        ("", None),
+        ("²", None),
+    ],
+)
+def test_a_pods_concurrency_limit_is_a_number_or_finds_itself(value: str, read: Limit | None) -> None:
+    assert concurrency({CONCURRENCY: value}) == read
+    lines = lint("Pod", **{CONCURRENCY: value})
+    assert [line for line in lines if CONCURRENCY not in line] == []
+    assert bool(lines) == (read is None)
