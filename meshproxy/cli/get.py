@@ -74,9 +74,10 @@ def command(
 ) -> None:
     """Show objects: meshproxy get KIND[,KIND...] [NAME...], or KIND/NAME...
 
-    KIND is pods (po), deployments (deploy), services (svc), endpointslices, trafficsplits (ts), traffictargets (tt),
-    canaries (cd), events (ev), configmaps (cm), secrets, serviceaccounts (sa), namespaces (ns), or all.  Columns are kubectl's;
-    READY of a pod counts the sidecar too.  Works read-only on a mesh that is not up, and says so.
+    KIND is pods (po), deployments (deploy), services (svc), endpointslices, trafficsplits (ts), httproutes, grpcroutes,
+    httproutegroups (htr), traffictargets (tt), canaries (cd), events (ev), configmaps (cm), secrets, serviceaccounts (sa),
+    namespaces (ns), or all.  Columns are kubectl's; READY of a pod counts the sidecar too.  Works read-only on a mesh that is
+    not up, and says so.
 
     \b
         meshproxy get pods -A -o wide

@@ -124,6 +124,20 @@ def _split(obj: Object, now: float) -> Row:
     return [obj["metadata"]["name"], str(obj["spec"].get("service")), weights or "<none>", _age(obj, now)]
 
 
+def _route(obj: Object, now: float) -> Row:
+    """The Services it is attached to, and its conditions: True if they are towards all of them; else the first reason."""
+    services = [ref["name"] for ref in obj["spec"].get("parentRefs") or [] if ref.get("kind") == "Service"]
+    parents = (obj.get("status") or {}).get("parents") or []
+
+    def condition(kind: str) -> str:
+        found = [one for parent in parents for one in parent.get("conditions") or [] if one.get("type") == kind]
+        bad = [str(one.get("reason")) for one in found if one.get("status") != "True"]
+        return bad[0] if bad else "True" if found else "<unknown>"
+
+    metadata = obj["metadata"]
+    return [metadata["name"], ",".join(services) or "<none>", condition("Accepted"), condition("ResolvedRefs"), _age(obj, now)]
+
+
 def _target(obj: Object, now: float) -> Row:
     """Both layouts: fields at the top before v1alpha2."""
     spec = obj.get("spec") or {}
@@ -222,6 +236,20 @@ _ALL_KINDS = (
         "TrafficTarget",
         ("NAME", "DESTINATION", "SOURCES", "RULES", "AGE"),
         _target,
+    ),
+    Kind(
+        ("httproutes", "httproute"),
+        "gateway.networking.k8s.io",
+        "HTTPRoute",
+        ("NAME", "SERVICES", "ACCEPTED", "RESOLVEDREFS", "AGE"),
+        _route,
+    ),
+    Kind(
+        ("grpcroutes", "grpcroute"),
+        "gateway.networking.k8s.io",
+        "GRPCRoute",
+        ("NAME", "SERVICES", "ACCEPTED", "RESOLVEDREFS", "AGE"),
+        _route,
     ),
     Kind(("httproutegroups", "httproutegroup", "htr"), "specs.smi-spec.io", "HTTPRouteGroup", ("NAME", "AGE"), _plain),
     Kind(

@@ -118,6 +118,8 @@ class Attempt(Outcome):
             else:
                 endpoint = self.choose(backend.chooser, failed)
             if endpoint is None:
+                if not backend.endpoints:
+                    ctx.backend_empty(backend.name)
                 if not endpoints or failed is not None:
                     self.refuse(otherwise)
                     return

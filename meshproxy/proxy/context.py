@@ -69,6 +69,7 @@ class Context:
         self.pressure = Pressure(settings, registry, memory_limit(settings), limit())
         self.violations: dict[str, Any] = {}
         self.refusals: dict[str, Any] = {}
+        self.empty_backends: dict[str, Any] = {}
         self.tls_failures: dict[str, Any] = {}
         self.outlived: dict[str, Any] = {}
 
@@ -87,18 +88,12 @@ class Context:
         for connection in dirty:
             connection.flush()
 
-    def flush_bulk(self, reader: Flushable) -> None:
-        """`reader` has passed on a large read: flush now, in the middle of a loop turn, all but `reader` itself.  What that one
-        has to say is window for more, or a next request, and can wait for the end of the turn."""
-        dirty = self.dirty
-        self.dirty = []
+    def flush_bulk(self) -> None:
+        """A large read was passed on: flush now, in the middle of a loop turn.  Also who read it: window updates that wait for
+        the end of the turn stop the sender meanwhile (1 MiB over HTTP/2: 7 % more CPU)."""
         self.bulk = True
-        for connection in dirty:
-            if connection is not reader:
-                connection.flush()
+        self.flush()
         self.bulk = False
-        if reader.dirty:
-            self.dirty.append(reader)  # the callback that `mark` asked for is still to come
 
     def budget(self, retry: RetryPolicy) -> Budget:
         """A retry budget as the policy declares it: of several workers each gives its part of the floor."""
@@ -140,6 +135,15 @@ class Context:
         counter.value += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("refused direction=%s reason=%s", direction, reason)
+
+    def backend_empty(self, name: str) -> None:
+        """A request was drawn for a backend that has no endpoint: its share, counted against it.  Names are configuration's."""
+        counter = self.empty_backends.get(name)
+        if counter is None:
+            counter = self.empty_backends[name] = self.registry.counter(
+                "meshproxy_backend_empty_total", "Requests for a backend that had no endpoint.", (("backend", name),)
+            )
+        counter.value += 1
 
     def tls_failed(self, reason: str, direction: str, text: str, peer: str) -> None:
         key = reason + " " + direction

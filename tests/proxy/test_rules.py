@@ -177,6 +177,8 @@ async def test_a_backend_without_endpoints_keeps_its_share_and_answers_503(house
     answers = [await request(door.port, ask()) for _ in range(10)]
     assert Counter(status for status, _, _ in answers) == {200: 5, 503: 5}
     assert {fields.get(b"mesh-error") for status, fields, _ in answers if status == 503} == {b"no_endpoints"}
+    page = door.side.ctx.registry.render().decode()
+    assert 'meshproxy_backend_empty_total{backend="shop/v2:80"} 5' in page
 
 
 async def test_its_share_goes_to_the_others_where_that_is_asked_for(houses: Any, web: Web) -> None:

@@ -28,6 +28,12 @@ SPLIT = {
     "metadata": {"name": "web", "namespace": "shop"},
     "spec": {"service": "web", "backends": [{"service": "web", "weight": 90}, {"service": "api", "weight": 10}]},
 }
+ROUTE = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": [{"backendRefs": []}]},
+}
 WEB = {"name": "web", "image": "x", "command": ["python3", "-m", "http.server"], "ports": [{"containerPort": 8080}]}
 
 
@@ -42,6 +48,7 @@ OBJECTS = [
     service("web"),
     service("api"),
     SPLIT,
+    ROUTE,
     pod("web-1", app="web", version="v1"),
     pod("web-2", app="web", version="v2", **{"meshproxy.dev/proxy-deployment": "web"}),
     pod("api-1", app="api"),
@@ -85,6 +92,20 @@ def test_several_kinds_are_tables_with_prefixed_names(layout: Layout) -> None:
 def test_one_kind_has_plain_names_and_several_names_keep_their_order(layout: Layout) -> None:
     assert rows(get("po", "web-2", "api-1", "-n", "shop")) == ["NAME", "web-2", "api-1"]
     assert rows(get("pods", "-n", "shop", "--no-headers")) == ["api-1", "web-1", "web-2"]
+
+
+async def test_a_route_shows_its_services_and_whether_it_is_in_force(layout: Layout) -> None:
+    assert get("httproutes", "-n", "shop", "--no-headers").stdout.split()[:4] == ["web", "web", "<unknown>", "<unknown>"]
+    conditions = [
+        {"type": "Accepted", "status": "True", "reason": "Accepted"},
+        {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound"},
+    ]
+    with FileStore(None, layout.objects, "control") as store:
+        store.refresh()
+        await store.status(
+            Key("gateway.networking.k8s.io", "HTTPRoute", "shop", "web"), {"parents": [{"conditions": conditions}]}
+        )
+    assert get("httproute", "web", "-n", "shop", "--no-headers").stdout.split()[:4] == ["web", "web", "True", "BackendNotFound"]
 
 
 def test_kind_and_name_may_be_one_word_and_repeated(layout: Layout) -> None:
