@@ -117,7 +117,7 @@ class Carrier(Flushable):
             else:
                 self.ciphertext(tls, data)
             if len(data) >= BULK_BYTES and not self.nested:
-                ctx.flush_bulk(self)
+                ctx.flush_bulk()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
             self.broken("data_received")
 
