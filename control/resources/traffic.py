@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.resources import access, attach, core, gateway, routegroup, split, traffictarget
+from control.resources.annotations import sharing
 from control.resources.attach import Name, World, home_of, key_of, parents, ports_of
 from control.resources.documents import Path
 from control.resources.gateway import Route
@@ -32,6 +33,7 @@ KINDS = (
     (gateway.GROUP, "HTTPRoute"),
     (gateway.GROUP, "GRPCRoute"),
 )
+LIVE_KINDS = (*KINDS, ("discovery.k8s.io", "EndpointSlice"))
 
 Missing = Callable[[Key], bool]
 
@@ -44,11 +46,14 @@ class Traffic:
     port_routes: dict[tuple[str, str, str], routegroup.PortRoute] = field(default_factory=dict)  # by kind, namespace, name
     targets: list[access.Selected] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
+    # Services with an endpoint that is ready; None: nobody knows (manifests alone do not say).
+    ready: set[Name] | None = None
 
     @classmethod
-    def of(cls, objects: Iterable[Object]) -> Traffic:
-        """An object that has not the right shape is passed over: its own check has reported it."""
-        made = cls()
+    def of(cls, objects: Iterable[Object], live: bool = False) -> Traffic:
+        """`live`: the objects of a mesh that runs, EndpointSlices among them.
+        An object that has not the right shape is passed over: its own check has reported it."""
+        made = cls(ready=set() if live else None)
         for obj in objects:
             try:
                 made.add(Key.of(obj), obj)
@@ -72,6 +77,17 @@ class Traffic:
                 self.routes.append(gateway.parse_http_route(obj))
             case (gateway.GROUP, "GRPCRoute"):
                 self.routes.append(gateway.parse_grpc_route(obj))
+            case ("discovery.k8s.io", "EndpointSlice"):
+                one = core.parse(obj, core.EndpointSlice)
+                owner = one.metadata.labels.get("kubernetes.io/service-name")
+                if (
+                    self.ready is not None
+                    and owner
+                    and any(
+                        end.conditions.ready is not False and end.conditions.terminating is not True for end in one.endpoints
+                    )
+                ):
+                    self.ready.add((key.namespace, owner))
 
     @property
     def world(self) -> World:
@@ -86,7 +102,38 @@ def problems(traffic: Traffic, missing: Missing = lambda key: True) -> list[Prob
     found = [*_splits(traffic, missing), *_attached(traffic, missing)]
     for route in traffic.routes:
         found += _route(route, traffic, missing)
-    return [*found, *_targets(traffic, missing)]
+    return [*found, *_empty(traffic), *_targets(traffic, missing)]
+
+
+# ---------------------------------------------------------------- what runs
+
+
+EMPTY = "BackendEmpty"
+
+
+def _empty(traffic: Traffic) -> Iterator[Problem]:
+    """Backends that have a weight and nobody who is ready: only a mesh that runs has any."""
+    if traffic.ready is None:
+        return
+    for one in traffic.splits:
+        outcome = "goes to the others" if one.sharing.redistribute else "is answered with 503"
+        for index, backend in enumerate(one.backends):
+            where = (one.namespace, backend.service)
+            if backend.weight_milli and where in traffic.services and where not in traffic.ready:
+                path: Path = ("spec", "backends", index, "service")
+                message = f"Service {backend.service} has no endpoint that is ready: its share {outcome}"
+                yield Problem(key_of(one), path, EMPTY, message)
+    for route in traffic.routes:
+        redistribute = sharing(route.metadata.annotations).redistribute
+        outcome = "goes to the others" if redistribute else "is answered with 503"
+        rules: tuple[gateway.HttpRule | gateway.GrpcRule, ...] = route.spec.rules
+        for number, rule in enumerate(rules):
+            for index, ref in enumerate(rule.backend_refs):
+                where = (ref.namespace or home_of(route), ref.name)
+                if ref.weight and where in traffic.services and where not in traffic.ready:
+                    place: Path = ("spec", "rules", number, "backendRefs", index)
+                    message = f"Service {where[0]}/{where[1]} has no endpoint that is ready: its share {outcome}"
+                    yield Problem(key_of(route), place, EMPTY, message)
 
 
 # ---------------------------------------------------------------- access

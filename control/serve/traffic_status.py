@@ -1,6 +1,6 @@
 """What is wrong between routes, splits and Services, as Events; and the conditions of routes, as their status.
 
-store --changes of such objects--> look() --> Warning <reason>        once for each problem
+store --changes of such objects--> look() --> Warning <reason>        once for each problem (an empty backend's: after 5 s)
                                           --> Normal  ProblemResolved  when it is gone
                                           --> status.parents           of HTTPRoutes and GRPCRoutes, when it differs
 """
@@ -17,7 +17,7 @@ from typing import Final
 from control.resources import gateway
 from control.resources.documents import field_name
 from control.resources.routing import Problem
-from control.resources.traffic import KINDS, Traffic, problems, status_of
+from control.resources.traffic import EMPTY, LIVE_KINDS, Traffic, problems, status_of
 from control.store.eventlog import MAX_MESSAGE
 from control.store.store import Change, Key, Store, StoreError
 
@@ -25,6 +25,7 @@ log = logging.getLogger("meshproxy.control")
 
 RESOLVED: Final = "ProblemResolved"
 MAX_TOLD: Final = 200  # problems told of at a time; `meshproxy lint` has all
+EMPTY_S: Final = 5.0  # how long a backend must have been without endpoints: pods come and go when they are replaced
 INTERVAL: Final = 0.5  # s between looks, and only if something has changed
 
 _Told = tuple[Key, str, str]  # object, field, reason
@@ -37,6 +38,7 @@ class TrafficStatus:
         self._clock = clock
         self._told: dict[_Told, str] = {}
         self._changed = True
+        self._empty_since: dict[_Told, float] = {}
         store.watch(self._note)
 
     async def run(self) -> None:
@@ -46,18 +48,26 @@ class TrafficStatus:
             await asyncio.sleep(INTERVAL)
 
     def _note(self, changes: Sequence[Change]) -> None:
-        if any((change.key.group, change.key.kind) in KINDS for change in changes):
+        if any((change.key.group, change.key.kind) in LIVE_KINDS for change in changes):
             self._changed = True
 
     async def look(self) -> None:
         """Tell what changed since the last look."""
         self._changed = False
-        objects = {Key.of(obj): obj for group, kind in KINDS for obj in self._store.list(group, kind)}
+        objects = {Key.of(obj): obj for group, kind in LIVE_KINDS for obj in self._store.list(group, kind)}
         refused = {one.key for one in self._store.diagnostics() if one.severity == "error"}
-        traffic = Traffic.of(objects.values())
+        traffic = Traffic.of(objects.values(), live=True)
         now: dict[_Told, str] = {}
+        empty: dict[_Told, float] = {}
         for problem in problems(traffic, lambda key: key not in refused and None not in refused):
-            now.setdefault((problem.key, field_name(problem.path), problem.reason), _text(problem))
+            told = (problem.key, field_name(problem.path), problem.reason)
+            if problem.reason == EMPTY:
+                empty[told] = since = self._empty_since.get(told, self._clock())
+                if self._clock() - since < EMPTY_S:
+                    self._changed = True  # to look again
+                    continue
+            now.setdefault(told, _text(problem))
+        self._empty_since = empty
         for told in [told for told in self._told if told not in now]:
             del self._told[told]
             if told[0] in objects and not any(other[0] == told[0] for other in now):

@@ -64,11 +64,36 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     made.store.close()
 
 
+SLICES = """apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.9.9.9], conditions: {{ready: {ready}}}}}]
+ports: [{{port: 8080}}]
+"""
+
+
+async def test_a_backend_with_a_weight_and_nobody_ready_is_told_after_a_while(mesh: Mesh) -> None:
+    names = ("web", "other", "late")
+    await mesh.edit("services.yaml", "---\n".join(SERVICE.format(name=name) for name in names))
+    await mesh.edit("slices.yaml", SLICES.format(name="late", ready="false"))
+    (mesh.manifests / "traffic.yaml").write_text(OBJECTS)
+    mesh.store.refresh()
+    await mesh.status.look()
+    assert mesh.events(SPLIT) == []
+    mesh.now += 6.0
+    await mesh.status.look()
+    assert mesh.events(SPLIT) == mesh.events(ROUTE) == [("Warning", "BackendEmpty", 1)]
+    await mesh.edit("slices.yaml", SLICES.format(name="late", ready="true"))
+    assert mesh.events(SPLIT)[1:] == mesh.events(ROUTE)[1:] == [("Normal", "ProblemResolved", 1)]
+
+
 async def test_a_problem_is_told_once_and_its_cure_too(mesh: Mesh) -> None:
     await mesh.edit("services.yaml", "---\n".join(SERVICE.format(name=name) for name in ("web", "other")))
     await mesh.edit("traffic.yaml", OBJECTS)
     assert mesh.events(SPLIT) == [("Warning", "BackendMissing", 1)]
     assert mesh.events(ROUTE) == [("Warning", "BackendMissing", 1)]
+    await mesh.edit("slices.yaml", SLICES.format(name="late", ready="true"))
     await mesh.edit("late.yaml", SERVICE.format(name="late"))
     assert mesh.events(SPLIT)[1:] == [("Normal", "ProblemResolved", 1)]
     assert mesh.events(ROUTE)[1:] == [("Normal", "ProblemResolved", 1)]
