@@ -17,7 +17,7 @@ from meshproxy.policy.filters import changed
 from meshproxy.policy.match import NO_MATCH, UNSAFE, Match, Matches
 from meshproxy.policy.route import RouteSpec
 from meshproxy.proxy.route import Route
-from meshproxy.wire.message import Head
+from meshproxy.wire.message import CACHES, Head
 
 _PLAIN: Final = RouteSpec("")
 
@@ -50,7 +50,8 @@ class Routing:
         if isinstance(known, Routed) and known.routing is self:
             return known
         routed = self.judge(head)
-        head.route = routed
+        if CACHES.enabled:
+            head.route = routed
         return routed
 
     def judge(self, head: Head) -> Routed:

@@ -9,6 +9,7 @@ from compile_objects import compiled, service, split
 from routing_objects import ENDPOINTS, WEB, goes_to, group, http_route, matching_split, route, service_entry, to, told
 
 from control.api import mesh_pb2
+from control.resources.attach import MAX_CANDIDATES
 from control.resources.gateway import parse_grpc_route, parse_http_route
 from control.resources.traffic import Traffic, conditions, problems, status_of
 from control.store.store import Object
@@ -130,6 +131,17 @@ def test_a_headless_service_takes_no_route() -> None:
     headless["spec"]["clusterIP"] = "None"
     objects = [headless, *WEB[1:], http_route("r", to("web-v1"))]
     assert [one.reason for one in problems(Traffic.of(objects))] == ["ParentNotSupported"]
+
+
+def test_of_matches_without_end_the_first_ones_hold_and_that_is_told() -> None:
+    routes = []
+    for number in range(5):
+        matches = ", ".join(f"{{path: {{value: /r{number}/m{one}}}}}" for one in range(120))
+        routes.append(http_route(f"r{number}", f"{{matches: [{matches}], backendRefs: [{{name: web-v1, port: 80}}]}}"))
+    assert reasons(*routes) == [("web", "TooManyMatches")]
+    entry = service_entry(*routes)
+    assert entry.matches is not None
+    assert len(entry.matches.all) == MAX_CANDIDATES
 
 
 # ---------------------------------------------------------------- conditions

@@ -17,6 +17,7 @@ from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
 from meshproxy.policy.route import BackendSpec, EndpointEntry, RouteSpec, ServiceSpec, Tables, build_tables
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials
+from meshproxy.wire.message import CACHES
 
 NAMES = ("web", "v1", "v2")
 
@@ -214,6 +215,12 @@ async def test_headers_path_and_host_are_changed_on_the_way_there(houses: Any, w
             "x-set: new",
             "x-add: 2",
         ]
+
+
+async def test_without_caches_a_head_is_judged_each_time(houses: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CACHES, "enabled", False)
+    door = await outbound(houses(), web.tables((CANARY, to("v2")), (ALL, to("v1"))))
+    assert await bodies(door, ask(x_canary="always"), 3) == {"v2": 3}
 
 
 async def test_headers_of_the_answer_are_changed_by_the_rule_and_by_the_backend_that_was_drawn(houses: Any, web: Web) -> None:
