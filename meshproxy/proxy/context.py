@@ -102,9 +102,10 @@ class Context:
     # -- ids and rare events
 
     def request_id(self) -> bytes:
-        """Unique within the mesh: a random prefix for each process, then a count."""
+        """Unique within the mesh: a random prefix for each process, then a count; 32 hexadecimal digits (with anything else
+        in it a field costs 85 ns more: see Field)."""
         self.request_ids += 1
-        return self.request_id_prefix + b"%012x" % self.request_ids
+        return self.request_id_prefix + b"%016x" % self.request_ids
 
     def spawn(self, coroutine: Any, name: str) -> Any:
         """Run a coroutine that belongs to the proxy (connecting; never a request).  Returns its task."""

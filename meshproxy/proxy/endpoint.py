@@ -25,6 +25,7 @@ from meshproxy.proxy.context import Context
 from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
 from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import HttpSeries
+from meshproxy.telemetry.series import NOT_COUNTED
 from meshproxy.wire.message import Field, Head
 
 # What an endpoint speaks.
@@ -44,7 +45,7 @@ class Endpoint(Reachable):
     speaks          SPEAKS_*
     identity        SPIFFE ID its certificate must carry; "" where any under the trust anchors will do, or no TLS
     target_port     mesh: the port behind the peer's inbound proxy
-    series          counters of attempts at this endpoint
+    series          counters of attempts at this endpoint; NOT_COUNTED: they are not counted apart
     """
 
     def __init__(
@@ -172,7 +173,8 @@ class Endpoint(Reachable):
         for pool in self.pools():
             pool.retire()
         registry = self.ctx.registry
-        registry.release(self.series, self.ctx.now)
+        if self.series is not NOT_COUNTED:
+            registry.release(self.series, self.ctx.now)
         registry.release(self.tcp, self.ctx.now)
 
     def sweep(self, now: float) -> None:

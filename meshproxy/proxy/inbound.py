@@ -34,6 +34,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
 from meshproxy.telemetry.registry import HttpSeries
+from meshproxy.telemetry.series import NOT_COUNTED
 from meshproxy.wire.engine import CANCEL, Stream
 from meshproxy.wire.message import Field, Head
 
@@ -301,7 +302,7 @@ class Inbound(Side):
         endpoint = self.endpoints.get((port, speaks))
         if endpoint is None:
             # Attempts are not counted apart here: there is one endpoint, so they are the exchanges.
-            endpoint = Endpoint(ctx, self.pod_ip, port, speaks, HttpSeries(()))
+            endpoint = Endpoint(ctx, self.pod_ip, port, speaks, NOT_COUNTED)
             self.endpoints[(port, speaks)] = endpoint
         budget = self.budgets.get(port)
         if budget is None:

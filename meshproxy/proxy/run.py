@@ -34,7 +34,7 @@ def new_context(settings: Settings, registry: Registry) -> Context:
         settings,
         registry,
         seed=int.from_bytes(os.urandom(6), "big"),
-        request_id_prefix=secrets.token_hex(8).encode() + b"-",
+        request_id_prefix=secrets.token_hex(8).encode(),
     )
 
 

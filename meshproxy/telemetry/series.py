@@ -179,6 +179,10 @@ class HttpSeries:
         return cell
 
 
+# Of an endpoint whose attempts are not counted apart, because they are the exchanges: nobody reads it.
+NOT_COUNTED: Final = HttpSeries(())
+
+
 class TcpSeries:
     """Connections of one label set."""
 
