@@ -23,7 +23,7 @@ from control.resources.balancing import WEIGHT, balancing, weight_mistake
 from control.resources.canary import check_canary
 from control.resources.concurrency import CONCURRENCY, concurrency_mistake
 from control.resources.documents import Path
-from control.resources.gateway import check_route
+from control.resources.gateway_check import check_route
 from control.resources.quantity import quantity
 from control.resources.routegroup import check_group, check_ports
 from control.resources.shape import Report, nearest, shown
