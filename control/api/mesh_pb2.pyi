@@ -215,7 +215,7 @@ class Listener(_message.Message):
     def __init__(self, address: _Optional[str] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky", "balancer")
+    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky", "balancer", "fault")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,7 @@ class Service(_message.Message):
     EMPTY_BACKEND_FIELD_NUMBER: _ClassVar[int]
     STICKY_FIELD_NUMBER: _ClassVar[int]
     BALANCER_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
@@ -240,7 +241,22 @@ class Service(_message.Message):
     empty_backend: EmptyBackend
     sticky: Sticky
     balancer: Balancer
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., balancer: _Optional[_Union[Balancer, _Mapping]] = ...) -> None: ...
+    fault: Fault
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., balancer: _Optional[_Union[Balancer, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+
+class Fault(_message.Message):
+    __slots__ = ("delay_ms", "delay_ppm", "status", "abort_ppm", "header")
+    DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    DELAY_PPM_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ABORT_PPM_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    delay_ms: int
+    delay_ppm: int
+    status: int
+    abort_ppm: int
+    header: HeaderValue
+    def __init__(self, delay_ms: _Optional[int] = ..., delay_ppm: _Optional[int] = ..., status: _Optional[int] = ..., abort_ppm: _Optional[int] = ..., header: _Optional[_Union[HeaderValue, _Mapping]] = ...) -> None: ...
 
 class Balancer(_message.Message):
     __slots__ = ("how", "key", "slow_start_ms", "prefer_zone", "breaker")

@@ -9,6 +9,7 @@ from control.compile.routes import DEFAULT_CONDITIONS, compile_routes, empty_bac
 from control.resources import core, split
 from control.resources.annotations import traffic
 from control.resources.attach import Attached
+from control.resources.fault import fault
 from control.store.store import Diagnostic, Key
 
 BUDGET_RATIO = 0.2  # retries per original request
@@ -69,6 +70,21 @@ def compile_service(
             empty_backend=empty_backend(one.sharing) if one is not None else mesh_pb2.FAIL,
             sticky=sticky(one.sharing) if one is not None else None,
             balancer=compile_balancer(service.metadata.annotations),
+            fault=_fault(service),
         ),
         diagnostics,
+    )
+
+
+def _fault(service: core.Service) -> mesh_pb2.Fault | None:
+    declared, _ = fault(service.metadata.annotations)
+    if declared is None:
+        return None
+    name, value = declared.header
+    return mesh_pb2.Fault(
+        delay_ms=round(declared.delay_s * 1000),
+        delay_ppm=declared.delay_ppm,
+        status=declared.status,
+        abort_ppm=declared.abort_ppm,
+        header=mesh_pb2.HeaderValue(name=name, value=value) if name else None,
     )

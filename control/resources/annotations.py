@@ -2,7 +2,7 @@
 
 on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
                timeout.linkerd.io/request               meshproxy.dev/timeout-request
-               the balancer's and the breaker's: control/resources/balancing.py
+               the balancer's and the breaker's: control/resources/balancing.py; faults: control/resources/fault.py
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
                meshproxy.dev/concurrency-limit          control/resources/concurrency.py
                meshproxy.dev/workers                    1 (default) to 64 | auto
@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from control.resources import fault
 from control.resources.balancing import ON_SERVICES, WEIGHT
 from control.resources.concurrency import CONCURRENCY
 from control.resources.quantity import seconds
@@ -54,7 +55,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request")], ("Service",)
     ),
-    **dict.fromkeys(ON_SERVICES, ("Service",)),
+    **dict.fromkeys((*ON_SERVICES, *fault.ON_SERVICES), ("Service",)),
     WEIGHT: _POD,
     CONCURRENCY: _POD,
     INBOUND_POLICY: _POD,

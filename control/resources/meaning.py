@@ -23,6 +23,7 @@ from control.resources.balancing import WEIGHT, balancing, weight_mistake
 from control.resources.canary import check_canary
 from control.resources.concurrency import CONCURRENCY, concurrency_mistake
 from control.resources.documents import Path
+from control.resources.fault import fault
 from control.resources.gateway_check import check_route
 from control.resources.quantity import quantity
 from control.resources.routegroup import check_group, check_ports
@@ -110,7 +111,8 @@ def _service(obj: Object, report: Report) -> None:
     if spec.get("type") == "ExternalName":
         report.warning(("spec", "type"), "ExternalName Services are outside the mesh: ignored")
     annotations = obj["metadata"].get("annotations") or {}
-    for annotation, message, hint in (*traffic(annotations).mistakes, *balancing(annotations).mistakes):
+    mistakes = [*traffic(annotations).mistakes, *balancing(annotations).mistakes, *fault(annotations)[1]]
+    for annotation, message, hint in mistakes:
         report.warning(("metadata", "annotations", annotation), message, hint)
 
 

@@ -14,6 +14,7 @@ from meshproxy.mesh.balancer import balancer_of
 from meshproxy.mesh.knowledge import Known, ResourceRejected
 from meshproxy.mesh.routes import retry_of, routes_of, sticky_of
 from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
+from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.regex import Regex
 from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tables
 from meshproxy.proxy.inbound import InboundPort
@@ -36,9 +37,21 @@ def service_spec(service: mesh_pb2.Service, namespace: str, zone: str = "") -> S
             service.empty_backend == mesh_pb2.REDISTRIBUTE,
             sticky_of(service.sticky),
             balancer_of(service, zone),
+            fault_of(service.fault) if service.HasField("fault") else None,
         )
     except ValueError as error:
         raise ResourceRejected((int(mesh_pb2.SERVICE), f"{service.namespace}/{service.name}"), str(error)) from error
+
+
+def fault_of(declared: mesh_pb2.Fault) -> FaultPolicy:
+    return FaultPolicy(
+        declared.delay_ms / 1000.0,
+        declared.delay_ppm,
+        declared.status,
+        declared.abort_ppm,
+        header=declared.header.name,
+        value=declared.header.value,
+    )
 
 
 def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:

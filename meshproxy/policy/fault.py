@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.random import Rng
+from meshproxy.wire.message import Head
 
 MILLION: Final = 1_000_000
 MAX_DELAY_S: Final = 60.0  # a delayed request holds its connection and its body
@@ -38,13 +39,23 @@ class FaultPolicy:
     delay_s, delay_ppm      seconds, and the share of requests in millionths
     status, abort_ppm       HTTP status 200..599 instead of an answer, and its share
     grpc_status             for gRPC calls, 0..16; by default UNAVAILABLE (14)
+    header, value           of requests that have this header field; b"": of all
     """
 
-    __slots__ = ("_abort", "_both", "_delay", "abort_ppm", "delay_ppm", "delay_s", "grpc_status", "status")
+    __slots__ = ("_abort", "_both", "_delay", "abort_ppm", "delay_ppm", "delay_s", "grpc_status", "header", "status", "value")
 
     def __init__(
-        self, delay_s: float = 0.0, delay_ppm: int = 0, status: int = 503, abort_ppm: int = 0, grpc_status: int = 14
+        self,
+        delay_s: float = 0.0,
+        delay_ppm: int = 0,
+        status: int = 503,
+        abort_ppm: int = 0,
+        grpc_status: int = 14,
+        header: str = "",
+        value: str = "",
     ) -> None:
+        self.header = header.lower().encode()
+        self.value = value.encode()
         if not 0.0 <= delay_s <= MAX_DELAY_S:
             raise ValueError(f"fault: a delay must be 0 to {MAX_DELAY_S} seconds, not {delay_s}")
         if not (0 <= delay_ppm <= MILLION and 0 <= abort_ppm <= MILLION):
@@ -62,6 +73,10 @@ class FaultPolicy:
         self._abort = Fault(0.0, status, grpc_status)
         self._both = Fault(delay_s, status, grpc_status)
 
+    def matches(self, head: Head) -> bool:
+        """Is it one of the requests that are meant?"""
+        return not self.header or head.field(self.header) == self.value
+
     def draw(self, rng: Rng) -> Fault | None:
         """What happens to the next request that matches; None: nothing.  Always two draws, so that changing one share does
         not change which requests the other falls on."""
@@ -70,15 +85,3 @@ class FaultPolicy:
         if delayed:
             return self._both if aborted else self._delay
         return self._abort if aborted else None
-
-
-def parse_share(text: str) -> int:
-    """ "10%", "0.01%" -> millionths.  Raises ValueError."""
-    number, percent, rest = text.strip().partition("%")
-    whole, _, fraction = number.strip().partition(".")
-    if not percent or rest or not (whole + fraction).isdigit() or not (whole + fraction).isascii() or len(fraction) > 4:
-        raise ValueError(f"a share is written as a percentage with up to four decimals (10%, 0.01%), not {text!r}")
-    ppm = int(whole or "0") * 10_000 + int(fraction.ljust(4, "0"))
-    if ppm > MILLION:
-        raise ValueError(f"a share is at most 100%, not {text!r}")
-    return ppm

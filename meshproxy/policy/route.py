@@ -23,6 +23,7 @@ from typing import Final
 
 from meshproxy.policy.chooser import BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
+from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.filters import HeaderChanges, Redirect, Rewrite
 from meshproxy.policy.match import Match, Matches
 from meshproxy.policy.retry import RetryPolicy
@@ -297,11 +298,12 @@ class ServiceSpec:
     matches     in order of precedence, with the ports each is for (none: all)
     redistribute, sticky    as RouteSpec's, for `backends`
     balancer    of its own endpoints, and of those of backends that declare none; None: the default
+    fault       what is done to requests for it on purpose; None: nothing
     """
 
     __slots__ = (
-        "backends", "balancer", "cluster_ip", "matches", "name", "namespace", "ports", "redistribute", "retry", "routes",
-        "sticky", "timeout_s",
+        "backends", "balancer", "cluster_ip", "fault", "matches", "name", "namespace", "ports", "redistribute", "retry",
+        "routes", "sticky", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -318,8 +320,10 @@ class ServiceSpec:
         redistribute: bool = False,
         sticky: HashKey | None = None,
         balancer: BalancerPolicy | None = None,
+        fault: FaultPolicy | None = None,
     ) -> None:
         self.balancer = balancer
+        self.fault = fault
         self.namespace = namespace
         self.name = name
         self.ports = ports
@@ -379,7 +383,7 @@ def parse_authority(authority: bytes) -> Authority | None:
 class Tables:
     """Everything one proxy routes by, at one version.  Make it with `build_tables`."""
 
-    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "balancers", "services", "version")
+    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "balancers", "faults", "services", "version")
 
     def __init__(
         self,
@@ -388,7 +392,9 @@ class Tables:
         by_address: dict[str, ServiceEntry],
         cluster_domains: tuple[str, ...],
         balancers: dict[str, BalancerPolicy] | None = None,
+        faults: dict[str, FaultPolicy] | None = None,
     ) -> None:
+        self.faults = faults or {}  # by "<namespace>/<name>" of the Service that is asked for
         self.version = version
         self.balancers = balancers or {}  # by "<namespace>/<name>" of a backend; the others have the default
         self.services = services  # by ServiceEntry.key
@@ -488,7 +494,8 @@ def build_tables(
             by_key[entry.key] = entry
             if spec.cluster_ip and spec.cluster_ip != "None":
                 by_address[f"{spec.cluster_ip}:{port}"] = entry
-    return Tables(version, by_key, by_address, cluster_domains, _balancers(services))
+    faults = {f"{spec.namespace}/{spec.name}": spec.fault for spec in services if spec.fault is not None}
+    return Tables(version, by_key, by_address, cluster_domains, _balancers(services), faults)
 
 
 def _balancers(services: list[ServiceSpec]) -> dict[str, BalancerPolicy]:

@@ -75,15 +75,17 @@ class Backends:
         """New tables are about to be put in force."""
         self.made = {}
 
-    def make(self, name: str, endpoints: list[Endpoint], policy: BalancerPolicy | None) -> Backend:
-        """The backend of this key with these endpoints; the same state for every route that leads to it."""
+    def make(self, name: str, endpoints: list[Endpoint], policy: BalancerPolicy | None, opaque: bool = False) -> Backend:
+        """The backend of this key with these endpoints; the same state for every route that leads to it.  `opaque`: as what is
+        carried as bytes reaches it, by endpoints of its own."""
         if policy is None:
             if all(endpoint.weight == 1.0 for endpoint in endpoints):
                 return Backend(name, endpoints)
             policy = WEIGHTED
-        chooser = self.made.get(name)
+        key = f"{name}#opaque" if opaque else name
+        chooser = self.made.get(key)
         if chooser is None:
-            chooser = self.made[name] = self.chooser(name, endpoints, policy)
+            chooser = self.made[key] = self.chooser(key, endpoints, policy)
         return Backend(name, endpoints, chooser)
 
     def chooser(self, name: str, endpoints: list[Endpoint], policy: BalancerPolicy) -> Chooser:

@@ -34,6 +34,7 @@ from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.faulty import FaultyExchange, Injection
 from meshproxy.proxy.mirror import TIMEOUT_S as MIRROR_TIMEOUT_S
 from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import AMBIGUOUS_PATH, BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
@@ -101,6 +102,9 @@ class Outbound(Side):
                 made.routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
             if entry.matches is not None:
                 self.attach_rules(made, entry, entry.matches)
+            fault = tables.faults.get(f"{entry.namespace}/{entry.name}")
+            if fault is not None:
+                self.inject(made, entry, Injection(self.ctx, fault))
         self.backends.end()
         for key, endpoint in self.endpoints.items():
             if made.endpoints.get(key) is not endpoint:
@@ -135,7 +139,12 @@ class Outbound(Side):
                 made.pods[address] = self.pod_route(address, endpoint)
         # What is carried as bytes has no answers to judge an endpoint by, and no keys.
         policy = None if opaque else made.tables.balancers.get(f"{leaf.namespace}/{leaf.name}")
-        return self.backends.make(leaf.key, members, policy)
+        return self.backends.make(leaf.key, members, policy, opaque)
+
+    def inject(self, made: Made, entry: ServiceEntry, injection: Injection) -> None:
+        made.routes[(entry.key, False)].injection = injection
+        for rule in entry.routes.values():
+            made.rules[rule.key].injection = injection
 
     def attach_rules(self, made: Made, entry: ServiceEntry, matches: Matches) -> None:
         """The rules attached to a Service port, each with a Route of its own: its split, its times, its counters.  Retries are
@@ -298,7 +307,14 @@ class Outbound(Side):
                 if routed.location:
                     Exchange(ctx, stream, head, "outbound", False).redirect(route, routed.location)
                     return
-        exchange = Exchange(ctx, stream, head, "outbound", False)
+        if route.injection is None:
+            exchange = Exchange(ctx, stream, head, "outbound", False)
+        else:
+            fault = route.injection.draw(route, head, end)
+            if fault is None:
+                exchange = Exchange(ctx, stream, head, "outbound", False)
+            else:
+                exchange = FaultyExchange(ctx, stream, head, "outbound", route.injection, fault)
         stream.sink = exchange
         if head.method == b"CONNECT":
             exchange.begin(route, asking(head), end)

@@ -19,6 +19,7 @@ from meshproxy.proxy.via import Via
 from meshproxy.telemetry.registry import HttpSeries
 
 if TYPE_CHECKING:
+    from meshproxy.proxy.faulty import Injection
     from meshproxy.proxy.routing import Routing
 
 
@@ -46,7 +47,10 @@ class Route:
     via        names this proxy to the clients in every answer that is passed on; None: it does not
     rule       what is wanted beyond all this, None: nothing
     routing    of a Service that routes are attached to: which requests go by another Route; None: none does
+    injection  what is done to its requests on purpose (proxy/faulty.py), None: nothing
     """
+
+    injection: Injection | None = None
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
-"""Circuit breaking, stickiness and a limit of requests at once, as annotations declare them, through two real sidecars."""
+"""Circuit breaking, stickiness, limits and faults, as annotations declare them, through two real sidecars."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ def annotated(obj: Object, annotations: dict[str, str]) -> Object:
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
     """client; web: three replicas with Linkerd's annotations for a breaker; cart: the same pods by cookie;
-    desk: a pod that takes three requests at once."""
+    desk: a pod that takes three requests at once; trial: the same pod, with faults for requests that ask for them."""
     found = MeshRun(tmp_path_factory.mktemp("breaker"), "breaker")
     accrual = "balancer.linkerd.io/failure-accrual"
     breaker = {
@@ -44,7 +45,12 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
     )
     desk = deployment("desk", "echo_app", 8080, found.ledger)
     desk["spec"]["template"]["metadata"]["annotations"] = {"meshproxy.dev/concurrency-limit": "3"}
-    found.write("desk", account("desk"), desk, service("desk"))
+    faults = {
+        "meshproxy.dev/fault-delay": "1s 100%",
+        "meshproxy.dev/fault-abort": "418 100%",
+        "meshproxy.dev/fault-header": "x-fault=yes",
+    }
+    found.write("desk", account("desk"), desk, service("desk"), annotated(service("trial", selector={"app": "desk"}), faults))
     try:
         found.start()
         yield found
@@ -122,6 +128,15 @@ def test_a_pod_turns_away_what_is_too_much_at_once_and_says_when_to_come_back(me
     page = mesh.metrics(mesh.pod("desk").ip)
     assert page.total("meshproxy_shed_total", **{"class": "ordinary"}) == 9
     assert work(12).status == 200
+
+
+def test_a_fault_happens_to_the_requests_that_are_meant_and_to_no_other(mesh: MeshRun, client: Pod) -> None:
+    until(lambda: request(client.ip, 4140, "GET", "http://trial.e2e/echo").status == 200, "the trial")
+    began = time.monotonic()
+    answer = request(client.ip, 4140, "GET", "http://trial.e2e/work?id=fault", headers={"x-fault": "yes"})
+    assert (answer.status, answer.headers["mesh-error"]) == (418, "fault_injected")
+    assert time.monotonic() - began >= 0.99
+    assert "fault" not in mesh.executions(), "the app never saw it"
 
 
 def test_lint_finds_nothing_wrong_with_these_manifests(mesh: MeshRun) -> None:

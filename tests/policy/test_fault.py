@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from meshproxy.policy.fault import FaultPolicy, parse_share
+from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.random import Rng
+from meshproxy.wire.message import Field, Head
 
 
 def drawn(policy: FaultPolicy, seed: int = 1, draws: int = 100_000) -> Counter[tuple[bool, bool]]:
@@ -57,14 +58,11 @@ def test_what_is_out_of_range_is_refused(wrong: dict[str, int]) -> None:
         FaultPolicy(**wrong)
 
 
-@pytest.mark.parametrize(
-    ("text", "ppm"), [("10%", 100_000), ("0.01%", 100), ("100%", 1_000_000), (" 0.0001 % ", 1), ("0%", 0), (".5%", 5_000)]
-)
-def test_shares_are_percentages_down_to_a_millionth(text: str, ppm: int) -> None:
-    assert parse_share(text) == ppm
-
-
-@pytest.mark.parametrize("text", ["", "10", "%", "101%", "-1%", "1e2%", "0.00001%", "10%%", "\u0661%"])
-def test_a_share_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="share"):
-        parse_share(text)
+def test_only_requests_with_the_declared_header_are_meant() -> None:
+    head = Head()
+    head.fields = [Field(b"x-test", b"chaos")]
+    other = Head()
+    assert FaultPolicy(header="X-Test", value="chaos").matches(head)
+    assert not FaultPolicy(header="x-test", value="other").matches(head)
+    assert not FaultPolicy(header="x-test", value="chaos").matches(other)
+    assert FaultPolicy().matches(other)

@@ -281,3 +281,6 @@ async def test_weights_of_pods_count_though_the_service_declares_nothing(houses,
     for _ in range(80):
         assert (await request(door.port, GET))[0] == 200
     assert web.seen[2] > web.seen[0] + web.seen[1]
+    side.apply(build_tables(2, [ServiceSpec("shop", "web", [(80, 1)])], {"shop/web": entries}))
+    as_bytes = side.routes[("shop/web:80", True)].backends[0]
+    assert as_bytes.chooser.targets == as_bytes.endpoints, "bytes have endpoints of their own, and so has their choice"
