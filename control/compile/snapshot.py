@@ -24,7 +24,8 @@ from control.compile.settings import Settings
 from control.compile.views import View, ViewMemo, Views, read
 from control.compile.workload import compile_workload, meshed
 from control.resources import core
-from control.resources.attach import Attached, World, attach, references
+from control.resources.attach import Attached, attach
+from control.resources.gateway_rules import World, references
 from control.resources.routegroup import RouteGroup
 from control.resources.traffictarget import Account
 from control.store.store import Diagnostic, Object

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from control.resources import access, core, gateway, routegroup, split, traffictarget
-from control.resources.attach import parents
 from control.resources.gateway import Route
+from control.resources.gateway_rules import parents
 from control.resources.split import Splits, splits_by_apex
 from control.store.store import Diagnostic, Key, Object
 

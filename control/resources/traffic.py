@@ -15,9 +15,10 @@ from typing import Any
 
 from control.resources import access, attach, core, gateway, routegroup, split, traffictarget
 from control.resources.annotations import sharing
-from control.resources.attach import Name, World, home_of, key_of, parents, ports_of
+from control.resources.attach import ports_of
 from control.resources.documents import Path
 from control.resources.gateway import Route
+from control.resources.gateway_rules import Name, World, home_of, key_of, parents, reference_mistake, rule_mistake
 from control.resources.routing import Problem
 from control.resources.split import splits_by_apex
 from control.store.store import Key, Object
@@ -272,7 +273,7 @@ def _rule_mistakes(route: Route, traffic: Traffic) -> Iterator[tuple[Path, str, 
     rules: tuple[gateway.HttpRule | gateway.GrpcRule, ...] = route.spec.rules
     for index, rule in enumerate(rules):
         path: Path = ("spec", "rules", index)
-        if mistake := attach.rule_mistake(rule):
+        if mistake := rule_mistake(rule):
             yield path, "UnsupportedValue", f"the rule is left out: {mistake}"
             continue
         if not rule.backend_refs and not any(one.request_redirect is not None for one in rule.filters):
@@ -288,7 +289,7 @@ def _rule_mistakes(route: Route, traffic: Traffic) -> Iterator[tuple[Path, str, 
             if one.request_mirror is not None
         ]
         for where, ref in references:
-            found = attach.reference_mistake(ref, home_of(route), traffic.world)
+            found = reference_mistake(ref, home_of(route), traffic.world)
             if found is not None:
                 exists = (ref.namespace or home_of(route), ref.name) in traffic.services
                 reason = found[0] if found[0] == "InvalidKind" or exists else "BackendMissing"
