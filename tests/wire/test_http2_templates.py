@@ -108,6 +108,31 @@ def test_requests_that_differ_in_little_mean_the_same_with_and_without_caches(
     assert heard(blocks, True) == heard(blocks, False)
 
 
+DAMAGE = st.one_of(
+    st.tuples(st.just("cut"), st.integers(0, 40), st.just(0)),
+    st.tuples(st.sampled_from(["put", "insert"]), st.integers(0, 40), st.integers(0, 255)),
+)
+
+
+def damaged(block: bytes, how: tuple[str, int, int]) -> bytes:
+    kind, at, byte = how
+    at %= len(block)
+    if kind == "cut":
+        return block[:at]
+    return block[:at] + bytes([byte]) + block[at + (kind == "put") :]
+
+
+@examples(max_examples=400, deadline=None)
+@given(how=st.lists(DAMAGE, min_size=1, max_size=4), own=OWN, middle=MIDDLES)
+def test_damaged_blocks_mean_the_same_with_and_without_caches(
+    how: list[tuple[str, int, int]], own: list[bytes], middle: bytes
+) -> None:
+    line = b"\x82\x86" + AUTHORITY
+    good = [line + path(b"/%d" % n) + middle + b"".join(own) for n in range(3)]
+    blocks = [(block, True) for block in good] + [(damaged(good[n % 3], each), True) for n, each in enumerate(how)]
+    assert heard(blocks, True) == heard(blocks, False)
+
+
 @pytest.mark.parametrize("middle", [X_A, X_A + COOKIE], ids=["plain", "cookie"])
 @pytest.mark.parametrize("own", SPECIAL, ids=range(len(SPECIAL)))
 def test_what_a_request_adds_to_a_known_one_is_judged_as_if_all_of_it_were_new(own: bytes, middle: bytes) -> None:
@@ -115,6 +140,20 @@ def test_what_a_request_adds_to_a_known_one_is_judged_as_if_all_of_it_were_new(o
     known = [(line + path(b"/%d" % n) + middle, True) for n in range(2)]
     blocks = [*known, (line + path(b"/3") + middle + own, True), (line + path(b"/4") + middle + own + own, True), *known]
     assert heard(blocks, True) == heard(blocks, False)
+
+
+@pytest.mark.parametrize("length", [4, 200], ids=["short", "long"])
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_block_that_ends_inside_its_path_breaks_the_connection_also_where_its_beginning_is_known(
+    cut: int, length: int
+) -> None:
+    line = b"\x82\x86" + AUTHORITY
+    known = [(line + path(b"/%d" % n), True) for n in range(2)]
+    blocks = [*known, ((line + path(b"/" * length))[: -cut if cut < 4 else -length], True), *known]
+    asked, answers, violations = heard(blocks, True)
+    assert (asked, answers, violations) == heard(blocks, False)
+    assert violations == ["h2_compression"]
+    assert len(asked) == 3
 
 
 def test_what_repeats_is_recognised_and_what_does_not_is_the_requests_own() -> None:

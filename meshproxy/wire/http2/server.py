@@ -79,7 +79,9 @@ class Http2Server(Inbound):
             if template is None:
                 fields = self.decode(block)
             else:
-                path = self.path_of(block, templates.path_at)
+                at = templates.path_at
+                # In clear and short, as our own encoder writes it, or in another form.
+                path = block[at + 2 : templates.path_end] if block[at + 1] < 0x7F else self.path_of(block, at)
                 size = template.size + len(path) + PATH_OVERHEAD
                 fields = self.decode_rest(block, templates.indexed_end, size, len(template.fields))
         if self.refusing or len(self.streams) >= self.streams_max or self.held > self.held_max:

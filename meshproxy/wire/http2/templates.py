@@ -21,18 +21,12 @@ from typing import Final
 
 from meshproxy.wire.hpack.integers import HpackError, decode_integer
 from meshproxy.wire.http2.heads import check_allowed, check_path, request_head
-from meshproxy.wire.message import HOST, PSEUDO, Field, Head, MalformedField, add_field
+from meshproxy.wire.message import COOKIE, HOST, PATH, PSEUDO, REQUEST_ID, Field, Head, MalformedField, add_field
 
 PATH_LITERAL: Final = 4  # 0000 0100: a literal without indexing, its name the fourth of the static table
 INDEXED: Final = re.compile(rb"[\x80-\xfe]*")  # one-byte indexed fields: each byte is a field
 TEMPLATES_MAX: Final = 32  # a connection; a client has as many as kinds of requests
 TEMPLATE_BYTES_MAX: Final = 128  # of a key
-
-
-def end_of_indexed(block: bytes, at: int) -> int:
-    found = INDEXED.match(block, at)
-    assert found is not None  # it also matches nothing
-    return found.end()
 
 
 class Template:
@@ -51,18 +45,22 @@ class Template:
         """The request with this path, and with these fields after the template's.  Raises MalformedField."""
         base = self.base
         head = base.with_path(path)
-        check_path(base.method, path)
+        if path[:1] != b"/" or path.translate(None, PATH):
+            check_path(base.method, path)
+        fields = head.fields
         for field in own:
             kind = field.kind
-            if kind in (HOST, PSEUDO):  # rare, and judged together with all the others
+            if not kind:  # PLAIN
+                fields.append(field)
+            elif kind in (COOKIE, REQUEST_ID):
+                add_field(head, field)
+            elif kind in (HOST, PSEUDO):  # rare, and judged together with all the others
                 first = self.fields
                 at = self.at
                 return request_head([*first[:at], Field(b":path", path), *first[at + 1 :], *own])
-            if kind:
+            else:
                 check_allowed(field)
                 add_field(head, field)
-            else:
-                head.fields.append(field)
         head.settle()
         return head
 
@@ -91,7 +89,11 @@ class Templates:
             except (IndexError, HpackError):
                 return None  # whatever it is, the decoder says it
         end += length
-        indexed_end = end_of_indexed(block, end)
+        if end > len(block):
+            return None
+        found = INDEXED.match(block, end)
+        assert found is not None  # it also matches nothing
+        indexed_end = found.end()
         self.path_at = at
         self.path_end = end
         self.indexed_end = indexed_end
@@ -102,7 +104,7 @@ class Templates:
         """The block that split() did not find has made a good request of these fields: keep what may repeat of it."""
         key = self.key
         at = self.path_at
-        if not key or len(key) > TEMPLATE_BYTES_MAX or end_of_indexed(block, 0) != at:
+        if not key or len(key) > TEMPLATE_BYTES_MAX or INDEXED.fullmatch(block, 0, at) is None:
             return  # the byte found was none that begins a field
         count = at + 1 + self.indexed_end - self.path_end
         first = fields[:count]
