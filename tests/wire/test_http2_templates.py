@@ -214,3 +214,28 @@ def test_an_answer_that_refers_to_nothing_keeps_the_table_right_however_often_it
         assert decoder.size == theirs.header_table._current_size
     finally:
         CACHES.enabled = True
+
+
+@pytest.mark.parametrize("caches", [True, False], ids=["caches", "no-caches"])
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_once_our_limit_is_lower_no_block_may_come_without_its_size_update_however_known(role: str, caches: bool) -> None:
+    CACHES.enabled = caches
+    limits = Limits()
+    limits.table_bytes = 60
+    host = Recorder()
+    try:
+        raw = Raw(Http2Server(host, limits) if role == "server" else Http2Client(host, limits))
+        raw.send(settings())
+        for n in range(4):
+            if role == "server":
+                block = FILL if n == 0 else b"\x82\x86" + AUTHORITY + path(b"/%d" % n) + X_A
+            else:
+                raw.engine.open().send_head(request(), [], True)
+                block = ANSWER
+            if n == 3:
+                assert host.violations == []
+                raw.settle()
+            raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, block))
+        assert host.violations == ["h2_compression"]
+    finally:
+        CACHES.enabled = True

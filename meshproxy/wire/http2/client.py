@@ -178,6 +178,10 @@ class Http2Client(Inbound):
         else:
             self.host.on_capacity()
 
+    def on_settings_acknowledged(self) -> None:
+        super().on_settings_acknowledged()
+        self.contained = {}  # likewise
+
     def release_unsent(self) -> None:
         full = self.unsent > self.held_max
         super().release_unsent()

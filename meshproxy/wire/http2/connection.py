@@ -238,7 +238,7 @@ class Http2Connection(Outbound):
             self.acknowledged = True
             if self.decoder.limit != self.limits.table_bytes:
                 self.decoder.limit = self.limits.table_bytes
-                self.blocks = {}  # the next block has to begin with a size update (RFC 7541 4.2), whatever it meant before
+                self.forget_blocks()  # the next block has to begin with a size update (RFC 7541 4.2), whatever it meant before
             change = self.limits.stream_window - self.stream_window
             self.stream_window += change
             if change:
