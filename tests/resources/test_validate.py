@@ -122,8 +122,8 @@ def test_all_mistakes_of_a_file_are_told_not_only_the_first() -> None:
         ),
         (
             "apiVersion: split.smi-spec.io/v1\nkind: TrafficSplit\nmetadata: {name: web}\nspec: {}",
-            "1 error apiVersion: found split.smi-spec.io/v1, expected split.smi-spec.io/v1alpha1 or split.smi-spec.io/v1alpha2"
-            " or split.smi-spec.io/v1alpha3 or split.smi-spec.io/v1alpha4",
+            "1 warning apiVersion: found split.smi-spec.io/v1, expected split.smi-spec.io/v1alpha1 or split.smi-spec.io/v1alpha2"
+            " or split.smi-spec.io/v1alpha3 or split.smi-spec.io/v1alpha4 (it is read as v1alpha4)",
         ),
     ],
 )
