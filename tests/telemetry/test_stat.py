@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -147,15 +147,6 @@ async def test_to_and_from_look_at_one_edge_from_the_callers_side(mesh: StatMesh
     assert nobody["api"]["SUCCESS"] == "-"
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A shell starts background jobs with SIGINT ignored, and children inherit that: undo it for those of this test."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 async def test_watching_goes_on_until_interrupted(mesh: StatMesh) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "MESHPROXY_STATE_HOME": str(mesh.layout.root.parent)}
     arguments = ("-m", "meshproxy", "stat", "deploy/api", "-n", "shop", "--window", "1s", "-w")
