@@ -49,7 +49,8 @@ def compile_endpoints(
                     continue
                 for address in endpoint.addresses[:1]:  # Kubernetes: more than one is undefined, readers take the first
                     place = (service_port.port, address, slice_port.port)
-                    found.setdefault(place, _endpoint(place, service_port, pods.get(address), name, namespace, settings))
+                    made = _endpoint(place, service_port, endpoint.zone, pods.get(address), name, namespace, settings)
+                    found.setdefault(place, made)
     if len(found) > MAX_ENDPOINTS:
         key = Key("", "Service", namespace, name)
         message = f"{len(found):,} endpoints, more than {MAX_ENDPOINTS:,}: the rest is left out"
@@ -68,15 +69,17 @@ def ready(conditions: core.EndpointConditions) -> bool:
 def _endpoint(
     place: tuple[int, str, int],
     port: core.ServicePort,
+    at: str,
     pod: View[core.Pod] | None,
     service: str,
     namespace: str,
     settings: Settings,
 ) -> mesh_pb2.Endpoint:
+    """`at`: its zone, if the slice says; else the pod may."""
     labels = {"namespace": namespace, "service": service}
-    expected, mesh_port, at, capacity = "", 0, "", 1
+    expected, mesh_port, capacity = "", 0, 1
     if pod is not None:
-        at, capacity = zone(pod.typed), weight(pod.typed.metadata.annotations)
+        at, capacity = at or zone(pod.typed), weight(pod.typed.metadata.annotations)
         labels |= metric_labels(pod.typed, namespace)
         if meshed(pod.typed):
             expected, mesh_port = identity(pod.typed, namespace, settings), settings.inbound_port

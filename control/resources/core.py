@@ -325,11 +325,12 @@ class ObjectReference(Shape, frozen=True, kw_only=True):
 
 
 class SliceEndpoint(Shape, frozen=True, kw_only=True):
-    unread = words("deprecatedTopology hints hostname zone")
+    unread = words("deprecatedTopology hints hostname")
     addresses: tuple[str, ...]
     conditions: EndpointConditions = EndpointConditions()
     target_ref: ObjectReference | None = None
     node_name: str = ""
+    zone: str = ""  # of the node it is on
 
 
 class SlicePort(Shape, frozen=True, kw_only=True):

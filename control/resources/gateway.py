@@ -21,7 +21,6 @@ from control.store.store import Object
 GROUP = "gateway.networking.k8s.io"
 HTTP_VERSIONS = ("v1beta1", "v1")
 GRPC_VERSIONS = ("v1alpha2", "v1")
-UNSUPPORTED_FILTERS = ("CORS", "ExternalAuth", "ExtensionRef")
 SERVICE_GROUPS = ("", "core")  # "core" is how Linkerd's and Flagger's documents write it
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from control.resources.annotations import sharing_mistakes
 from control.resources.documents import Path
-from control.resources.gateway import GROUP, SERVICE_GROUPS, UNSUPPORTED_FILTERS
+from control.resources.gateway import GROUP, SERVICE_GROUPS
 from control.resources.quantity import seconds
 from control.resources.routegroup import check_header_name, check_regex
 from control.resources.shape import Report, shown, words
@@ -157,8 +157,6 @@ def _check_filters(rule: Any, filters: list[Any], path: Path, report: Report) ->
         if kind in seen and kind not in ("RequestMirror", "ExtensionRef"):
             report.error((*where, "type"), f"{kind} is there twice", "put them together")
         seen.add(kind)
-        if kind in UNSUPPORTED_FILTERS:
-            report.warning((*where, "type"), f"{kind} is not supported: requests of this rule are answered with 500")
         _check_filter(rule, one, where, report)
     if {"RequestRedirect", "URLRewrite"} <= seen:
         report.error((*path, "filters"), "RequestRedirect and URLRewrite cannot be together", "keep one")

@@ -36,6 +36,8 @@ from meshproxy.policy.regex import Regex
 Name = tuple[str, str]  # namespace, name
 NO_BACKEND = 500  # Gateway API: a reference that is none, or a rule we cannot do
 MAX_RETRIES = 10  # as meshproxy.dev/retry-limit
+FILTERS_OF_A_BACKEND = ("RequestHeaderModifier", "ResponseHeaderModifier")
+FILTERS_OF_A_RULE = (*FILTERS_OF_A_BACKEND, "RequestRedirect", "URLRewrite", "RequestMirror")
 
 
 class World:
@@ -169,7 +171,7 @@ def _rule(route: Route, index: int, world: World) -> Rule | None:
         return None
     home = home_of(route)
     name = f"{route.kind} {home}/{route.metadata.name} rule {declared.name or index}"
-    if any(one.type in gateway.UNSUPPORTED_FILTERS for one in declared.filters):
+    if unsupported_filters(declared):
         return Rule(name, refuse=NO_BACKEND)
     request, response, redirect, rewrite, mirrors = _filters(declared.filters, home, world)
     leaves = tuple(_leaf(ref, home, world) for ref in declared.backend_refs)
@@ -255,14 +257,21 @@ def _is_service(ref: gateway.ObjectRef) -> bool:
     return ref.kind == "Service" and ref.group in gateway.SERVICE_GROUPS
 
 
+def unsupported_filters(of: gateway.HttpRule | gateway.GrpcRule | gateway.BackendRef) -> list[tuple[int, str]]:
+    """(number, type) of the filters that we do not have for a rule, or for one backend of it alone: what they are for is
+    answered with 500, because a filter must never be left out in silence."""
+    known = FILTERS_OF_A_BACKEND if isinstance(of, gateway.BackendRef) else FILTERS_OF_A_RULE
+    return [(number, one.type) for number, one in enumerate(of.filters) if one.type not in known]
+
+
 def _leaf(ref: gateway.ObjectRef, home: str, world: World) -> Leaf:
     weight, request, response = 1, None, None
     refuse = NO_BACKEND if reference_mistake(ref, home, world) else 0
     if isinstance(ref, gateway.BackendRef):
         weight = ref.weight
-        request, response, redirect, rewrite, mirrors = _filters(ref.filters, home, world)
-        if redirect or rewrite or mirrors or any(one.type in gateway.UNSUPPORTED_FILTERS for one in ref.filters):
-            refuse = NO_BACKEND  # such a filter of one backend only is not supported
+        request, response, *_ = _filters(ref.filters, home, world)
+        if unsupported_filters(ref):
+            refuse = NO_BACKEND
     return Leaf(f"{ref.namespace or home}/{ref.name}", 1000 * weight, ref.port or 0, refuse, request, response)
 
 

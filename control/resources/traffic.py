@@ -18,7 +18,16 @@ from control.resources.annotations import sharing
 from control.resources.attach import ports_of
 from control.resources.documents import Path
 from control.resources.gateway import Route
-from control.resources.gateway_rules import Name, World, home_of, key_of, parents, reference_mistake, rule_mistake
+from control.resources.gateway_rules import (
+    Name,
+    World,
+    home_of,
+    key_of,
+    parents,
+    reference_mistake,
+    rule_mistake,
+    unsupported_filters,
+)
 from control.resources.routing import Problem
 from control.resources.split import splits_by_apex
 from control.store.store import Key, Object
@@ -110,6 +119,7 @@ def problems(traffic: Traffic, missing: Missing = lambda key: True) -> list[Prob
 
 
 EMPTY = "BackendEmpty"
+UNSUPPORTED = "UnsupportedFilter"
 
 
 def _empty(traffic: Traffic) -> Iterator[Problem]:
@@ -280,6 +290,16 @@ def _rule_mistakes(route: Route, traffic: Traffic) -> Iterator[tuple[Path, str, 
             yield path, "NoBackend", "the rule has no backendRefs: its requests are answered with 500"
         elif rule.backend_refs and not any(ref.weight for ref in rule.backend_refs):
             yield (*path, "backendRefs"), "AllWeightsZero", "all weights are 0: requests are answered with 500"
+        for at, kind in unsupported_filters(rule):
+            yield (
+                (*path, "filters", at, "type"),
+                UNSUPPORTED,
+                f"{kind} is not supported: the rule's requests are answered with 500",
+            )
+        for number, backend in enumerate(rule.backend_refs):
+            for at, kind in unsupported_filters(backend):
+                message = f"{kind} is not supported for one backend: its share is answered with 500"
+                yield (*path, "backendRefs", number, "filters", at, "type"), UNSUPPORTED, message
         references: list[tuple[Path, gateway.ObjectRef]] = [
             ((*path, "backendRefs", number), ref) for number, ref in enumerate(rule.backend_refs)
         ]
@@ -322,11 +342,15 @@ def conditions(route: Route, ref: gateway.ParentRef, traffic: Traffic) -> list[C
     mistakes = list(_rule_mistakes(route, traffic))
     dropped = sorted({int(path[2]) for path, why, _ in mistakes if why == "UnsupportedValue"})
     texts = [text for _, why, text in mistakes if why == "UnsupportedValue"]
+    refused = [(path, text) for path, why, text in mistakes if why == UNSUPPORTED]
+    useless = {*dropped, *(int(path[2]) for path, _ in refused if path[3] == "filters")}
     accepted = Condition("Accepted", True, "Accepted", "the route is in force")
     if reason:
         accepted = Condition("Accepted", False, _ACCEPTED_REASONS[reason], message)
     elif dropped and len(dropped) == len(route.spec.rules):
         accepted = Condition("Accepted", False, "UnsupportedValue", texts[0])
+    elif useless and len(useless) == len(route.spec.rules):
+        accepted = Condition("Accepted", False, "UnsupportedValue", refused[0][1])
     unresolved = [(why, text) for _, why, text in mistakes if why in ("InvalidKind", "BackendNotFound", "BackendMissing")]
     resolved = Condition("ResolvedRefs", True, "ResolvedRefs", "all references lead somewhere")
     if unresolved:
@@ -337,6 +361,9 @@ def conditions(route: Route, ref: gateway.ParentRef, traffic: Traffic) -> list[C
     if accepted.status and dropped:
         numbers = ", ".join(map(str, dropped))
         found.append(Condition("PartiallyInvalid", True, "UnsupportedValue", f"Dropped Rule {numbers}: {texts[0]}"))
+    elif accepted.status and refused:
+        path, text = refused[0]
+        found.append(Condition("PartiallyInvalid", True, "UnsupportedValue", f"Rule {path[2]}: {text}"))
     return found
 
 

@@ -27,6 +27,8 @@ A fault of ours in a callback ends this exchange and no other (`broken`).
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import parse_timeout
 from meshproxy.policy.retry import RESPONDED, Failure
@@ -59,6 +61,8 @@ from meshproxy.wire.engine import (
     NO_FIELDS,
 )
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
+
+_OVER_LIMIT: Final = b"concurrency_limit"  # of proxy/limited.py, which imports this module
 
 
 class Exchange(Attempt):
@@ -230,7 +234,10 @@ class Exchange(Attempt):
                 and not is_success(status, self.grpc_status)
                 and self.may_retry(Failure(RESPONDED, status, self.grpc_status), False)
             ):
+                if head.mesh:
+                    self.limited = self.limits(head)
                 self.abandon()
+                self.limited = False
                 self.retry(UPSTREAM_RESET)
                 return
             if status < 300 and (request.protocol or request.method == b"CONNECT") and not self.tunnel_granted(head):
@@ -254,6 +261,7 @@ class Exchange(Attempt):
         endpoint = self.endpoint
         if head.mesh and endpoint is not None and endpoint.speaks == SPEAKS_MESH:
             extra = [field for field in head.mesh if field.name == b"mesh-error"]
+            self.limited = self.limits(head)
         route = self.route
         if route is not None and route.via is not None:
             extra = [*extra, route.via.field(head)]
@@ -263,6 +271,14 @@ class Exchange(Attempt):
             extra = [*extra, *websocket.granting(self.head, head)]
             head = websocket.granted(self.head, head)
         self.down.send_head(head, extra, end)
+
+    def limits(self, head: Head) -> bool:
+        """Does the pod's own sidecar say that it takes no more requests at once?  An app cannot say it: its sidecar takes
+        `mesh-*` fields off."""
+        endpoint = self.endpoint
+        if endpoint is None or endpoint.speaks != SPEAKS_MESH:
+            return False
+        return any(field.name == b"mesh-error" and field.value == _OVER_LIMIT for field in head.mesh)
 
     def tunnel_granted(self, head: Head) -> bool:
         """A 101 or 2xx to a request for a tunnel.  False if that cannot go to the client: it was refused instead."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
-from meshproxy.policy.breaker import FAILURE, NO_VERDICT, verdict_of
+from meshproxy.policy.breaker import FAILURE, LIMITED, NO_VERDICT, verdict_of
 from meshproxy.policy.classify import NO_GRPC, is_success
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import Endpoint
@@ -59,6 +59,7 @@ class Outcome(Requester):
     # the answer
     status: int = 0
     grpc_status: int = NO_GRPC
+    limited: bool = False  # it is no answer of the app's: the pod takes no more requests at once
     # the request's body, as long as it may have to be sent (again)
     body: list[bytes] | None = None
     body_bytes: int = 0
@@ -102,7 +103,8 @@ class Outcome(Requester):
         if failed:
             endpoint.load.penalise(now)
         if endpoint.ejection is not None:
-            endpoint.ejection.record(endpoint, verdict_of(not failed, status, grpc_status), self.attempt_started, now)
+            verdict = LIMITED if self.limited else verdict_of(not failed, status, grpc_status)
+            endpoint.ejection.record(endpoint, verdict, self.attempt_started, now)
         first = self.first_byte_s
         elapsed = now - self.attempt_started
         endpoint.series.response(
@@ -143,7 +145,8 @@ class Outcome(Requester):
             endpoint.load.penalise(now)
         started = self.attempt_started
         if endpoint.ejection is not None:
-            endpoint.ejection.record(endpoint, verdict_of(success, status, grpc_status), started, now)
+            verdict = LIMITED if self.limited else verdict_of(success, status, grpc_status)
+            endpoint.ejection.record(endpoint, verdict, started, now)
         key = (status * 32 + grpc_status) * 2 + success  # series.key_of, without the call
         first = self.first_byte_s * 1000.0
         whole = (now - started) * 1000.0

@@ -18,6 +18,14 @@ def test_endpoints_and_workloads_carry_the_zone_and_the_weight_of_their_pod() ->
     assert found[mesh_pb2.WORKLOAD, "shop/web-2"].workload.zone == ""
 
 
+def test_the_zone_that_the_slice_says_counts_before_the_pods_and_for_pods_nobody_knows() -> None:
+    one = pod("web-1", "10.0.0.1")
+    one["metadata"]["labels"]["topology.kubernetes.io/zone"] = "eu-1"
+    places = [{**endpoint(f"10.0.0.{number}"), "zone": "eu-2"} for number in (1, 2)]
+    found = compiled(service("web"), one, slice_of("web", *places)).resources
+    assert [each.zone for each in found[mesh_pb2.ENDPOINTS, "shop/web"].endpoints.endpoints] == ["eu-2", "eu-2"]
+
+
 def test_a_changed_weight_is_a_changed_resource() -> None:
     objects = service("web"), slice_of("web", endpoint("10.0.0.1"))
     before = compiled(*objects, pod("web-1", "10.0.0.1")).resources[mesh_pb2.ENDPOINTS, "shop/web"]

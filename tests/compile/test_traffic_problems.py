@@ -28,6 +28,16 @@ def again_as(name: str, obj: Object) -> Object:
 
 SHADOWED = again_as("zweb", split("web", **{"web-v2": 1}))
 
+CORS = "{matches: [{path: {value: /a}}], filters: [{type: CORS, cors: {}}], backendRefs: [{name: web-v1, port: 80}]}"
+
+
+def for_a_share(filter_: str) -> str:
+    """Two backends, of which the second has a filter of its own."""
+    return f"{{backendRefs: [{{name: web-v1, port: 80}}, {{name: web-v2, port: 80, filters: [{filter_}]}}]}}"
+
+
+MIRRORED_SHARE = for_a_share("{type: RequestMirror, requestMirror: {backendRef: {name: web-v3, port: 80}}}")
+
 # objects, who is told which reason, where a GET for web goes all the same
 CONTRADICTIONS: list[tuple[str, list[Object], list[tuple[str, str]], str]] = [
     (
@@ -93,6 +103,20 @@ CONTRADICTIONS: list[tuple[str, list[Object], list[tuple[str, str]], str]] = [
         [("r", "RouteConflicted")],
         "web-v2",
     ),
+    ("a filter we do not have", [http_route("r", CORS, to("web-v2"))], [("r", "UnsupportedFilter")], "web-v2"),
+    ("a share that is mirrored", [http_route("r", MIRRORED_SHARE)], [("r", "UnsupportedFilter")], "web-v1+500"),
+    (
+        "a share that is redirected",
+        [http_route("r", for_a_share("{type: RequestRedirect, requestRedirect: {port: 81}}"))],
+        [("r", "UnsupportedFilter")],
+        "web-v1+500",
+    ),
+    (
+        "a share that is rewritten, to nothing new",
+        [http_route("r", for_a_share("{type: URLRewrite, urlRewrite: {}}"))],
+        [("r", "UnsupportedFilter")],
+        "web-v1+500",
+    ),
 ]
 
 
@@ -124,6 +148,14 @@ def test_what_is_right_is_not_told() -> None:
 def test_lint_says_the_same() -> None:
     (line,) = [line for line in told(PLAIN, SHADOWED) if line.startswith("TrafficSplit")]
     assert line == "TrafficSplit zweb: web is already split by web, which is older: this one has no effect"
+
+
+def test_lint_tells_a_filter_that_is_not_supported_with_its_outcome() -> None:
+    for rule, line in (
+        (CORS, "CORS is not supported: the rule's requests are answered with 500"),
+        (MIRRORED_SHARE, "RequestMirror is not supported for one backend: its share is answered with 500"),
+    ):
+        assert [one for one in told(http_route("r", rule)) if one.startswith("HTTPRoute")] == [f"HTTPRoute r: {line}"]
 
 
 def test_a_headless_service_takes_no_route() -> None:
@@ -184,6 +216,9 @@ GOOD = [("Accepted", "True", "Accepted"), ("ResolvedRefs", "True", "ResolvedRefs
             [http_route("r", to("web-v1", "{path: {type: RegularExpression, value: '('}}"), to("web-v2"))],
             [*GOOD, ("PartiallyInvalid", "True", "UnsupportedValue")],
         ),
+        ([http_route("r", MIRRORED_SHARE)], [*GOOD, ("PartiallyInvalid", "True", "UnsupportedValue")]),
+        ([http_route("r", CORS, to("web-v2"))], [*GOOD, ("PartiallyInvalid", "True", "UnsupportedValue")]),
+        ([http_route("r", CORS)], [("Accepted", "False", "UnsupportedValue"), GOOD[1]]),
     ],
 )
 def test_the_conditions_are_the_specifications(objects: list[Object], expected: list[tuple[str, str, str]]) -> None:

@@ -191,8 +191,3 @@ def test_what_a_rule_cannot_mean_is_refused(rule: str, expected: str) -> None:
 def test_what_a_route_cannot_be_attached_to_is_told(parents: str, expected: str) -> None:
     lines = told(http("{backendRefs: [{name: web, port: 80}]}", parents))
     assert any(expected in line for line in lines), lines
-
-
-def test_a_filter_that_is_not_supported_is_told_with_its_outcome() -> None:
-    (line,) = told(http("{filters: [{type: CORS, cors: {}}]}"))
-    assert "warning spec.rules[0].filters[0].type: CORS is not supported: requests of this rule are answered with 500" in line
