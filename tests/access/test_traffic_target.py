@@ -555,3 +555,19 @@ def test_a_decision_can_be_explained_rule_by_rule() -> None:
         ("TrafficTarget shop/a", ""),
         ("TrafficTarget shop/b", ""),
     ]
+
+
+@pytest.mark.parametrize("client", ["", "writer"])
+def test_what_a_client_says_of_itself_gives_it_nothing(client: str) -> None:
+    reader = spiffe("reader")
+    claims = {
+        "x_forwarded_for": "127.9.9.10",
+        "forwarded": "for=127.9.9.10",
+        "x_forwarded_client_cert": f"URI={reader}",
+        "l5d_client_id": reader,
+        "mesh_client_id": reader,
+    }
+    objects = [target(tcp("any")), ANY]
+    denied = verdict(*objects, client=client)
+    assert denied in ("access_no_identity", "access_client")
+    assert verdict(*objects, client=client, head=request(**claims)) == denied
