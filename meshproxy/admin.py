@@ -4,6 +4,8 @@
     GET /ready     200 when requests can be served, else 503 with the reason
     GET /live      200 as long as the loop turns
     GET /config    the configuration in force, as JSON; no secrets
+    GET /explain?method=GET&url=http://web.shop/&header=name:+value   what becomes of this request of the pod's app
+    GET /explain/inbound?client=spiffe://...&port=8080&method=...      whether the pod would let it in (docs/explain.md)
 
 Everything else is 404; there is nothing here that changes anything (no /shutdown: reachable admin ports have been abused
 for that, CVE-2024-40632).
@@ -44,6 +46,11 @@ class Status:
     def notes(self) -> str:
         """A line for /ready that is worth knowing although ready (e.g. the control plane is away), or ""."""
         return ""
+
+    def explain(self, inbound: bool, query: str) -> dict[str, Any] | None:
+        """The trail of one request, JSON-ready: of the pod's app on its way out, or of somebody's on its way in.  None: this
+        proxy has none to give.  Raises ValueError where the query asks about no request."""
+        return None
 
     def page(self, names: frozenset[str] | None) -> Coroutine[Any, Any, bytes] | None:
         """The metrics page, where other processes must be asked for it; None: this process' registry is all there is."""
@@ -97,8 +104,21 @@ class AdminSide(Side):
         elif path == b"/config":
             body = json.dumps(self.status.config(), indent=2, sort_keys=True).encode() + b"\n"
             reply(stream, head, 200, JSON, body)
+        elif path in (b"/explain", b"/explain/inbound"):
+            self.explain(stream, head, path == b"/explain/inbound")
         else:
-            reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config\n")
+            reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config /explain\n")
+
+    def explain(self, stream: Stream, head: Head, inbound: bool) -> None:
+        try:
+            trail = self.status.explain(inbound, head.path.partition(b"?")[2].decode("latin-1"))
+        except ValueError as error:
+            reply(stream, head, 400, TEXT, f"{error}\n".encode())
+            return
+        if trail is None:
+            reply(stream, head, 501, TEXT, b"this proxy has no trail to give: it is no sidecar, or has several workers\n")
+        else:
+            reply(stream, head, 200, JSON, json.dumps(trail).encode() + b"\n")
 
     async def metrics(self, stream: Stream, head: Head, page: Coroutine[Any, Any, bytes]) -> None:
         reply(stream, head, 200, PROMETHEUS, await page)

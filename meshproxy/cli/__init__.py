@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Print the logs of a pod's app or sidecar."),
     "lint": ("lint", "Check manifests without running anything."),
     "stat": ("stat", "Golden metrics: success rate, request rate, latency percentiles."),
+    "explain": ("explain", "What would become of one request, and why: rule, shares, scores, access."),
     "canary": ("canary", "Watch and steer releases: status, approve, pause, resume, abort, promote, history."),
     "identity": ("identity", "Trust anchors, issuer and certificates: status, rotate, retire."),
     "forward": ("forward", "One proxy, one route, no control plane."),

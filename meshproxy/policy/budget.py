@@ -100,6 +100,18 @@ class Budget:
         self._expire(now)
         return max(0, (self._balance + self._reserve) // _TOKEN)
 
+    def peek(self, now: float) -> int:
+        """As `available`, and changes nothing."""
+        balance = self._balance + self._requests * self._deposit
+        if self._started >= 0.0 and now >= self._slot_ends:
+            steps = int((now - self._started) / self._slot_s)
+            if steps >= SLOTS:
+                balance = 0
+            else:
+                for step in range(steps):
+                    balance -= self._slots[(self._index + 1 + step) % SLOTS]
+        return max(0, (balance + self._reserve) // _TOKEN)
+
     def _settle(self) -> None:
         """Put what the current slot's requests earned into it."""
         if self._requests:

@@ -37,6 +37,17 @@ class HeaderChanges:
         away = self._away
         return [field for field in fields if field.name not in away] + self._fields
 
+    def words(self) -> list[str]:
+        """For people: "set x-from: route", "add x-from: route", "remove x-from"."""
+        away = self._away
+        given = [field.name for field in self._fields]
+        said = [f"{'set' if field.name in away else 'add'} {_text(field.name)}: {_text(field.value)}" for field in self._fields]
+        return said + ["remove " + _text(name) for name in sorted(away) if name not in given]
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
 
 class NewPath:
     """Instead of the whole path (`full`), or of the prefix that a match fitted.  The query stays.  "" is no prefix at all."""

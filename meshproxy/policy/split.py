@@ -88,6 +88,14 @@ class Split:
         self._position = position + 1
         return index
 
+    def left(self) -> list[int]:
+        """How often each backend comes in what is left of the block; all 0 where the next draw begins a new one (or there is
+        nothing to draw).  For who explains: changes nothing."""
+        counts = [0] * len(self.weights)
+        for index in self._block[self._position :]:
+            counts[index] += 1
+        return counts
+
     def _apportion(self) -> list[int]:
         """How many draws of the next block each backend gets: its quota plus what it is owed, in whole draws that add up
         to MAX_BLOCK.  Spare draws go to who is owed most, missing ones are taken from who is owed least."""
