@@ -192,9 +192,10 @@ class Breaker:
     failures    in a row
     until       when the penalty is over, while OPEN
     penalties   how often it was opened without having been closed for long
+    asked       until when it asked to be left alone (Retry-After); a penalty does not end before
     """
 
-    __slots__ = ("_closed_at", "failures", "penalties", "policy", "probing_since", "state", "until", "window")
+    __slots__ = ("_closed_at", "asked", "failures", "penalties", "policy", "probing_since", "state", "until", "window")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.policy = policy
@@ -202,6 +203,7 @@ class Breaker:
         self.failures = 0
         self.until = 0.0
         self.penalties = 0
+        self.asked = 0.0
         self.probing_since = 0.0
         self._closed_at = -1.0
         self.window: Window | None = Window(policy.window_s) if policy.success_rate > 0.0 else None
@@ -252,9 +254,16 @@ class Breaker:
         self._enter(OPEN)
         if fresh:
             self.penalties = 0
-        self.until = now + self.policy.penalty(self.penalties, chance)
+        self.until = max(now + self.policy.penalty(self.penalties, chance), self.asked)
         self.penalties += 1
         return self.until
+
+    def ask(self, seconds: float, now: float) -> None:
+        """Its answer says how long it wants to be left alone (RFC 9110 10.2.3).  That puts nobody out, but a penalty lasts as
+        long, also one that runs; up to `max_penalty_s`: an endpoint's word is not to take it out for ever."""
+        self.asked = now + min(max(seconds, 0.0), self.policy.max_penalty_s)
+        if self.state == OPEN and self.until < self.asked:
+            self.until = self.asked
 
     def due(self, now: float) -> bool:
         """May the next request probe it: its penalty is over, or the probe takes so long (a tunnel, an answer that never

@@ -229,6 +229,8 @@ class Exchange(Attempt):
                 if head.grpc_status:
                     self.grpc_status = parse_grpc_status(head.grpc_status)
             self.status = status
+            if status >= 429 and (status == 429 or status == 503):
+                self.asked_to_wait(head)
             if (
                 route.retry_responses
                 and not is_success(status, self.grpc_status)
@@ -279,6 +281,16 @@ class Exchange(Attempt):
         if endpoint is None or endpoint.speaks != SPEAKS_MESH:
             return False
         return any(field.name == b"mesh-error" and field.value == _OVER_LIMIT for field in head.mesh)
+
+    def asked_to_wait(self, head: Head) -> None:
+        """Retry-After in seconds, for the endpoint's breaker if it has one.  (A date would need clocks that agree.)"""
+        endpoint = self.endpoint
+        breaker = endpoint.breaker if endpoint is not None else None
+        if breaker is None:
+            return
+        value = head.field(b"retry-after")
+        if value is not None and value.isdigit() and len(value) <= 9:
+            breaker.ask(float(int(value)), self.ctx.now)
 
     def tunnel_granted(self, head: Head) -> bool:
         """A 101 or 2xx to a request for a tunnel.  False if that cannot go to the client: it was refused instead."""

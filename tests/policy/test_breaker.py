@@ -99,6 +99,21 @@ def test_the_penalty_doubles_from_one_second_to_sixty() -> None:
     assert policy.penalty(10_000, 0.999) == 60.0
 
 
+def test_who_asks_to_be_left_alone_is_not_probed_before_up_to_the_greatest_penalty() -> None:
+    breaker = Breaker(BreakerPolicy(consecutive=1))
+    breaker.ask(5.0, 0.0)
+    assert breaker.state == CLOSED  # that alone puts nobody out
+    assert breaker.record(FAILURE, 0.0, 0.5) == TRIPPED
+    assert breaker.open(0.5, 0.0) == 5.0  # and not 1.5
+    breaker.ask(9.0, 1.0)  # another answer, of what was under way
+    assert breaker.until == 10.0
+    breaker.ask(1.0, 2.0)
+    assert breaker.until == 10.0  # it is not shortened
+    breaker.ask(3600.0, 3.0)
+    assert breaker.until == 63.0
+    assert tripped(now=100.0).until == 101.0  # what was asked long ago, or of another, says nothing
+
+
 def test_one_request_probes_and_its_success_closes_the_breaker() -> None:
     breaker = tripped()
     assert not breaker.due(0.99)

@@ -31,6 +31,7 @@ class Web:
         self.broken: set[int] = set()
         self.released = asyncio.Event()
         self.held: set[int] = set()
+        self.more = b""  # fields of those answers
 
     async def start(self, count: int = 3) -> None:
         for index in range(count):
@@ -43,7 +44,7 @@ class Web:
                 self.seen[index] += 1
                 if index in self.held:
                     await self.released.wait()
-                word = b"503 Service Unavailable" if index in self.broken else b"200 OK"
+                word = b"503 Service Unavailable" + self.more if index in self.broken else b"200 OK"
                 writer.write(b"HTTP/1.1 %s\r\nContent-Length: 1\r\n\r\n%d" % (word, index))
                 await writer.drain()
 
@@ -120,6 +121,16 @@ async def test_seven_failures_in_a_row_eject_an_endpoint_one_request_probes_it_a
         return web.seen[1] > 8
 
     await until(used, "ordinary requests at the endpoint that came back")
+
+
+@pytest.mark.parametrize(("more", "least"), [(b"\r\nRetry-After: 40", 39.0), (b"\r\nRetry-After: soon", 0.0), (b"", 0.0)])
+async def test_an_endpoint_that_says_when_to_come_back_is_left_alone_as_long(houses, web, more, least):
+    house = houses()
+    web.broken, web.more = {1}, more
+    door = await outbound(house, web, breaking(max_penalty_s=60.0))
+    await seven_failures_at(web, door, 1)
+    ejected = next(one for one in house.ctx.endpoints if one.port == web.ports[1])
+    assert least <= ejected.breaker.until - house.ctx.now < least + 1.1
 
 
 async def test_a_probe_that_fails_keeps_it_out(houses, web):
