@@ -227,6 +227,7 @@ def _report(facts: books.Facts, memory: Sequence[Memory], traffic: Traffic, seco
         flat = flat and not bad
         verdict = ("GROWS" if bad else "flat") if judged else "too short to judge"
         print(f"{one.pod:28} {first / 1e6:6.1f} MB -> {last / 1e6:6.1f} MB, {grown:+.1%} after warm-up: {verdict}")
+        print(f"{'':28} " + " ".join(f"{size / 1e6:.0f}" for _, size in one.samples[:: max(1, len(one.samples) // 20)]))
     failed = sum(book.failed for book in traffic.books.values())
     good = flat and not failed and all(line.agrees for line in lines)
     print(f"\n{'good' if good else 'NOT GOOD'}: {sum(b.begun for b in traffic.books.values())} exchanges in {seconds:.0f} s")
