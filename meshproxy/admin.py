@@ -47,9 +47,10 @@ class Status:
         """A line for /ready that is worth knowing although ready (e.g. the control plane is away), or ""."""
         return ""
 
-    def explain(self, inbound: bool, query: str) -> dict[str, Any] | None:
-        """The trail of one request, JSON-ready: of the pod's app on its way out, or of somebody's on its way in.  None: this
-        proxy has none to give.  Raises ValueError where the query asks about no request."""
+    def explain(self, inbound: bool, query: str) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]] | None:
+        """The trail of one request, JSON-ready: of the pod's app on its way out, or of somebody's on its way in; a coroutine
+        where another process must be asked for it.  None: this proxy has none to give.  Raises ValueError where the query
+        asks about no request."""
         return None
 
     def page(self, names: frozenset[str] | None) -> Coroutine[Any, Any, bytes] | None:
@@ -116,9 +117,18 @@ class AdminSide(Side):
             reply(stream, head, 400, TEXT, f"{error}\n".encode())
             return
         if trail is None:
-            reply(stream, head, 501, TEXT, b"this proxy has no trail to give: it is no sidecar, or has several workers\n")
-        else:
+            reply(stream, head, 501, TEXT, b"this proxy has no trail to give: it is no sidecar\n")
+        elif isinstance(trail, dict):
             reply(stream, head, 200, JSON, json.dumps(trail).encode() + b"\n")
+        else:
+            stream.sink = Sink()
+            self.ctx.spawn(self.explained(stream, head, trail), "explain page")
+
+    async def explained(self, stream: Stream, head: Head, trail: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        try:
+            reply(stream, head, 200, JSON, json.dumps(await trail).encode() + b"\n")
+        except ValueError as error:
+            reply(stream, head, 400, TEXT, f"{error}\n".encode())
 
     async def metrics(self, stream: Stream, head: Head, page: Coroutine[Any, Any, bytes]) -> None:
         reply(stream, head, 200, PROMETHEUS, await page)

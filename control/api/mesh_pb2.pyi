@@ -128,7 +128,7 @@ class Resource(_message.Message):
     def __init__(self, name: _Optional[_Union[ResourceName, _Mapping]] = ..., hash: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ..., service: _Optional[_Union[Service, _Mapping]] = ..., endpoints: _Optional[_Union[Endpoints, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ...) -> None: ...
 
 class Workload(_message.Message):
-    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains", "access", "zone", "concurrency")
+    __slots__ = ("namespace", "pod", "service_account", "identity", "pod_ip", "labels", "ports", "listeners", "inbound_mode", "cluster_domains", "access", "zone", "concurrency", "explain")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,7 @@ class Workload(_message.Message):
     ACCESS_FIELD_NUMBER: _ClassVar[int]
     ZONE_FIELD_NUMBER: _ClassVar[int]
     CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     pod: str
     service_account: str
@@ -162,7 +163,8 @@ class Workload(_message.Message):
     access: Access
     zone: str
     concurrency: Concurrency
-    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ..., access: _Optional[_Union[Access, _Mapping]] = ..., zone: _Optional[str] = ..., concurrency: _Optional[_Union[Concurrency, _Mapping]] = ...) -> None: ...
+    explain: bool
+    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., service_account: _Optional[str] = ..., identity: _Optional[str] = ..., pod_ip: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., inbound_mode: _Optional[_Union[InboundMode, str]] = ..., cluster_domains: _Optional[_Iterable[str]] = ..., access: _Optional[_Union[Access, _Mapping]] = ..., zone: _Optional[str] = ..., concurrency: _Optional[_Union[Concurrency, _Mapping]] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class Concurrency(_message.Message):
     __slots__ = ("limit", "adaptive")

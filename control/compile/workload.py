@@ -12,7 +12,7 @@ from control.compile.protocol import protocol
 from control.compile.settings import Settings
 from control.compile.views import View
 from control.resources import core
-from control.resources.annotations import INBOUND_POLICY
+from control.resources.annotations import EXPLAIN, INBOUND_POLICY
 from control.resources.balancing import ZONE_LABEL
 from control.resources.concurrency import concurrency
 from control.runtime.layout import ANNOTATION_LISTENERS, ANNOTATION_PROXY, LABEL_DEPLOYMENT
@@ -128,6 +128,7 @@ def compile_workload(
             access=access,
             zone=zone(pod),
             concurrency=_concurrency(pod),
+            explain=pod.metadata.annotations.get(EXPLAIN) == "true",
         ),
         diagnostics,
     )

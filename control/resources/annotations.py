@@ -7,6 +7,7 @@ on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (defau
                meshproxy.dev/concurrency-limit          control/resources/concurrency.py
                meshproxy.dev/workers                    1 (default) to 64 | auto
                meshproxy.dev/inject                     enabled (default) | disabled
+               meshproxy.dev/explain                    false (default) | true: its app may ask its sidecar why (mesh-explain)
 on a pod or its Namespace (the pod's wins)
                meshproxy.dev/access                     enforce (default) | audit: report what TrafficTargets would deny
 on a TrafficSplit, HTTPRoute or GRPCRoute
@@ -38,6 +39,8 @@ WORKERS = "meshproxy.dev/workers"
 MAX_WORKERS = 64  # as `meshproxy proxy --workers` takes
 INJECT = "meshproxy.dev/inject"
 INJECTIONS = ("enabled", "disabled")
+EXPLAIN = "meshproxy.dev/explain"
+EXPLAINS = ("false", "true")
 
 ACCESS = "meshproxy.dev/access"
 ACCESS_MODES = ("enforce", "audit")
@@ -61,6 +64,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     INBOUND_POLICY: _POD,
     WORKERS: _POD,
     INJECT: _POD,
+    EXPLAIN: _POD,
     ACCESS: ("Namespace", *_POD),
     PATH_MATCH: ("HTTPRouteGroup",),
     EMPTY_BACKEND: ("TrafficSplit", "HTTPRoute", "GRPCRoute"),

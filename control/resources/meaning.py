@@ -10,6 +10,8 @@ from typing import Any
 from control.resources.annotations import (
     ACCESS,
     ACCESS_MODES,
+    EXPLAIN,
+    EXPLAINS,
     INBOUND_POLICIES,
     INBOUND_POLICY,
     INJECT,
@@ -228,7 +230,7 @@ def _probe(probe: Object, path: Path, names: dict[str, int], report: Report) -> 
 
 def _pod_annotations(metadata: Object, path: Path, report: Report) -> None:
     annotations = metadata.get("annotations") or {}
-    known = {INBOUND_POLICY: INBOUND_POLICIES, INJECT: INJECTIONS, ACCESS: ACCESS_MODES}
+    known = {INBOUND_POLICY: INBOUND_POLICIES, INJECT: INJECTIONS, ACCESS: ACCESS_MODES, EXPLAIN: EXPLAINS}
     _words(annotations, known, path, report)
     workers = annotations.get(WORKERS)
     if workers is not None and (mistake := workers_mistake(workers)):

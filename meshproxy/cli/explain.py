@@ -137,7 +137,11 @@ async def ask(pod: Pod, question: Question) -> dict[str, Any]:
 
         async def page(address: str, path: str, query: Mapping[str, str] | list[tuple[str, str]]) -> dict[str, Any]:
             async with session.get(f"http://{address}:{ADMIN_PORT}{path}", params=query) as response:
-                body = await response.content.read(MAX_PAGE)
+                body = b""
+                async for chunk in response.content.iter_chunked(1 << 18):
+                    body += chunk
+                    if len(body) > MAX_PAGE:
+                        raise ValueError(f"the page is larger than {MAX_PAGE} bytes")
                 if response.status != 200:
                     raise ValueError(body.decode("utf-8", "replace").strip() or f"status {response.status}")
                 found = json.loads(body)

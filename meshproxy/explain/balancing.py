@@ -155,7 +155,7 @@ def endpoints(backend: Backend, now: float, key: bytes | None = None) -> dict[st
         "endpoints": shown,
         "left_out": max(0, len(listed) - SHOWN),
         "unit": "requests" if least else "ms",
-        "problem": problem(backend),
+        "problem": problem(backend, now),
     }
     ejection = chooser.ejection if chooser is not None else None
     if ejection is not None:
@@ -165,12 +165,12 @@ def endpoints(backend: Backend, now: float, key: bytes | None = None) -> dict[st
     return found
 
 
-def problem(backend: Backend) -> str:
+def problem(backend: Backend, now: float) -> str:
     """Reason of the refusal that a request for this backend gets now, "" if it is sent."""
     if not backend.endpoints:
         return "no_endpoints"
-    if backend.chooser is not None and all(is_out(one) for one in backend.endpoints):
-        ejection = backend.chooser.ejection
-        if ejection is not None:
-            return "circuit_open"
-    return ""
+    chooser = backend.chooser
+    if chooser is None or chooser.ejection is None or not all(is_out(one) for one in backend.endpoints):
+        return ""
+    probed = any(one.breaker is not None and one.breaker.due(now) for one in backend.endpoints)
+    return "" if probed else "circuit_open"

@@ -4,7 +4,7 @@
       head --matching.tried()--> rule --> filters, faults, mirrors --> shares of the backends --> their endpoints
                                                                        times, retries, budget
 
-Reads the outbound side's tables and live state and changes neither: nothing is drawn, counted, remembered or dialled.
+Reads the outbound side's tables and live state and changes neither: nothing is drawn, counted or dialled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from meshproxy.explain import balancing, matching
 from meshproxy.explain.matching import SHOWN, text
-from meshproxy.explain.question import question_of
 from meshproxy.policy.consistent_hash import HashKey, hash_key
 from meshproxy.policy.match import NO_MATCH, Match
 from meshproxy.policy.retry import CONDITIONS, GRPC_CODES, RetryPolicy, is_idempotent
@@ -55,8 +54,16 @@ def trail(side: Outbound, head: Head, now: float) -> dict[str, Any]:
 
 
 def asked(head: Head) -> dict[str, Any]:
-    question = question_of(head)
-    return {"method": question.method, "url": question.url, "headers": [list(one) for one in question.headers]}
+    """In full: the far side is asked about what would be sent."""
+    return {
+        "method": plain(head.method),
+        "url": f"http://{plain(head.authority)}{plain(head.path)}",
+        "headers": [[plain(field.name), plain(field.value)] for field in head.fields],
+    }
+
+
+def plain(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
 # ---------------------------------------------------------------- the name
@@ -255,11 +262,12 @@ def retry(side: Outbound, route: Route, head: Head, now: float) -> dict[str, Any
     policy: RetryPolicy = route.retry
     words = [name for name, bit in CONDITIONS.items() if policy.conditions & bit]
     words += [str(status) for status in sorted(policy.statuses)]
-    words += [name for name, code in GRPC_CODES.items() if (policy.grpc_codes >> code) & 1]
+    codes = [name for name, code in GRPC_CODES.items() if (policy.grpc_codes >> code) & 1]
     budget = route.budget
     return {
         "attempts": policy.attempts,
-        "conditions": words,
+        "conditions": words + codes,
+        "grpc_codes": codes,
         "idempotent": is_idempotent(head.method),
         "body_up_to": side.ctx.settings.replay_bytes,
         "backoff_s": policy.backoff_s,

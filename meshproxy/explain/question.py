@@ -37,7 +37,7 @@ class Question:
             raise ValueError("a tunnel is no request: ask about what would be sent through it")
         if not valid_authority(authority.encode("utf-8", "replace")):
             raise ValueError(f"{authority!r} names no host; expected NAME, NAME.NAMESPACE or NAME.NAMESPACE:PORT")
-        if not valid_path(path.encode("utf-8", "replace")) and (path, method) != ("*", "OPTIONS"):
+        if not valid_path(path.encode("utf-8", "replace")):
             raise ValueError(f"{path!r} is no path; expected visible ASCII characters after a first /, others as %XX")
         if len(headers) > MAX_HEADERS:
             raise ValueError(f"{len(headers)} headers; at most {MAX_HEADERS}")
@@ -107,13 +107,3 @@ def _header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise ValueError(f"{text!r} is no header; expected 'name: value'")
     return name.strip(), value.strip()
-
-
-def question_of(head: Head) -> Question:
-    """The question about a head, as it would be sent on."""
-    fields = [(_text(field.name), _text(field.value)) for field in head.fields]
-    return Question(_text(head.method), _text(head.authority), _text(head.path), fields)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

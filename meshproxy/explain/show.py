@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import gcd
 from typing import Any
 
 from meshproxy.cli.common import columns
@@ -17,6 +18,8 @@ def show(trail: dict[str, Any]) -> str:
     lines.append(line("from", f"{caller.get('pod', '')} in {caller['namespace']}, {caller['identity']}".lstrip()))
     if caller.get("others"):
         lines.append(f"{INDENT}(its state; {caller['others']} more of this workload may see it otherwise: --from pod/NAME)")
+    if trail.get("workers"):
+        lines.append(f"{INDENT}(the state of worker {trail['worker']} of {trail['workers']}; each has its own)")
     name = trail.get("name")
     if name is not None:
         lines.append(line("name", name.get("service") or name.get("address") or name["kind"]))
@@ -67,17 +70,16 @@ def conduct(trail: dict[str, Any]) -> list[str]:
     times, retry = trail.get("times"), trail.get("retry")
     if times is None or retry is None:
         return []
-    said = [
-        f"request {seconds(times['request_s'])}" if times["request_s"] else "no request timeout",
-        f"each try {seconds(times['try_s'])}" if times["try_s"] else "none for a try",
-    ]
-    if times["grpc_timeout"]:
-        said.append(f"the call's own deadline {times['grpc_timeout']}")
-    lines = [line("timeouts", ", ".join(said))]
+    said = [f"request {seconds(times['request_s'])}"] if times["request_s"] else []
+    said += [f"each try {seconds(times['try_s'])}"] if times["try_s"] else []
+    said += [f"the call's own deadline {times['grpc_timeout']}"] if times["grpc_timeout"] else []
+    lines = [line("timeouts", ", ".join(said) or "none")]
     budget = retry["budget"]
     if retry["attempts"]:
         lines.append(line("retries", f"up to {retry['attempts']}, for {', '.join(retry['conditions']) or 'nothing'}"))
         kind = "idempotent" if retry["idempotent"] else "not idempotent: tried again only where nobody can have acted on it"
+        if retry["grpc_codes"] and not retry["idempotent"]:
+            kind += ", or after a declared gRPC code"
         lines.append(f"{INDENT}{trail['asked']['method']} is {kind}; a body up to {retry['body_up_to'] // 1024} KiB")
         if retry["backoff_s"]:
             lines.append(f"{INDENT}at least {seconds(retry['backoff_s'])} between two tries")
@@ -141,7 +143,8 @@ def share_line(split: dict[str, Any], found: list[dict[str, Any]]) -> str:
     left = sum(split["left"])
     block = f"{left} draws left in this block" if left else "the next request begins a new block"
     without = f"sticky by {sticky['by']}, which this request has not: drawn; " if sticky is not None else ""
-    return f"{without}weights {' : '.join(str(weight) for weight in split['weights'])}; {block}"
+    divisor = gcd(*split["weights"]) or 1
+    return f"{without}weights {' : '.join(str(weight // divisor) for weight in split['weights'])}; {block}"
 
 
 def about(one: dict[str, Any]) -> Iterable[str]:
@@ -174,8 +177,8 @@ def endpoints(one: dict[str, Any]) -> str:
     for item in one["endpoints"]:
         row: list[object] = [
             f"{item['address']}:{item['port']}" + (" <-- this key" if item["keyed"] else ""),
-            f"{item['cost']:g}" if requests else f"{item['cost']:.3g}ms",
-            f"{item['ewma_ms']:.3g}ms",
+            f"{item['cost']:g}" if requests else milliseconds(item["cost"]),
+            milliseconds(item["ewma_ms"]),
             item["pending"],
             "-" if item["chance"] is None else percent(item["chance"]),
             standing(item),
@@ -213,7 +216,8 @@ def access(trail: dict[str, Any]) -> list[str]:
                 rules.setdefault(verdict, why_not(far))
             groups.setdefault(verdict, []).append(f"{item['address']}:{item['port']}")
     lines = []
-    for number, (verdict, places) in enumerate(groups.items()):
+    for number, (verdict, asked) in enumerate(groups.items()):
+        places = list(dict.fromkeys(asked))  # a pod may stand in several backends
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         lines.append(line("access" if not number else "", f"{verdict}  ({', '.join(places[:3])}{more})"))
         lines += [INDENT + "  " + one for one in rules.get(verdict, [])]
@@ -261,7 +265,12 @@ def outcome(trail: dict[str, Any]) -> str:
     allowed = any(item["access"].get("allowed", True) for item in asked_of(trail))
     if denied and not allowed:
         return f"sent, and refused where it arrives: {', '.join(sorted(denied))}"
-    return "sent" + (f"; some refuse it: {', '.join(sorted(denied))}" if denied else "")
+    empty = [one for one in trail.get("backends") or () if one["problem"] and one["share"] > 0.0]
+    if trail.get("split", {}).get("backend") is not None:
+        empty = []
+    said = [f"{percent(one['share'])} {here} {one['problem']}" for one in empty]
+    said += [f"some endpoints refuse it: {', '.join(sorted(denied))}"] if denied else []
+    return "; ".join(["sent", *said])
 
 
 def served(trail: dict[str, Any]) -> bool:
@@ -281,3 +290,7 @@ def percent(share: float) -> str:
 
 def seconds(value: float) -> str:
     return f"{value * 1000:.4g}ms" if value < 1.0 else f"{value:.4g}s"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.3g}ms" if value < 999.5 else f"{value / 1000:.3g}s"

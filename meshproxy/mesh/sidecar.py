@@ -86,13 +86,7 @@ class Sidecar(SidecarStatus):
         return {address: listener.destination for address, listener in self.service_listeners.items()}
 
     def explain(self, inbound: bool, query: str) -> dict[str, Any]:
-        from meshproxy.explain.page import inbound_page, outbound_page  # 100 kB that most sidecars never need
-
-        side = self.traffic.inbound
-        if inbound:
-            gate = side.limit.gate if side.limit is not None else None
-            return inbound_page(side.ports, side.mode, side.access, gate, query)
-        return outbound_page(self.traffic.outbound, str(self.membership.identity.spiffe_id), query)
+        return self.traffic.explain(inbound, query)
 
     # -- running
 

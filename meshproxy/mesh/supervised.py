@@ -135,6 +135,10 @@ class SupervisedSidecar(SidecarStatus):
     def page(self, names: frozenset[str] | None) -> Coroutine[Any, Any, bytes]:
         return self.supervisor.page(names)
 
+    async def explain(self, inbound: bool, query: str) -> dict[str, Any]:
+        """By one worker's state: each has its own, and the rules are the same in all."""
+        return await self.supervisor.explain(inbound, query)
+
     def service_destinations(self) -> dict[str, str]:
         return dict(self.services)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from certs.bundle import TrustBundle
 from certs.context import mesh_contexts
@@ -69,6 +69,7 @@ class MeshTraffic:
         self.credentials = MeshCredentials(trust_domain)
         self.outbound = Outbound(ctx, self.credentials, namespace, frozenset(own))
         self.inbound = Inbound(ctx, self.credentials, pod_ip)
+        self.spiffe_id = ""  # ours; "" before the first certificate
         self.version = 0  # updates put in force
         self.access_sent: bytes | None = None  # what the inbound side's Access was made of
 
@@ -77,6 +78,16 @@ class MeshTraffic:
         self.credentials.server = contexts.server
         self.credentials.client = contexts.client
         self.credentials.not_after = svid.not_after
+        self.spiffe_id = str(svid.spiffe_id)
+
+    def explain(self, inbound: bool, query: str) -> dict[str, Any]:
+        """One of the trails of meshproxy/explain/page.py.  Raises ValueError where the query asks about no request."""
+        from meshproxy.explain.page import inbound_page, outbound_page  # what most sidecars never need
+
+        if not inbound:
+            return outbound_page(self.outbound, self.spiffe_id, query)
+        side = self.inbound
+        return inbound_page(side.ports, side.mode, side.access, side.limit.gate if side.limit is not None else None, query)
 
     def apply(self, known: Known) -> None:
         """Put a state of knowledge in force.  Everything that can fail is done before anything is swapped.
@@ -95,6 +106,16 @@ class MeshTraffic:
         room = workload.concurrency
         self.inbound.apply(ports, workload.inbound_mode, access, room.limit, room.adaptive)
         self.access_sent = sent
+        self.let_ask(workload.explain)
+
+    def let_ask(self, allowed: bool) -> None:
+        """May the pod's own app ask why a request of its goes where it goes?"""
+        if not allowed:
+            self.outbound.explainer = None
+        elif self.outbound.explainer is None:
+            from meshproxy.explain.header import LiveExplainer  # what most sidecars never need
+
+            self.outbound.explainer = LiveExplainer(self.outbound)
 
 
 def common_labels(workload: mesh_pb2.Workload) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ protobuf is imported here, grpc is not: it is 13 MB that only the parent needs (
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from certs.bundle import TrustBundle
 from certs.spiffe import SpiffeId
@@ -46,6 +47,9 @@ class SidecarTraffic(Traffic):
         """The parent has tried it; that it is refused here is a bug, and makes this worker unready until it is cured."""
         rejected = self.knowledge.apply(mesh_pb2.Update.FromString(message.update))
         self.problem = f"configuration rejected: {rejected[0].name.name}: {rejected[0].reason}" if rejected else ""
+
+    def explain(self, inbound: bool, query: str) -> dict[str, Any]:
+        return self.traffic.explain(inbound, query)
 
     def unready(self) -> str:
         if self.traffic.credentials.server is None:

@@ -34,6 +34,7 @@ from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_MESH, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.explained import Explained, Explainer, asks, unasked
 from meshproxy.proxy.faulty import FaultyExchange, Injection
 from meshproxy.proxy.mirror import TIMEOUT_S as MIRROR_TIMEOUT_S
 from meshproxy.proxy.mirror import Mirror
@@ -76,6 +77,7 @@ class Outbound(Side):
         self.namespace = namespace
         self.own = own
         self.ready = False
+        self.explainer: Explainer | None = None  # of requests that ask for it; None: the pod does not let its app ask
         self.tables: Tables = NO_TABLES
         self.endpoints: dict[tuple[str, object], Endpoint] = {}  # by (backend key, EndpointEntry.key)
         self.entries: dict[tuple[str, object], EndpointEntry] = {}
@@ -292,6 +294,9 @@ class Outbound(Side):
 
     def begin(self, connection: Accepted, stream: Stream, head: Head, end: bool, route: Route | Refusal) -> None:
         ctx = self.ctx
+        if self.explainer is not None and asks(head):
+            self.explained(self.explainer, connection, stream, head, end, route)
+            return
         if isinstance(route, Refusal):
             refuse(ctx, stream, head, "outbound", route)
             return
@@ -322,6 +327,17 @@ class Outbound(Side):
             exchange.begin(route, NO_FIELDS, end)
         else:
             exchange.begin(route, [Field(b"x-request-id", ctx.request_id())], end)
+
+    def explained(
+        self, explainer: Explainer, connection: Accepted, stream: Stream, head: Head, end: bool, route: Route | Refusal
+    ) -> None:
+        """Begin with a stand-in for the client's stream, which adds the trail to the answer."""
+        head = unasked(head)
+        explained = Explained(self.ctx, stream, explainer, head)
+        self.begin(connection, explained, head, end, route)
+        sink = explained.sink
+        if isinstance(sink, Exchange):
+            explained.exchange = sink
 
     def find(self, authority: bytes, opaque: bool, head: Head) -> Route | Refusal:
         """The route for an authority: a mesh service, a meshed pod, or a host outside."""

@@ -4,6 +4,7 @@
     Start  (once, first)        ---->
     Identity, Configure, Listen ---->       Ready(why)      when it changed
     Ask (every second)          ---->       Measured
+    Explain                     ---->       Explained
     Drain                       ---->       Drained, and it ends
 
 Keys and certificates pass here and nowhere else: a socketpair has no name, and nothing of it touches a disk.
@@ -68,6 +69,14 @@ class Ask(msgspec.Struct, tag="ask"):
     number: int
 
 
+class Explain(msgspec.Struct, tag="explain"):
+    """For an Explained with the same number.  `inbound`, `query`: as Status.explain has them."""
+
+    number: int
+    inbound: bool
+    query: str
+
+
 class Drain(msgspec.Struct, tag="drain"):
     """Finish what is in flight, then end.  `linger`: see Lifecycle.stop."""
 
@@ -85,11 +94,19 @@ class Measured(msgspec.Struct, tag="measured"):
     snapshot: Snapshot
 
 
+class Explained(msgspec.Struct, tag="explained"):
+    """`trail`: JSON; b"" where the query asks about no request, and `problem` says why."""
+
+    number: int
+    trail: bytes
+    problem: str = ""
+
+
 class Drained(msgspec.Struct, tag="drained"):
     """`finished`: everything in flight ended in time."""
 
     finished: bool
 
 
-ToWorker = Start | Listen | Unlisten | Identity | Configure | Ask | Drain
-ToParent = Ready | Measured | Drained
+ToWorker = Start | Listen | Unlisten | Identity | Configure | Ask | Explain | Drain
+ToParent = Ready | Measured | Explained | Drained

@@ -28,7 +28,7 @@ import msgspec
 import meshproxy
 from meshproxy.telemetry.snapshot import Snapshot
 from meshproxy.workers.channel import Channel
-from meshproxy.workers.messages import Ask, Drain, Drained, Measured, Ready, ToParent
+from meshproxy.workers.messages import Ask, Drain, Drained, Explain, Explained, Measured, Ready, ToParent
 
 STARTING: Final = "starting"
 SERVING: Final = "serving"
@@ -72,6 +72,7 @@ class WorkerProcess:
         self._changed = changed
         self._counted = counted
         self._asked: dict[int, asyncio.Future[None]] = {}
+        self._explaining: dict[int, asyncio.Future[Explained | None]] = {}
         self._asks = 0
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
@@ -135,6 +136,22 @@ class WorkerProcess:
             self._asked.pop(number, None)
         return True
 
+    async def explain(self, inbound: bool, query: str, timeout_s: float) -> Explained | None:
+        """A trail by its live state (Status.explain); None if it did not come in time, or the worker ended."""
+        if not self.alive:
+            return None
+        self._asks += 1
+        number = self._asks
+        answered: asyncio.Future[Explained | None] = asyncio.get_running_loop().create_future()
+        self._explaining[number] = answered
+        self.send(Explain(number, inbound, query))
+        try:
+            return await asyncio.wait_for(answered, timeout_s)
+        except TimeoutError:
+            return None
+        finally:
+            self._explaining.pop(number, None)
+
     # -- events
 
     def _take(self, message: Any, descriptors: list[int]) -> None:
@@ -153,6 +170,10 @@ class WorkerProcess:
             answered = self._asked.get(message.number)
             if answered is not None and not answered.done():
                 answered.set_result(None)
+        elif isinstance(message, Explained):
+            explaining = self._explaining.get(message.number)
+            if explaining is not None and not explaining.done():
+                explaining.set_result(message)
         elif isinstance(message, Drained):
             self.finished = message.finished
 
@@ -171,6 +192,9 @@ class WorkerProcess:
         for answered in self._asked.values():
             if not answered.done():
                 answered.set_result(None)
+        for explaining in self._explaining.values():
+            if not explaining.done():
+                explaining.set_result(None)
         self._become(ENDED if self.state == DRAINING else DEAD, self.exit_status)
 
     def _become(self, state: str, why: str) -> None:

@@ -9,6 +9,7 @@ stop()   --> Drain to all --> all ended, or killed at drain_s + 2 s
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import Callable, Collection
@@ -246,6 +247,19 @@ class Supervisor:
     def _measure(self) -> None:
         gauge = self.ctx.registry.gauge("meshproxy_workers", "Worker processes that serve.")
         gauge.value = float(sum(worker.state == SERVING for worker in self.workers))
+
+    async def explain(self, inbound: bool, query: str) -> dict[str, Any]:
+        """A trail by the state of the first worker that serves, and which one that is.  Raises ValueError."""
+        worker = next((worker for worker in self.workers if worker.state == SERVING), None)
+        if worker is None:
+            raise ValueError(f"no worker serves now: {self.unready()}")
+        explained = await worker.explain(inbound, query, SCRAPE_S)
+        if explained is None:
+            raise ValueError(f"worker {worker.index} gave no trail within {SCRAPE_S:g} s")
+        if not explained.trail:
+            raise ValueError(explained.problem or "there are no trails of what carries no mesh traffic")
+        trail: dict[str, Any] = json.loads(explained.trail)
+        return {**trail, "worker": worker.index, "workers": self.count}
 
     # ---------------------------------------------------------------- stopping
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -29,6 +30,8 @@ from meshproxy.workers.messages import (
     Configure,
     Drain,
     Drained,
+    Explain,
+    Explained,
     Identity,
     Listen,
     Measured,
@@ -55,6 +58,10 @@ class Traffic:
 
     def configure(self, message: Configure) -> None:
         """Put a change of the configuration in force."""
+
+    def explain(self, inbound: bool, query: str) -> dict[str, Any] | None:
+        """As Status.explain (meshproxy/admin.py)."""
+        return None
 
     def unready(self) -> str:
         """ "" when requests can be served, otherwise why not."""
@@ -108,6 +115,9 @@ class Worker:
         if isinstance(message, Ask):
             self.channel.send(Measured(message.number, take(lifecycle.ctx.registry)))
             self.tell()
+            return
+        if isinstance(message, Explain):
+            self.channel.send(explained(traffic, message))
             return
         if isinstance(message, Drain):
             self.draining = True
@@ -181,6 +191,17 @@ class Worker:
         while self.channel.unsent and monotonic() < deadline:  # noqa: ASYNC110  (once, at the end)
             await asyncio.sleep(0.01)
         self.done.set_result(0 if finished else 1)
+
+
+def explained(traffic: Traffic, message: Explain) -> Explained:
+    try:
+        trail = traffic.explain(message.inbound, message.query)
+    except ValueError as error:
+        return Explained(message.number, b"", str(error))
+    except Exception:  # noqa: BLE001 - a fault of ours, in what carries nothing: logged, and the channel goes on
+        log.exception("internal error in explain")
+        return Explained(message.number, b"", "an error inside the proxy; it was logged")
+    return Explained(message.number, json.dumps(trail).encode()) if trail is not None else Explained(message.number, b"")
 
 
 def die_with(parent: int) -> None:

@@ -101,6 +101,14 @@ def test_the_inbound_policy_is_an_annotation(policy: str, mode: int) -> None:
     assert workload(one).inbound_mode == mode
 
 
+@pytest.mark.parametrize(("value", "may"), [("true", True), ("false", False), ("", False)])
+def test_an_app_may_ask_its_sidecar_why_where_an_annotation_says_so(value: str, may: bool) -> None:
+    one = pod("web-1", "127.9.9.10")
+    one["metadata"]["annotations"]["meshproxy.dev/explain"] = value
+    assert workload(one).explain is may
+    assert not workload(pod("web-1", "127.9.9.10")).explain
+
+
 def test_an_inbound_policy_that_is_none_fails_closed_and_is_told() -> None:
     one = pod("web-1", "127.9.9.10")
     one["metadata"]["annotations"]["meshproxy.dev/default-inbound-policy"] = "all-unauthentcated"

@@ -237,14 +237,14 @@ def test_an_ejected_endpoint_says_when_it_is_probed_and_asking_is_no_probe() -> 
     assert sick.breaker.due(now + 20.0), "the probe is still to come"
 
 
-def test_with_all_endpoints_out_the_circuit_is_open() -> None:
-    policy = BreakerPolicy(consecutive=1, max_ejected=1.0)
+def test_with_all_endpoints_out_the_circuit_is_open_until_a_probe_is_due() -> None:
+    policy = BreakerPolicy(consecutive=1, min_penalty_s=10.0, jitter=0.0, max_ejected=1.0)
     outbound = side(BalancerPolicy(breaker=policy), routed=False)
     now = outbound.ctx.now
     for one in outbound.routes[("shop/stable:80", False)].backends[0].endpoints:
         one.ejection.record(one, FAILURE, now, now)
-    found = ask(outbound, "GET http://stable/")
-    assert found["outcome"]["reason"] == "circuit_open" or found["backends"][0]["probe_due"]
+    assert ask(outbound, "GET http://stable/")["outcome"]["reason"] == "circuit_open"
+    assert trail(outbound, Question.parse("GET", "stable").head(), now + 20.0)["outcome"]["kind"] == "sent"
 
 
 def test_a_consistent_hash_names_the_endpoint_of_the_key() -> None:
@@ -255,6 +255,29 @@ def test_a_consistent_hash_names_the_endpoint_of_the_key() -> None:
     assert keyed == chooser.pick(outbound.ctx.now, None, b"ann").address
     (backend,) = ask(outbound, "GET http://stable/")["backends"]
     assert not any(one["keyed"] for one in backend["endpoints"])
+
+
+# ---------------------------------------------------------------- as text
+
+
+def test_the_text_tells_the_decisions_in_their_order() -> None:
+    outbound = side()
+    found = ask(outbound, "GET http://web/a", "x-canary: never")
+    lines = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}}).splitlines()
+    titles = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]
+    expected = "from name route filters timeouts retries shares backend backend access outcome"
+    assert list(dict.fromkeys(titles)) == list(dict.fromkeys(expected.split()))
+    assert "timeouts   request 2s, each try 500ms" in lines
+    assert "shares     weights 9 : 1; 10 draws left in this block" in lines
+    (taken,) = [line for line in lines if "-->" in line]
+    assert taken.split() == ["-->", "rule", "1", "path", "under", "/a", "fits"]
+
+
+def test_a_share_that_is_answered_here_is_told_beside_what_is_sent() -> None:
+    outbound = side(stable=0)
+    found = ask(outbound, "GET http://web/zzz")
+    text = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}})
+    assert text.splitlines()[-1] == "outcome    sent; 75% answered by the caller's sidecar: no_endpoints"
 
 
 # ---------------------------------------------------------------- retries; nothing changes

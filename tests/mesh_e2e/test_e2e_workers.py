@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -31,7 +32,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshRun]:
 
 
 def two_workers(obj: Object) -> Object:
-    obj["spec"]["template"]["metadata"]["annotations"] = {"meshproxy.dev/workers": "2"}
+    obj["spec"]["template"]["metadata"]["annotations"] = {"meshproxy.dev/workers": "2", "meshproxy.dev/explain": "true"}
     return obj
 
 
@@ -108,6 +109,19 @@ async def test_a_killed_worker_takes_only_its_own_requests_with_it(mesh: MeshRun
     assert total(mesh, client.ip, "meshproxy_worker_restarts_total") == 1
     assert total(mesh, client.ip, "meshproxy_internal_errors_total") == 0
     assert fetch(client.ip, 4191, "/ready").startswith("ready")
+
+
+def test_explaining_names_the_worker_whose_state_it_is_and_a_request_can_ask_its_own(mesh: MeshRun) -> None:
+    client, web = mesh.pod("client"), mesh.pod("web")
+    ran = mesh.verb("explain", "GET", "http://web/echo", "--from", "client.e2e", "--name", mesh.name, "-o", "json")
+    assert ran.returncode == 0, ran.stderr
+    trail = json.loads(ran.stdout)
+    assert (trail["workers"], trail["worker"] in (0, 1)) == (2, True)
+    (endpoint,) = trail["backends"][0]["endpoints"]
+    assert (endpoint["address"], endpoint["access"]["allowed"]) == (web.ip, True)
+    answer = request(client.ip, 4140, "GET", "http://web.e2e/echo", headers={"mesh-explain": "1"})
+    assert answer.headers["mesh-explain-trail"].startswith(f'took="{web.ip}:8080";attempts=1, service="e2e/web:80"')
+    assert b"mesh-explain" not in answer.body, "what the app was sent"
 
 
 def test_both_workers_use_a_renewed_certificate(mesh: MeshRun) -> None:

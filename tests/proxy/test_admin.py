@@ -103,3 +103,38 @@ async def test_tls_and_bytes_are_not_for_the_admin_port(houses):
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b""
         writer.close()
+
+
+class Explaining(Told):
+    """Explains by itself, or (`elsewhere`) as one that must ask another process."""
+
+    def __init__(self, elsewhere: bool) -> None:
+        super().__init__()
+        self.elsewhere = elsewhere
+
+    def explain(self, inbound: bool, query: str):
+        return self.later(inbound, query) if self.elsewhere else self.at_once(inbound, query)
+
+    def at_once(self, inbound: bool, query: str) -> dict[str, object]:
+        if not query:
+            raise ValueError("say what is asked about")
+        return {"inbound": inbound, "query": query}
+
+    async def later(self, inbound: bool, query: str) -> dict[str, object]:
+        await asyncio.sleep(0)
+        return self.at_once(inbound, query)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_trail_is_json_and_a_question_about_nothing_is_refused(houses, elsewhere):
+    side = await houses().admin(Explaining(elsewhere))
+    status, fields, body = await ask(side, b"GET /explain?url=%2Fa&x=1")
+    assert (status, fields[b"content-type"]) == (200, b"application/json")
+    assert json.loads(body) == {"inbound": False, "query": "url=%2Fa&x=1"}
+    assert json.loads((await ask(side, b"GET /explain/inbound?y"))[2]) == {"inbound": True, "query": "y"}
+    assert (await ask(side, b"GET /explain"))[::2] == (400, b"say what is asked about\n")
+
+
+async def test_a_proxy_that_is_no_sidecar_says_that_it_has_no_trail(houses):
+    side = await houses().admin(Told())
+    assert (await ask(side, b"GET /explain?method=GET"))[0] == 501
