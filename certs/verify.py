@@ -95,6 +95,16 @@ def check_any_leaf(leaf_der: bytes) -> SpiffeId:
     return _identity(extensions)
 
 
+def leaf_end(leaf_der: bytes) -> float:
+    """When a leaf that `check_any_leaf` has taken ends (Unix seconds)."""
+    return x509.load_der_x509_certificate(leaf_der).not_valid_after_utc.timestamp()
+
+
+def chain_end(chain_pem: bytes) -> float:
+    """When the first of a user's own leaf and its intermediates ends (Unix seconds).  Raises ValueError for what is no PEM."""
+    return min(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(chain_pem))
+
+
 def read_leaf(leaf_der: bytes, trust_domain: str) -> Leaf:
     """As `check_leaf`, with the dates (not judged)."""
     key = (hashlib.sha256(leaf_der).digest(), trust_domain)

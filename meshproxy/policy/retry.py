@@ -187,6 +187,11 @@ def _is_status(text: str) -> bool:
     return len(text) == 3 and text.isascii() and text.isdigit() and "400" <= text <= "599"
 
 
+def wait_asked(value: bytes | None) -> float:
+    """Seconds of a Retry-After field (RFC 9110 10.2.3); 0.0 without one, and for a date: that would need clocks that agree."""
+    return float(int(value)) if value is not None and value.isdigit() and len(value) <= 9 else 0.0
+
+
 # ---------------------------------------------------------------- the decision
 
 RETRY: Final = 0

@@ -31,7 +31,7 @@ from typing import Final
 
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import parse_timeout
-from meshproxy.policy.retry import RESPONDED, Failure
+from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
 from meshproxy.proxy import websocket
 from meshproxy.proxy.answer import send_refusal
 from meshproxy.proxy.attempt import TIMED_OUT, TIMED_OUT_GRPC, Attempt
@@ -234,6 +234,7 @@ class Exchange(Attempt):
             if (
                 route.retry_responses
                 and not is_success(status, self.grpc_status)
+                and not self.told_to_wait(route, head)
                 and self.may_retry(Failure(RESPONDED, status, self.grpc_status), False)
             ):
                 if head.mesh:
@@ -283,14 +284,28 @@ class Exchange(Attempt):
         return any(field.name == b"mesh-error" and field.value == _OVER_LIMIT for field in head.mesh)
 
     def asked_to_wait(self, head: Head) -> None:
-        """Retry-After in seconds, for the endpoint's breaker if it has one.  (A date would need clocks that agree.)"""
+        """The endpoint may say how long (Retry-After): that is for its breaker, if it has one."""
         endpoint = self.endpoint
         breaker = endpoint.breaker if endpoint is not None else None
         if breaker is None:
             return
-        value = head.field(b"retry-after")
-        if value is not None and value.isdigit() and len(value) <= 9:
-            breaker.ask(float(int(value)), self.ctx.now)
+        seconds = wait_asked(head.field(b"retry-after"))
+        if seconds > 0.0:
+            breaker.ask(seconds, self.ctx.now)
+
+    def told_to_wait(self, route: Route, head: Head) -> bool:
+        """Does an answer that could be tried again say when to come back, while there is nobody else to ask?  Then its client
+        gets it, and knows."""
+        backend = self.backend
+        if backend is None or len(backend.endpoints) > 1:
+            return False
+        retry = route.retry
+        if wait_asked(head.field(b"retry-after")) <= retry.backoff_s:
+            return False
+        if not retry.matches(Failure(RESPONDED, self.status, self.grpc_status), False):
+            return False
+        route.series.retry_skipped("retry_after")
+        return True
 
     def tunnel_granted(self, head: Head) -> bool:
         """A 101 or 2xx to a request for a tunnel.  False if that cannot go to the client: it was refused instead."""

@@ -16,7 +16,7 @@ from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SP
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
-from meshproxy.proxy.tls import Credentials, TlsFailure
+from meshproxy.proxy.tls import NEVER, Credentials, TlsFailure
 from meshproxy.proxy.via import Via, forwarded_for
 from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
@@ -34,12 +34,22 @@ class Target:
 
 
 class FixedCredentials(Credentials):
-    """Contexts made once from a user's directory.  `verify` reads the identity (a function, so that certs stays out)."""
+    """Contexts made once from a user's directory.  `identify` reads the identity in a leaf, `ends` when it ends (functions, so
+    that certs stays out; without the second one connections outlive certificates).  `own_end`: of our own (Unix seconds)."""
 
-    def __init__(self, server: ssl.SSLContext | None, client: ssl.SSLContext | None, identify: Any) -> None:
+    def __init__(
+        self,
+        server: ssl.SSLContext | None,
+        client: ssl.SSLContext | None,
+        identify: Any,
+        ends: Any = None,
+        own_end: float = NEVER,
+    ) -> None:
         self.server = server
         self.client = client
         self.identify = identify
+        self.ends = ends
+        self.own_end = own_end
 
     def server_context(self) -> ssl.SSLContext:
         assert self.server is not None
@@ -52,6 +62,12 @@ class FixedCredentials(Credentials):
     def verify(self, leaf_der: bytes) -> str:
         identity: str = self.identify(leaf_der)
         return identity
+
+    def until(self, leaf_der: bytes) -> float:
+        if self.ends is None:
+            return NEVER
+        peers: float = self.ends(leaf_der)
+        return min(self.own_end, peers)
 
 
 class ForwardSide(Side):

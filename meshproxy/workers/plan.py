@@ -11,7 +11,7 @@ from typing import Any
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.forward import FixedCredentials, ForwardSide, Target
 from meshproxy.proxy.settings import Settings
-from meshproxy.proxy.tls import TlsFailure
+from meshproxy.proxy.tls import NEVER, TlsFailure
 
 
 @dataclass(slots=True)
@@ -87,15 +87,18 @@ def forward_side(ctx: Context, plan: ForwardPlan) -> ForwardSide:
     connect_with: FixedCredentials | None = None
     if plan.chain_pem or plan.upstream_ca_pem:
         from certs.context import client_context, server_context
+        from certs.verify import chain_end, leaf_end
 
         if plan.chain_pem:
             context = server_context(plan.chain_pem, plan.key_pem, plan.client_ca_pem or None)
-            serve_with = FixedCredentials(context, None, identify)
+            own_end = chain_end(plan.chain_pem) if plan.client_ca_pem else NEVER  # plain TLS proves nothing that ends
+            serve_with = FixedCredentials(context, None, identify, leaf_end, own_end)
         if plan.upstream_ca_pem:
             context = client_context(
                 plan.upstream_chain_pem or None, plan.upstream_key_pem or None, plan.upstream_ca_pem, ALPN[plan.upstream]
             )
-            connect_with = FixedCredentials(None, context, identify)
+            own_end = chain_end(plan.upstream_chain_pem) if plan.upstream_chain_pem else NEVER
+            connect_with = FixedCredentials(None, context, identify, leaf_end, own_end)
     return ForwardSide(
         ctx,
         [Target(host, port) for host, port in plan.targets],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from proxy_house import total
 from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 
 from meshproxy.policy.retry import parse_policy
+from meshproxy.policy.route import RouteSpec
 from meshproxy.policy.split import Split
+from meshproxy.proxy.rule import Rule
 from meshproxy.telemetry.series import HttpSeries
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -157,6 +160,35 @@ async def test_a_declared_failure_is_tried_again_and_both_attempts_are_counted(h
     attempts = side.endpoints[0].series
     assert (attempts.request_total, total(attempts, status=503), total(attempts, status=200)) == (2, 1, 1)
     assert (side.route.series.request_total, total(side.route.series, status=200)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "backoff_s", "asked", "skipped"),
+    [(1, 0.0, 1, {"retry_after": 1}), (2, 0.0, 2, {"attempts": 1}), (1, 7.0, 1, {})],
+)
+async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or_as_late_or_not_at_all(
+    houses, peer, endpoints, backoff_s, asked, skipped
+):
+    seen = []
+
+    async def busy(reader, writer):
+        await read_head(reader)
+        seen.append(1)
+        writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    house = houses()
+    side = await house.forward(*[(await peer(busy)).port for _ in range(endpoints)], timeout_s=0.2 if backoff_s else 0.0)
+    side.route.retry = parse_policy(["5xx"], backoff_s=backoff_s)
+    side.route.retry_responses = True
+    if backoff_s:
+        side.route.rule = Rule(RouteSpec("r"), [], None, backoff_s)
+    status, fields, _ = await request(side.port, GET)
+    if backoff_s:  # it waits, and its client's time is up
+        assert (status, fields[b"mesh-error"]) == (504, b"request_timeout")
+    else:
+        assert (status, fields[b"retry-after"]) == (503, b"7")
+    assert (len(seen), side.route.series.skipped) == (asked, skipped)
+    await house.quiet()
 
 
 async def test_a_retry_that_finds_no_other_endpoint_is_not_counted_as_sent(houses):
