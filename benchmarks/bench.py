@@ -208,7 +208,7 @@ def summary(record: Record) -> None:
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=FULL_ROUNDS, help="of workloads a to c (%(default)s)")
-    parser.add_argument("--only", default="", metavar="W,W", help="workloads: ids, their beginnings, or letters a to h")
+    parser.add_argument("--only", default="", metavar="W,W", help="workloads: ids, their beginnings, or letters a to i")
     parser.add_argument("--peers", default="", metavar="P,P", help="peers by name; without it all that are there")
     parser.add_argument("--quick", action="store_true", help="one round of short loads: does everything work?")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON to write (%(default)s)")

@@ -43,6 +43,7 @@ GROUPS: Final = {
     "f": "Latency at a fixed rate",
     "g": "Memory",
     "h": "Scaling with --workers",
+    "i": "What declared policy costs",
 }
 CHARTS: Final = {  # file -> title, workloads
     "one-hop": ("One hop: CPU a request", ("h1-varied", "h2-varied")),
@@ -128,7 +129,7 @@ def _glance(results: Results) -> list[str]:
     for ours in (COMPILED, INTERPRETED):
         measured = [workload for workload in WORKLOADS if results.spread(workload.id, ours, cpu_us)]
         peers = dict.fromkeys(peer for workload in measured for peer in results.peers_of(workload.id))
-        others = [peer for peer in peers if peer not in (COMPILED, INTERPRETED, "direct") and "-w" not in peer]
+        others = [peer for peer in peers if peer not in (COMPILED, INTERPRETED, "direct") and "-" not in peer]  # ours have one
         rows = []
         for workload in measured:
             ratios = [results.ratio(workload.id, ours, peer, cpu_us) for peer in others]
@@ -187,6 +188,8 @@ def _workload(results: Results, workload: Workload, peers: Sequence[str]) -> str
         for row, peer in zip(rows, peers, strict=True):
             row += [_median(results.spread(workload.id, peer, reading)) for reading in (response_p99, lateness)]
     text = table(head, rows)
+    if workload.id == "policy-cost":
+        return f"{text}\n\n{_policy(results, workload.id)}"
     return f"{text}\n\n{_added(results, workload, peers)}" if workload.tool == "pace" else text
 
 
@@ -206,6 +209,17 @@ def _added(results: Results, workload: Workload, peers: Sequence[str]) -> str:
             ]
             rows.append(row)
     return "Added to what the same load takes without a proxy, us:\n\n" + table(["", "p50", "p90", "p99", "p99.9"], rows)
+
+
+def _policy(results: Results, workload: str) -> str:
+    """What declared policy adds to a request, both hops together: round by round, as a difference and as a ratio."""
+    bare, declared = (results.by_round(workload, peer, cpu_us) for peer in (COMPILED, f"{COMPILED}-policy"))
+    both = [number for number in declared if bare.get(number)]
+    added = spread(declared[number] - bare[number] for number in both)
+    if added is None:
+        return "What policy adds was not measured: a round of each is needed."
+    ratio = spread(declared[number] / bare[number] for number in both)
+    return f"Declared policy adds {_spread(added)} us of CPU to a request, of both proxies: {_spread(ratio)} times as much."
 
 
 def _difference(results: Results, workload: str, peer: str, without: str, reading: Reading) -> Spread | None:

@@ -4,6 +4,7 @@
     b  h2c to h2c                         f  latency added at a fixed rate (open loop)
     c  two hops, mutual TLS between       g  memory
     d  the same for gRPC                  h  our scaling with --workers
+                                          i  what declared policy costs
 
 A run is measured after a warm-up of its own.  Rounds interleave peers, so that a slow minute of the machine hits all alike.
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 VARIED_PATHS = 20_000  # more than any cache of header blocks or paths holds
+POLICY_TITLE = "(i) two hops mTLS, c=64: routes, access, breaker and limit declared, and without"
 LATENCY_PEERS = ("compiled", "envoy", "haproxy", "linkerd", "direct")
 
 
@@ -111,6 +113,7 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("memory-mtls-connections", "(g) 2,000 idle connections with mTLS", 1, "mtls", "memory-connections", 1, 2_000),
     _workers(1),
     _workers(2),
+    Workload("policy-cost", POLICY_TITLE, 2, "h1", "wrk", 3, peers=("compiled", "compiled-policy")),
 )
 
 
@@ -122,6 +125,6 @@ def choose(words: Sequence[str], known: Sequence[Workload] = WORKLOADS) -> list[
             each for each in known if each.id.startswith(word)
         ]
         if not found:
-            raise ValueError(f"no workload {word!r}; known: {', '.join(each.id for each in known)}, or letters a to h")
+            raise ValueError(f"no workload {word!r}; known: {', '.join(each.id for each in known)}, or letters a to i")
         chosen.extend(found)
     return [each for each in known if each in chosen] if words else list(known)

@@ -13,6 +13,6 @@ from benchmarks.peers.peer import Peer
 
 
 def all_peers() -> list[Peer]:
-    """In the order of tables.  The last three take part only where a workload names them."""
+    """In the order of tables.  The last four take part only where a workload names them."""
     peers: list[Peer] = [Ours("compiled"), Ours("interpreted"), Envoy(), Linkerd(), HAProxy(), Nginx(), Nghttpx()]
-    return [*peers, Ours("compiled", 2), Ours("interpreted", 2), Direct()]
+    return [*peers, Ours("compiled", 2), Ours("interpreted", 2), Ours("compiled", policy=True), Direct()]

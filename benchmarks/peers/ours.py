@@ -2,6 +2,7 @@
 
     one hop     meshproxy forward                              every feature it has: metrics, admin, EWMA, time limit, ids
     two hops    meshproxy up: control plane, two sidecars      as a user runs it; identities, policy, retries, time limit
+    "-policy"   two hops that declare more (mesh/policy.yaml)  routes, access by path, breaker, slow start, concurrency limit
 
 The sidecars share PROXY_CORE.  The control plane, the supervisor and the app (the backend) are on LOAD_CORE.
 """
@@ -32,17 +33,33 @@ COMMAND = [sys.executable, "-m", "meshproxy"]
 MESH_READY_S = 120.0
 SPEAKS = {"h1": "http", "h2": "kubernetes.io/h2c", "grpc": "grpc"}  # appProtocol
 TIMEOUT_S = 15  # Envoy's default for a route
+DECLARED = """\
+    meshproxy.dev/breaker: unified
+    meshproxy.dev/slow-start: 10s"""
+DECLARED_OF_THE_POD = """\
+      annotations:
+        meshproxy.dev/concurrency-limit: "1000\""""
 
 
 class Ours(Peer):
-    """`workers` above 1: `meshproxy forward --workers N`, for the scaling workload only."""
+    """`workers` above 1: `meshproxy forward --workers N`, for the scaling workload only.  `policy`: the mesh declares what most
+    Services do not, for the workload that shows what that costs."""
 
-    def __init__(self, mode: str, workers: int = 1) -> None:
+    def __init__(self, mode: str, workers: int = 1, policy: bool = False) -> None:
         self.mode = mode
         self.workers = workers
-        self.special = workers > 1
-        self.name = mode if workers == 1 else f"{mode}-w{workers}"
+        self.policy = policy
+        self.special = workers > 1 or policy
+        self.name = mode + (f"-w{workers}" if workers > 1 else "") + ("-policy" if policy else "")
         self.title = f"meshproxy, {mode}" + (f", {workers} workers" if workers > 1 else "")
+        if policy:
+            self.title += ", policy declared"
+            self.settings = (
+                "The mesh of two hops, which declares besides: an HTTPRoute of five matches (exact, regular expression, prefix "
+                "and header, prefix and query, prefix) of which requests fit the last, a TrafficTarget with three matches on "
+                "method and path, a breaker by both rules, slow start, a limit of 1,000 requests at once."
+            )
+            return
         self.settings = (
             "Defaults. One hop: `meshproxy forward --timeout 15 --admin`: metrics, EWMA balancing, request ids and limits are "
             "always on. Two hops: the embedded mesh (`meshproxy up`) with a Service that declares a 15 s time limit and one "
@@ -97,14 +114,7 @@ class Ours(Peer):
         state = Path(tempfile.mkdtemp(prefix="meshproxy-bench-"))
         where, manifests = state / "where", state / "manifests"
         manifests.mkdir()
-        render(
-            "bench.yaml",
-            manifests / "bench.yaml",
-            folder=MESH,
-            app_protocol=SPEAKS[kind],
-            backend=json.dumps(backends[0].command("$(POD_IP):8080")),
-            caller=json.dumps([sys.executable, str(MESH / "caller.py"), str(where)]),
-        )
+        self.declare(manifests, kind, backends[0].command("$(POD_IP):8080"), where)
         environment = {**self.environment(), "MESHPROXY_STATE_HOME": str(state)}
         up = [*COMMAND, "up", str(manifests), "--name", "bench"]
         try:
@@ -116,6 +126,21 @@ class Ours(Peer):
                 yield Running(address, {"A": pids["caller"], "B": pids["bench"]}, "bench.bench")
         finally:
             shutil.rmtree(state, ignore_errors=True)
+
+    def declare(self, manifests: Path, kind: str, backend: Sequence[str], where: Path) -> None:
+        """Write what the mesh of two hops is made of.  `backend`: the app's command; `where`: what the caller writes to."""
+        render(
+            "bench.yaml",
+            manifests / "bench.yaml",
+            folder=MESH,
+            app_protocol=SPEAKS[kind],
+            backend=json.dumps(list(backend)),
+            caller=json.dumps([sys.executable, str(MESH / "caller.py"), str(where)]),
+            annotations=DECLARED if self.policy else "",
+            pod_annotations=DECLARED_OF_THE_POD if self.policy else "",
+        )
+        if self.policy:
+            shutil.copy(MESH / "policy.yaml", manifests / "policy.yaml")
 
 
 def wait_for_mesh(where: Path, supervisor: subprocess.Popen[bytes]) -> str:

@@ -13,7 +13,7 @@ from benchmarks.workloads import WORKLOADS, choose
 
 def test_ids_are_unique_and_every_letter_has_workloads() -> None:
     assert len({each.id for each in WORKLOADS}) == len(WORKLOADS)
-    assert {each.group for each in WORKLOADS} == set("abcdefgh")
+    assert {each.group for each in WORKLOADS} == set("abcdefghi")
 
 
 @pytest.mark.parametrize(

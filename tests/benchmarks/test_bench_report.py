@@ -121,6 +121,15 @@ def test_added_latency_is_what_is_left_of_the_same_round_without_a_proxy() -> No
     assert "was not measured." in page(results(rounds[3:]), [])
 
 
+def test_what_policy_adds_is_told_round_by_round() -> None:
+    rounds = [one("policy-cost", "compiled", n, 20.0 * n, 20.0 * n) for n in (1, 2, 3)]
+    assert "was not measured: a round of each is needed." in page(results(rounds), [])
+    rounds += [one("policy-cost", "compiled-policy", n, 25.0 * n, 20.0 * n) for n in (1, 2, 3)]
+    text = page(results(rounds), [])
+    assert "adds 10.0 [5.00-15.0] us of CPU to a request" in text
+    assert "1.12 [1.12-1.12] times as much" in text
+
+
 def test_memory_a_connection_is_what_the_connections_added() -> None:
     entry = one(
         "memory-connections", "compiled", 1, 1.0, rss={"A": 60_000_000}, rss_before={"A": 40_000_000}, connections=10_000

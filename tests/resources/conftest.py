@@ -7,4 +7,4 @@ import pytest
 
 for area in ("compile", "access"):  # their short ways to write objects, and from them to a decision
     sys.path.append(str(Path(__file__).parent.parent / area))
-pytest.register_assert_rewrite("resource_helpers", "access_objects", "compile_objects", "routing_objects")
+pytest.register_assert_rewrite("resource_helpers", "smi_world", "access_objects", "compile_objects", "routing_objects")

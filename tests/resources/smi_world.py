@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from control.resources.routegroup import parse_group
 from control.resources.traffic import Traffic, problems
 from control.resources.traffictarget import parse_target
 from control.store.store import Object
+from meshproxy.mesh.convert import access_of
 from meshproxy.policy.random import Rng
 from meshproxy.policy.split import Split
+
+Row = tuple[str, Callable[[], Any], Any]  # statement, question, answer
 
 EXAMPLES = Path(__file__).parent / "smi"
 
@@ -188,9 +191,9 @@ def old_target(version: str, port: Any = None, rules: Sequence[Object] = (), hom
     )
 
 
-def in_force(*objects: Object) -> bool:
-    """Does any TrafficTarget select the pod?"""
-    return who.access(*objects) is not None
+def in_force(*objects: Object, account: str = "web") -> bool:
+    """Does any TrafficTarget select a pod of this service account?"""
+    return access_of(who.workload(who.pod(account), *objects)) is not None
 
 
 def mode(**annotations: str) -> int:
