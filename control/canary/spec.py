@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
+from control.canary.fields import SpecError, duration, integer, mapping, number, text
+
+__all__ = ["CanarySpec", "Metric", "SpecError", "duration", "parse"]
 
 GROUP = "flagger.app"
 API_VERSION = "flagger.app/v1beta1"
@@ -29,15 +32,6 @@ SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -select
 # Providers whose routing is a TrafficSplit.  The stored split is v1alpha2 whatever the name says: the store knows one
 # object in many versions.  Others need another router (Gateway API) or another mesh.
 _SPLIT_PROVIDERS = ("", "linkerd", "osm")
-
-_MAX_NUMBER = 1e15  # of a threshold; neither infinite nor NaN passes
-
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-
-
-class SpecError(ValueError):
-    """A field of the Canary has a value that cannot be meant; `str()` names field, value and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,37 +120,35 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
     """The typed form of a Canary object.  Raises SpecError on the first value that cannot be meant."""
     metadata = obj["metadata"]
     annotations = metadata.get("annotations") or {}
-    spec = _mapping(obj.get("spec"), "spec")
-    target = _mapping(spec.get("targetRef"), "spec.targetRef")
-    service = _mapping(spec.get("service"), "spec.service")
-    analysis = _mapping(spec.get("analysis") or spec.get("canaryAnalysis"), "spec.analysis")
-    target_name = _text(target.get("name"), "spec.targetRef.name")
-    max_weight = _integer(analysis.get("maxWeight"), "spec.analysis.maxWeight", 100, 0, 100)
+    spec = mapping(obj.get("spec"), "spec")
+    target = mapping(spec.get("targetRef"), "spec.targetRef")
+    service = mapping(spec.get("service"), "spec.service")
+    analysis = mapping(spec.get("analysis") or spec.get("canaryAnalysis"), "spec.analysis")
+    target_name = text(target.get("name"), "spec.targetRef.name")
+    max_weight = integer(analysis.get("maxWeight"), "spec.analysis.maxWeight", 100, 0, 100)
     return CanarySpec(
         namespace=metadata.get("namespace") or "default",
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         target=target_name,
         apex=service.get("name") or target_name,
-        port=_integer(service.get("port"), "spec.service.port", None, 1, 65535),
+        port=integer(service.get("port"), "spec.service.port", None, 1, 65535),
         port_name=service.get("portName") or "http",
         target_port=service.get("targetPort") or 0,
         app_protocol=service.get("appProtocol") or "",
         port_discovery=bool(service.get("portDiscovery")),
         interval_s=duration(analysis.get("interval"), "spec.analysis.interval", 60.0),
-        threshold=_integer(analysis.get("threshold"), "spec.analysis.threshold", 1, 0) or 1,
+        threshold=integer(analysis.get("threshold"), "spec.analysis.threshold", 1, 0) or 1,
         max_weight=max_weight or 100,
-        step_weight=_integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
+        step_weight=integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
         step_weights=_steps(analysis.get("stepWeights")),
-        step_weight_promotion=_integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
+        step_weight_promotion=integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
         metrics=tuple(_metric(m, f"spec.analysis.metrics[{i}]") for i, m in enumerate(analysis.get("metrics") or ())),
-        progress_deadline_s=float(_integer(spec.get("progressDeadlineSeconds"), "spec.progressDeadlineSeconds", 600, 1)),
-        primary_ready_threshold=_integer(
+        progress_deadline_s=float(integer(spec.get("progressDeadlineSeconds"), "spec.progressDeadlineSeconds", 600, 1)),
+        primary_ready_threshold=integer(
             analysis.get("primaryReadyThreshold"), "spec.analysis.primaryReadyThreshold", 100, 0, 100
         ),
-        canary_ready_threshold=_integer(
-            analysis.get("canaryReadyThreshold"), "spec.analysis.canaryReadyThreshold", 100, 0, 100
-        ),
+        canary_ready_threshold=integer(analysis.get("canaryReadyThreshold"), "spec.analysis.canaryReadyThreshold", 100, 0, 100),
         skip_analysis=bool(spec.get("skipAnalysis")),
         suspend=bool(spec.get("suspend")),
         minimum_requests=_minimum_requests(annotations),
@@ -165,16 +157,6 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         ignored=("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else (),
         service_metadata={role: service[role] for role in ("apex", "primary", "canary") if service.get(role)},
     )
-
-
-def duration(value: object, where: str, default: float) -> float:
-    """Seconds of a Go duration ("1m30s", "500ms"); `default` if absent.  Raises SpecError."""
-    if value is None or value == "":
-        return default
-    text = str(value)
-    if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
-        raise SpecError(f"{where}: {text!r} is not a duration; expected for instance 30s, 1m or 1m30s")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION.findall(text))
 
 
 def _refusals(
@@ -227,10 +209,10 @@ def _metric(metric: Mapping[str, Any], where: str) -> Metric:
     minimum: float | None = None
     maximum: float | None = None
     if bounds is not None:
-        minimum = _number(bounds.get("min"), f"{where}.thresholdRange.min")
-        maximum = _number(bounds.get("max"), f"{where}.thresholdRange.max")
+        minimum = number(bounds.get("min"), f"{where}.thresholdRange.min")
+        maximum = number(bounds.get("max"), f"{where}.thresholdRange.max")
     else:
-        limit = _number(metric.get("threshold"), f"{where}.threshold") or 0.0
+        limit = number(metric.get("threshold"), f"{where}.threshold") or 0.0
         if name == SUCCESS_RATE:
             minimum = limit
         else:
@@ -259,37 +241,7 @@ def _steps(value: object) -> tuple[int, ...]:
     where = "spec.analysis.stepWeights"
     if not isinstance(value, list):
         raise SpecError(f"{where}: expected a list of weights, found {value!r}")
-    steps = tuple(_integer(step, f"{where}[{i}]", None, 1, 100) for i, step in enumerate(value))
+    steps = tuple(integer(step, f"{where}[{i}]", None, 1, 100) for i, step in enumerate(value))
     if list(steps) != sorted(set(steps)):
         raise SpecError(f"{where}: {list(steps)} must rise from step to step")
     return steps
-
-
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{where}: expected an object, found {value!r}")
-    return value
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise SpecError(f"{where}: expected a name, found {value!r}")
-    return value
-
-
-def _integer(value: object, where: str, default: int | None, low: int, high: int = 2**31 - 1) -> int:
-    if value is None and default is not None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SpecError(f"{where}: expected a whole number from {low} to {high}, found {value!r}")
-    return value
-
-
-def _number(value: object, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_NUMBER:
-        raise SpecError(f"{where}: expected a number, found {value!r:.60}")
-    return float(value)
