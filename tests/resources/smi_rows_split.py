@@ -163,9 +163,7 @@ SPLITS: list[Row] = [
     ),
     (
         "2.3.12 access is judged by the identities of the pods behind a backend, not of the root",
-        lambda: [
-            in_force(split(1), target(tcp("any"), to=account("web-v1")), ANY, account=one) for one in ("web-v1", "web")
-        ],
+        lambda: [in_force(split(1), target(tcp("any"), to=account("web-v1")), ANY, account=one) for one in ("web-v1", "web")],
         [True, False],
     ),
     ("2.3.13 the root needs no endpoints of its own", lambda: shares(split(1), _without_selector()), [("web-v1", 1000, 1)]),
