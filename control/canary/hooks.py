@@ -58,7 +58,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    """The verdict of a webhook.  `text` is what it said, or why there is no answer; at most hook_client.MAX_TEXT bytes of it."""
+    """The verdict of a webhook.  `text` is what it said, or why there is no answer; a few hundred bytes at most."""
 
     ok: bool
     text: str = ""
@@ -92,7 +92,7 @@ def parse_webhooks(value: object, where: str = "spec.analysis.webhooks") -> tupl
 
 
 def event_webhook(url: str) -> Webhook:
-    """What EVENT_WEBHOOK_URL stands for: a webhook of type event for every Canary that has none of its own.  Raises SpecError."""
+    """What EVENT_WEBHOOK_URL stands for: an event webhook for each Canary that has none of its own.  Raises SpecError."""
     return Webhook(EVENT, "events", hook_url(url, "EVENT_WEBHOOK_URL"))
 
 
