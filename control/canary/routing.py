@@ -1,0 +1,43 @@
+"""Where the requests to the apex Service go: what the machine wants, and what a router reads back.
+
+Routing(canary=12.5)                 12.5 % to the canary, 87.5 % to the primary
+Routing(canary=100), analysis.match  all requests that match to the canary, all others to the primary
+Routing(canary=0, mirrored=True)     all to the primary, and a copy of each to the canary, whose answer is thrown away
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+PARTS = 10_000  # of the whole: a weight is a multiple of 0.01 percent
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """`canary` is percent, 0..100, and a multiple of 0.01.  Raises ValueError otherwise."""
+
+    canary: float = 0.0
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.canary <= 100 or abs(self.canary * 100 - round(self.canary * 100)) > 1e-6:
+            raise ValueError(f"a canary weight is 0..100 percent in steps of 0.01, not {self.canary}")
+
+    @property
+    def parts(self) -> int:
+        """The canary's share in ten-thousandths."""
+        return round(self.canary * 100)
+
+    @property
+    def primary(self) -> float:
+        return (PARTS - self.parts) / 100
+
+    @property
+    def percent(self) -> int:
+        """As Canary.status.canaryWeight says it: whole percent, rounded up, so that a little is not nothing."""
+        return math.ceil(self.parts / 100)
+
+
+TO_PRIMARY = Routing(0.0)
+TO_CANARY = Routing(100.0)
