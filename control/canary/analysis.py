@@ -8,11 +8,13 @@ exception is a source that has only just begun to look ("warming"): that is our 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from control.canary.spec import SUCCESS_RATE, CanarySpec, Metric
+from control.canary.metric import DURATION, SUCCESS_RATE, Kind, Metric
+from control.canary.spec import CanarySpec
 
 
 class Outcome(Enum):
@@ -30,6 +32,7 @@ class Measurement:
     reason: str = ""
     warming: bool = False  # no value because the source began less than a window ago
     error: bool = False  # no value because the source failed
+    provider: str = ""  # of an error: what was asked ("Prometheus"), "" for the mesh's own numbers
 
 
 NOT_MEASURED = Measurement(reason="it was not measured")
@@ -74,20 +77,19 @@ def _check(spec: CanarySpec, metric: Metric, seen: Measurement) -> Check:
     def result(outcome: Outcome, text: str = "") -> Check:
         return Check(metric.name, outcome, seen.value, seen.requests, metric.minimum, metric.maximum, text)
 
-    silent = (
-        f"Halt advancement no values found for mesh metric {metric.name} probably {spec.full_target} is not receiving traffic"
-    )
     if seen.warming:
         return result(Outcome.WARMING, f"Halt {spec.full_name} advancement: {seen.reason or 'the metric source is starting'}")
     if seen.error:
-        return result(Outcome.FAILED, f"Metric query failed for {metric.name}: {seen.reason}")
+        return result(Outcome.FAILED, _failed(metric, seen))
     if seen.value is None or seen.value != seen.value:  # NaN: 0 of 0
-        return result(Outcome.FAILED, f"{silent}: {seen.reason or 'no values found'}")
+        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {seen.reason or 'no values found'}")
+    if math.isinf(seen.value):
+        return result(Outcome.FAILED, f"{_silent(spec, metric)}: the value is infinite")
     if seen.requests is not None and seen.requests < spec.minimum_requests:
-        return result(
-            Outcome.FAILED, f"{silent}: {seen.requests:.0f} requests, fewer than the minimum of {spec.minimum_requests}"
-        )
-    value = seen.value if metric.name == SUCCESS_RATE else float(int(seen.value))  # Flagger truncates to whole ms
+        few = f"{seen.requests:.0f} requests, fewer than the minimum of {spec.minimum_requests}"
+        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {few}")
+    # Flagger truncates durations to whole ms
+    value = float(int(seen.value)) if metric.name == DURATION and metric.kind is Kind.BUILT_IN else seen.value
     if metric.minimum is not None and value < metric.minimum:
         return result(Outcome.FAILED, _halt(spec, metric, value, "<", metric.minimum))
     if metric.maximum is not None and value > metric.maximum:
@@ -95,7 +97,26 @@ def _check(spec: CanarySpec, metric: Metric, seen: Measurement) -> Check:
     return result(Outcome.PASSED)
 
 
+def _silent(spec: CanarySpec, metric: Metric) -> str:
+    match metric.kind:
+        case Kind.QUERY:
+            return f"Halt advancement no values found for metric: {metric.name}"
+        case Kind.TEMPLATE:
+            return f"Halt advancement no values found for custom metric: {metric.name}"
+    return (
+        f"Halt advancement no values found for mesh metric {metric.name} probably {spec.full_target} is not receiving traffic"
+    )
+
+
+def _failed(metric: Metric, seen: Measurement) -> str:
+    if seen.provider and metric.kind is not Kind.TEMPLATE:
+        return f"{seen.provider} query failed{f' for {metric.name}' if metric.kind is Kind.QUERY else ''}: {seen.reason}"
+    return f"Metric query failed for {metric.name}: {seen.reason}"
+
+
 def _halt(spec: CanarySpec, metric: Metric, value: float, sign: str, limit: float) -> str:
+    if metric.kind is not Kind.BUILT_IN:
+        return f"Halt {spec.full_name} advancement {metric.name} {value:.2f} {sign} {plain(limit)}"
     if metric.name == SUCCESS_RATE:
         return f"Halt {spec.full_name} advancement success rate {value:.2f}% {sign} {plain(limit)}%"
     return f"Halt {spec.full_name} advancement request duration {go_duration(value)} {sign} {go_duration(limit)}"

@@ -153,7 +153,7 @@ class Controller:
             Commands.of(obj["metadata"].get("annotations") or {}),
             now,
             measurements=measurements,
-            source_problem=self._source.problem(),
+            source_problem=await self._source_problem(spec, status),
             due=due,
         )
         decision = machine.tick(spec, status, facts, now)
@@ -166,13 +166,19 @@ class Controller:
     async def _measure(self, spec: CanarySpec, metric: Metric) -> Measurement:
         asked = time.perf_counter()
         try:
-            return await self._source.measure(Query(metric.name, _subject(spec), metric.interval_s))
+            return await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s))
         except Exception as error:  # noqa: BLE001  # whatever broke: not to know is a failed check, counted, so that it cannot hang a release
             self.metrics.error(error)
             log.warning("canary %s: %s of %s: %s", spec.full_name, type(error).__name__, metric.name, error)
             return Measurement(error=True, reason=f"{type(error).__name__}: {error}")
         finally:
             self.metrics.analysed(spec, metric.name, time.perf_counter() - asked)
+
+    async def _source_problem(self, spec: CanarySpec, status: Status) -> str:
+        """Asked while the Canary is being set up: the one time that anybody reads the answer with the manifest before them."""
+        if status.phase not in INITIAL:
+            return ""
+        return await self._source.problem(Subject.of(spec), spec.metrics)
 
     async def _invalid(self, key: Key, job: _Job, status: Status, text: str, now: float) -> None:
         """Say it once, on the object; look again when it changes (or after a while: another's object may have)."""
@@ -190,7 +196,7 @@ class Controller:
         for obj in canaries:
             try:
                 if Status.of(obj.get("status")).phase in RUNNING:
-                    running.add(_subject(parse(obj)))
+                    running.add(Subject.of(parse(obj)))
             except ValueError:  # its own tick says what is wrong with it
                 continue
         self._source.watch(running)
@@ -244,10 +250,6 @@ class Controller:
 
 def _asked(obj: Object) -> tuple[object, object]:
     return obj.get("spec"), obj["metadata"].get("annotations")
-
-
-def _subject(spec: CanarySpec) -> Subject:
-    return Subject(spec.namespace, spec.target, spec.canary_service)
 
 
 def _target_key(spec: CanarySpec) -> Key:

@@ -26,8 +26,8 @@ import aiohttp
 
 from control.canary.analysis import Measurement
 from control.canary.commands import from_rfc3339
+from control.canary.metric import DURATION, SUCCESS_RATE, Kind
 from control.canary.source import MetricSource, Query, Subject
-from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.window import PodWindow, Totals, quantile
 from control.runtime.layout import ADMIN_PORT, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Object, Store
@@ -77,6 +77,8 @@ class EmbeddedSource(MetricSource):
     async def measure(self, query: Query) -> Measurement:
         now = self._clock()
         subject = query.subject
+        if query.metric.kind is not Kind.BUILT_IN:
+            return Measurement(reason="it is PromQL, and there is no Prometheus: give spec.metricsServer", error=True)
         if self._watching_since is None or subject not in self._subjects:
             return Measurement(reason="the metric source has just been asked to watch it", warming=True)
         pods = [pod for pod in self._meshed_pods() if is_of(pod, subject)]
@@ -97,19 +99,19 @@ class EmbeddedSource(MetricSource):
                 inbound.add(counted)
         if not seen:
             return Measurement(reason="the metric source is starting", warming=True)
-        if query.metric == SUCCESS_RATE:
+        if query.metric.name == SUCCESS_RATE:
             unreached = self._unreached(subject, seen, windows, now, query.window_s)
             total = inbound.success + inbound.failure + unreached
             if not total:
                 return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
             return Measurement(100.0 * inbound.success / total, total)
-        if query.metric == DURATION:
+        if query.metric.name == DURATION:
             value = quantile(0.99, inbound.buckets.items())
             count = max(inbound.buckets.values(), default=0.0)
             if value is None:
                 return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
             return Measurement(value, count)
-        return Measurement(reason=f"unknown metric {query.metric}", error=True)
+        return Measurement(reason=f"unknown metric {query.metric.name}", error=True)
 
     def _unreached(
         self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float

@@ -2,7 +2,8 @@
 
     Query (metric, whose, over which window) -> MetricSource.measure -> Measurement
 
-The embedded source (embedded.py) looks at the proxies itself; others (Prometheus by PromQL) answer the same question.
+The embedded source (embedded.py) looks at the proxies itself, Prometheus (prometheus.py) is asked by PromQL; which one it is
+for a metric is chosen in sources.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from control.canary.analysis import Measurement
+from control.canary.metric import Metric
+from control.canary.spec import CanarySpec
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,13 +22,21 @@ class Subject:
     """Whose traffic: the pods of a Deployment, and the Service by which callers reach them in the split."""
 
     namespace: str
-    deployment: str
-    service: str
+    deployment: str  # targetRef.name
+    service: str  # the canary's, `<apex>-canary`
+    canary: str = ""  # name of the Canary object
+    apex: str = ""
+    provider: str = ""  # spec.provider
+    metrics_server: str = ""  # spec.metricsServer, "" for the control plane's own choice
+
+    @classmethod
+    def of(cls, spec: CanarySpec) -> Subject:
+        return cls(spec.namespace, spec.target, spec.canary_service, spec.name, spec.apex, spec.provider, spec.metrics_server)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    metric: str  # control.canary.spec.SUCCESS_RATE (percent) or DURATION (p99, ms)
+    metric: Metric
     subject: Subject
     window_s: float
 
@@ -38,6 +49,6 @@ class MetricSource(ABC):
     def watch(self, subjects: Collection[Subject]) -> None:  # noqa: B027  # a source that keeps no state need not care
         """From now on these will be asked about (and no others): a source that gathers by itself begins, or rests."""
 
-    def problem(self) -> str:
-        """Why the source cannot be asked at all, "" if it can."""
+    async def problem(self, subject: Subject, metrics: Collection[Metric]) -> str:
+        """Why the sources of these metrics cannot be asked at all, "" if they can.  Never raises."""
         return ""

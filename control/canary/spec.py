@@ -14,17 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
-from control.canary.fields import SpecError, duration, integer, mapping, number, text
+from control.canary.fields import SpecError, duration, integer, mapping, text
+from control.canary.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
 
-__all__ = ["CanarySpec", "Metric", "SpecError", "duration", "parse"]
+__all__ = ["BUILT_IN", "DURATION", "SUCCESS_RATE", "CanarySpec", "Metric", "SpecError", "duration", "parse"]
 
 GROUP = "flagger.app"
 API_VERSION = "flagger.app/v1beta1"
 KIND = "Canary"
-
-SUCCESS_RATE = "request-success-rate"  # percent; `threshold` is a minimum
-DURATION = "request-duration"  # p99 in milliseconds; `threshold` is a maximum
-BUILT_IN = (SUCCESS_RATE, DURATION)
 
 GATES = ("rollout", "traffic-increase", "promotion")  # webhook types confirm-<gate>, here opened by `meshproxy canary approve`
 SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -selector-labels default, first found wins
@@ -32,16 +29,6 @@ SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -select
 # Providers whose routing is a TrafficSplit.  The stored split is v1alpha2 whatever the name says: the store knows one
 # object in many versions.  Others need another router (Gateway API) or another mesh.
 _SPLIT_PROVIDERS = ("", "linkerd", "osm")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One entry of analysis.metrics.  `minimum`/`maximum` are in the metric's own unit (percent or ms)."""
-
-    name: str
-    interval_s: float = 60.0  # Flagger's default window, "1m"
-    minimum: float | None = None
-    maximum: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +52,8 @@ class CanarySpec:
     step_weights: tuple[int, ...] = ()
     step_weight_promotion: int = 0
     metrics: tuple[Metric, ...] = ()
+    provider: str = ""  # spec.provider, as written
+    metrics_server: str = ""  # spec.metricsServer: URL of the Prometheus that answers built-in metrics and inline queries
     progress_deadline_s: float = 600.0
     primary_ready_threshold: int = 100  # percent of updated replicas that must be available
     canary_ready_threshold: int = 100
@@ -143,7 +132,9 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         step_weight=integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
         step_weights=_steps(analysis.get("stepWeights")),
         step_weight_promotion=integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
-        metrics=tuple(_metric(m, f"spec.analysis.metrics[{i}]") for i, m in enumerate(analysis.get("metrics") or ())),
+        provider=str(spec.get("provider") or ""),
+        metrics_server=str(spec.get("metricsServer") or ""),
+        metrics=parse_metrics(analysis.get("metrics"), "spec.analysis.metrics", metadata.get("namespace") or "default"),
         progress_deadline_s=float(integer(spec.get("progressDeadlineSeconds"), "spec.progressDeadlineSeconds", 600, 1)),
         primary_ready_threshold=integer(
             analysis.get("primaryReadyThreshold"), "spec.analysis.primaryReadyThreshold", 100, 0, 100
@@ -170,8 +161,6 @@ def _refusals(
     provider = str(spec.get("provider") or "")
     if provider not in _SPLIT_PROVIDERS and not provider.startswith("smi:"):
         found.append(f"spec.provider {provider} is not supported; leave it out, or use smi:v1alpha2 or linkerd")
-    if spec.get("metricsServer"):
-        found.append("spec.metricsServer (Prometheus) is not supported yet; leave it out to use the mesh's own metrics")
     if spec.get("revertOnDeletion"):
         found.append("spec.revertOnDeletion is not supported yet")
     if int(analysis.get("iterations") or 0) > 0:
@@ -191,33 +180,10 @@ def _refusals(
         )
     if analysis.get("alerts"):
         found.append("spec.analysis.alerts are not supported yet")
-    for index, metric in enumerate(analysis.get("metrics") or ()):
-        where = f"spec.analysis.metrics[{index}]"
-        if metric.get("templateRef") or metric.get("query"):
-            found.append(f"{where}: templateRef and query are not supported yet; use {' or '.join(BUILT_IN)}")
-        elif metric.get("name") not in BUILT_IN:
-            found.append(f"{where}: {metric.get('name')!r} is not a built-in metric; expected {' or '.join(BUILT_IN)}")
     # Flagger accepts this and then never advances (flagger.md 1.3): say it instead.
     if not (spec.get("skipAnalysis") or analysis.get("stepWeight") or analysis.get("stepWeights") or found):
         found.append("spec.analysis has neither stepWeight nor stepWeights: nothing would ever advance")
     return found
-
-
-def _metric(metric: Mapping[str, Any], where: str) -> Metric:
-    name = str(metric.get("name") or "")
-    bounds = metric.get("thresholdRange")
-    minimum: float | None = None
-    maximum: float | None = None
-    if bounds is not None:
-        minimum = number(bounds.get("min"), f"{where}.thresholdRange.min")
-        maximum = number(bounds.get("max"), f"{where}.thresholdRange.max")
-    else:
-        limit = number(metric.get("threshold"), f"{where}.threshold") or 0.0
-        if name == SUCCESS_RATE:
-            minimum = limit
-        else:
-            maximum = float(int(limit))  # Flagger truncates milliseconds
-    return Metric(name, duration(metric.get("interval"), f"{where}.interval", 60.0), minimum, maximum)
 
 
 def _minimum_requests(annotations: Mapping[str, str]) -> int:

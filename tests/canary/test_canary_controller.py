@@ -27,7 +27,7 @@ class Numbers(MetricSource):
 
     async def measure(self, query: Query) -> Measurement:
         self.queries.append(query)
-        return self.says[query.metric]
+        return self.says[query.metric.name]
 
     def watch(self, subjects) -> None:
         self.watched = frozenset(subjects)
@@ -55,12 +55,12 @@ async def test_a_release_from_the_first_manifest_to_success(cluster):
     assert source.watched == frozenset()
     cluster.write(deployment("v2"))
     await step(cluster, controller)
-    assert source.watched == {Subject("test", "podinfo", "podinfo-canary")}
+    assert source.watched == {Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")}
     await step(cluster, controller, 8)
     assert cluster.status().phase is Phase.SUCCEEDED
     assert cluster.image(PRIMARY) == "podinfo:v2"
     assert source.watched == frozenset()
-    assert {(query.metric, query.window_s) for query in source.queries} == {(SUCCESS_RATE, 60.0), (DURATION, 30.0)}
+    assert {(query.metric.name, query.window_s) for query in source.queries} == {(SUCCESS_RATE, 60.0), (DURATION, 30.0)}
     messages = [event["message"] for event in cluster.store.events(CANARY)]
     for text in ("Initialization done!", "New revision detected! Scaling up", "canary weight 50", "Promotion completed!"):
         assert any(text in message for message in messages)

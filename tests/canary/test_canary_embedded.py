@@ -10,8 +10,8 @@ from aiohttp import web
 
 from control.canary.commands import to_rfc3339
 from control.canary.embedded import STALE_S, EmbeddedSource
+from control.canary.metric import DURATION, SUCCESS_RATE, Metric
 from control.canary.source import Query, Subject
-from control.canary.spec import DURATION, SUCCESS_RATE
 from control.store.files import FileStore
 from control.store.store import Key
 from meshproxy.telemetry.registry import Registry
@@ -69,7 +69,7 @@ class Mesh:
             await self.source.scrape(session)
 
     async def ask(self, metric: str = SUCCESS_RATE, window_s: float = 60.0):
-        return await self.source.measure(Query(metric, SUBJECT, window_s))
+        return await self.source.measure(Query(Metric(metric), SUBJECT, window_s))
 
 
 @pytest.fixture

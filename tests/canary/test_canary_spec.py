@@ -38,12 +38,9 @@ def test_the_deprecated_name_of_analysis_is_understood():
         ({"webhooks": [{"name": "acceptance", "type": "pre-rollout"}]}, {}, r"webhooks \(acceptance\)"),
         ({"alerts": [{"name": "x"}]}, {}, "spec.analysis.alerts"),
         ({"sessionAffinity": {"cookieName": "c"}}, {}, "sessionAffinity"),
-        ({"metrics": [{"name": "latency", "templateRef": {"name": "t"}}]}, {}, r"metrics\[0\]: templateRef"),
-        ({"metrics": [{"name": "error-rate"}]}, {}, "'error-rate' is not a built-in metric"),
         ({"stepWeight": 0}, {}, "nothing would ever advance"),
         ({}, {"provider": "istio"}, "spec.provider istio"),
         ({}, {"targetRef": {"kind": "DaemonSet", "name": "x"}}, "DaemonSet is not supported"),
-        ({}, {"metricsServer": "http://prometheus:9090"}, "metricsServer"),
         ({}, {"revertOnDeletion": True}, "revertOnDeletion"),
     ],
 )
