@@ -79,7 +79,7 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
         "cores": measure.core_count(),
         "pinned": measure.core_count() > 1,
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],  # the rest names who built it
         "python": platform.python_version(),
         "open_files": measure.raise_open_files(),
         "versions": versions,

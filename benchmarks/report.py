@@ -103,11 +103,12 @@ def page(results: Results, charts: Sequence[str]) -> str:
 
 
 def _machine(results: Results) -> list[str]:
-    rows = [[str(name), _plain(value)] for name, value in results.machine.items() if not isinstance(value, dict)]
-    for name, value in results.machine.items():
-        if isinstance(value, dict):
-            rows += [[f"{name}: {each}", _plain(said)] for each, said in value.items()]
-    return ["## Machine and versions", table(["", ""], rows)] if rows else []
+    facts = [(str(name), value) for name, value in results.machine.items() if not isinstance(value, dict)]
+    for value in results.machine.values():
+        if isinstance(value, dict):  # versions; a variant of ours ("compiled-w2") is the same program
+            facts += [(str(each), said) for each, said in value.items() if said and "-" not in each]
+    lines = "\n".join(f"* {name}: {_plain(value)}" for name, value in facts)
+    return ["## Machine and versions", lines] if facts else []
 
 
 def _targets(verdicts: Sequence[Verdict]) -> list[str]:
