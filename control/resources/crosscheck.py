@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from control.resources import canary, core, traffictarget
+from control.resources import canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
 from control.resources.traffic import Traffic, problems
 from control.runtime.layout import SYSTEM_NAMESPACE
@@ -37,7 +37,9 @@ def crosscheck(
         file, line = locate(key, path)
         return Diagnostic("warning", file, line, field_name(path), message, hint, key)
 
-    result = [warning(*one) for check in (_traffic, _services, _workloads, _canaries, _targets) for one in check(found)]
+    result = [
+        warning(*one) for check in (_traffic, _services, _workloads, _canaries, _policies, _targets) for one in check(found)
+    ]
     return sorted(result, key=lambda one: (one.file, one.line))
 
 
@@ -50,6 +52,7 @@ class _Objects:
         self.refused = frozenset(refused)
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
+        self.policies: list[releasepolicy.PolicyShape] = []
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
         for obj in objects:
@@ -71,6 +74,8 @@ class _Objects:
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
+            case (releasepolicy.GROUP, releasepolicy.KIND):
+                self.policies.append(releasepolicy.parse(obj))
             case ("apps", "Deployment"):
                 template = core.parse(obj["spec"]["template"], core.PodTemplate)
                 self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
@@ -167,6 +172,35 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
         other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
         if other != one.metadata.name:
             yield key, path, f"{target.kind} {target.name} is also the target of Canary {other}", "keep one Canary for a target"
+
+
+def _policies(found: _Objects) -> Iterator[Finding]:
+    groups: dict[tuple[str, str], str] = {}
+    for one in sorted(found.policies, key=lambda one: one.metadata.name):
+        if one.spec is None:
+            continue
+        namespace, name = one.metadata.namespace or "default", one.metadata.name
+        key = Key(releasepolicy.GROUP, releasepolicy.KIND, namespace, name)
+        if found.missing(Key(canary.GROUP, "Canary", namespace, name)):
+            yield (
+                key,
+                ("metadata", "name"),
+                f"there is no Canary {name}: the policy says nothing about any",
+                "give it the Canary's name",
+            )
+        for index, member in enumerate(one.spec.members):
+            path: Path = ("spec", "members", index)
+            if found.missing(Key(canary.GROUP, "Canary", namespace, member)):
+                yield key, path, f"Canary {member} does not exist: there is nothing to release with {name}", ""
+        for member in (name, *one.spec.members) if one.spec.members else ():
+            other = groups.setdefault((namespace, member), name)
+            if other != name:
+                yield (
+                    key,
+                    ("spec", "members"),
+                    f"Canary {member} is also released with ReleasePolicy {other}",
+                    "one release each",
+                )
 
 
 def _targets(found: _Objects) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from control.resources.documents import Path
 from control.resources.fault import fault
 from control.resources.gateway_check import check_route
 from control.resources.quantity import quantity
+from control.resources.releasepolicy import check_policy
 from control.resources.routegroup import check_group, check_ports
 from control.resources.shape import Report, nearest, shown
 from control.resources.split import check_split
@@ -70,6 +71,8 @@ def check_meaning(obj: Object, report: Report) -> None:
             check_target(obj, report)
         case "Canary":
             check_canary(obj, report)
+        case "ReleasePolicy":
+            check_policy(obj, report)
 
 
 def _labels(metadata: Object, path: Path, report: Report) -> None:

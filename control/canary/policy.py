@@ -1,0 +1,134 @@
+"""What a ReleasePolicy asks for, typed, with its defaults: beyond what a Canary can say.
+
+    ReleasePolicy object --parse--> ReleasePolicy      None if it only keeps the history (no spec)
+
+steps            weights of the canary, instead of stepWeight, stepWeights and maxWeight
+promotion_steps  weights of the primary while it takes the traffic back, instead of stepWeightPromotion
+windows          outside of them a release holds: no weight grows, nothing is promoted; what is bad is still rolled back
+evidence         judged by comparison with the primary (evidence/), not only by thresholds
+members          other Canaries of the namespace, released with this one or not at all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from control.canary.fields import SpecError
+from control.canary.metric import Metric, parse_metrics
+from control.canary.opening import Window
+from control.resources import releasepolicy as resource
+from control.resources.documents import Document, without_nulls
+from control.resources.quantity import seconds
+from control.resources.shape import Report, check_shape
+
+API_VERSION = resource.API_VERSION
+GROUP = resource.GROUP
+KIND = resource.KIND
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStep:
+    """One weight, and what must be before the next."""
+
+    weight: float  # percent to the canary, 0.01 .. 100 in steps of 0.01; of a promotion step: percent to the primary
+    duration_s: float | None = None  # at least this long; None: the Canary's interval
+    min_requests: int = 0  # that the canary must have answered in this step
+    pause: bool = False  # until a person approves it
+    checks: tuple[Metric, ...] = ()  # besides those of the Canary
+
+
+@dataclass(frozen=True, slots=True)
+class EvidencePolicy:
+    """Non-inferiority of canary to primary.  Shares of 1, not percent."""
+
+    alpha: float = 0.01  # chance, a release, of a roll back without a difference; divided over what is compared
+    failure_margin: float = 0.01  # more failures than the primary's that are put up with
+    slow_margin: float = 0.02  # more successes slower than the primary's p50, p90 and p99
+    min_requests: int = 0  # of the canary in each step that says no other number
+    baseline: bool = False  # compare with an equal-sized copy of the primary rather than with the primary
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePolicy:
+    namespace: str
+    name: str
+    steps: tuple[PolicyStep, ...] = ()
+    promotion_steps: tuple[PolicyStep, ...] = ()
+    warm_up_s: float = 0.0  # after the first weight: seen, but not judged
+    windows: tuple[Window, ...] = ()
+    evidence: EvidencePolicy | None = None
+    on_inconclusive: str = "hold"  # after max_wait_s at the last weight: hold | rollback | approve (wait for a person)
+    max_wait_s: float = 3600.0
+    members: tuple[str, ...] = ()
+
+    def step(self, index: int) -> PolicyStep:
+        """Step `index`, from 0; beyond the last (the policy was edited) the last."""
+        return self.steps[min(index, len(self.steps) - 1)]
+
+
+def parse(obj: Mapping[str, Any]) -> ReleasePolicy | None:
+    """The typed form; None for an object without spec.  Raises SpecError on the first value that cannot be meant."""
+    whole = without_nulls(dict(obj))
+    if not whole.get("spec"):
+        return None
+    report = Report(Document(whole))
+    check_shape(whole, resource.PolicyShape, report)
+    if not report.failed:
+        resource.check_policy(whole, report)
+    for diagnostic in report.diagnostics:
+        if diagnostic.severity == "error":
+            hint = f" ({diagnostic.hint})" if diagnostic.hint else ""
+            raise SpecError(f"ReleasePolicy {whole['metadata']['name']}: {diagnostic.field}: {diagnostic.message}{hint}")
+    spec = resource.parse(whole).spec
+    assert spec is not None
+    metadata = whole["metadata"]
+    namespace = metadata.get("namespace") or "default"
+    return ReleasePolicy(
+        namespace=namespace,
+        name=metadata["name"],
+        steps=tuple(_step(step, index, namespace) for index, step in enumerate(whole["spec"].get("steps") or ())),
+        promotion_steps=tuple(PolicyStep(step.weight, _seconds(step.duration)) for step in spec.promotion_steps),
+        warm_up_s=seconds(spec.warm_up),
+        windows=tuple(_window(window) for window in spec.windows),
+        evidence=_evidence(spec.evidence) if spec.evidence is not None else None,
+        on_inconclusive=spec.on_inconclusive,
+        max_wait_s=seconds(spec.max_wait),
+        members=spec.members,
+    )
+
+
+def _step(step: Mapping[str, Any], index: int, namespace: str) -> PolicyStep:
+    checks = parse_metrics(step.get("checks"), f"spec.steps[{index}].checks", namespace)
+    return PolicyStep(
+        float(step["weight"]),
+        _seconds(step.get("duration") or ""),
+        int(step.get("minRequests") or 0),
+        bool(step.get("pause")),
+        checks,
+    )
+
+
+def _seconds(text: str) -> float | None:
+    return seconds(text) if text else None
+
+
+def _window(window: resource.Window) -> Window:
+    days = window.days or resource.DAYS
+    return Window(
+        frozenset(resource.DAYS.index(day) for day in days),
+        resource.clock(window.begin),
+        resource.clock(window.to),
+        resource.zone(window.time_zone),
+    )
+
+
+def _evidence(evidence: resource.Evidence) -> EvidencePolicy:
+    return EvidencePolicy(
+        alpha=evidence.alpha,
+        failure_margin=evidence.failure_margin / 100,
+        slow_margin=evidence.slow_margin / 100,
+        min_requests=evidence.min_requests,
+        baseline=evidence.baseline,
+    )
