@@ -1,6 +1,8 @@
 """What the release machine says: actions to take, events to tell, numbers to remember.  Data only; act.py carries it out.
 
-machine.tick -> Decision = actions (made true in order) + events + records (history) + the status to store, last
+machine.tick -> Decision that asks: questions, and nothing else; get the answers and tick again (question.py)
+             -> Decision that acts: actions (made true in order) + events + records (history) + the status to store
+                                    + notices, told to people once the status is stored
 """
 
 from __future__ import annotations
@@ -8,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from control.canary.alerts import Alert
 from control.canary.analysis import Check
+from control.canary.hooks import Webhook
+from control.canary.question import Question
+from control.canary.routing import Routing
 from control.canary.status import Status
 
 
@@ -39,13 +45,28 @@ class PromoteTemplate:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """The split sends `canary` percent to the canary and the rest to the primary."""
+    """The split sends `canary` percent to the canary and the rest to the primary.  Goes when SetRouting is carried out."""
 
     canary: int
 
     @property
     def primary(self) -> int:
         return 100 - self.canary
+
+
+@dataclass(frozen=True, slots=True)
+class SetRouting:
+    """The router's objects say `routing`."""
+
+    routing: Routing
+
+    @property
+    def canary(self) -> float:
+        return self.routing.canary
+
+    @property
+    def primary(self) -> float:
+        return self.routing.primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,40 @@ class ScaleUp:
     """The target has the replicas its owner wants (else as many as the primary)."""
 
 
-Action = EnsureServices | EnsureApex | CreatePrimary | PromoteTemplate | SetWeights | ScaleToZero | ScaleUp
+@dataclass(frozen=True, slots=True)
+class KeepUntilReverted:
+    """The Canary has the finalizer: deleting it waits until Release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """The target has its own replicas again, at least as many as the primary has."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevertServices:
+    """The apex Service selects the target again, and the router's objects send nobody elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The Canary has no finalizer: its deletion goes through."""
+
+
+Action = (
+    EnsureServices
+    | EnsureApex
+    | CreatePrimary
+    | PromoteTemplate
+    | SetWeights
+    | SetRouting
+    | ScaleToZero
+    | ScaleUp
+    | KeepUntilReverted
+    | Revert
+    | RevertServices
+    | Release
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +137,25 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class TellHook:
+    """A webhook that is told and not asked (post-rollout).  Those of one decision are called in order; the first that fails
+    ends the row.  `phase` is what it is told."""
+
+    hook: Webhook
+    phase: str
+
+
+Notice = TellHook | Alert
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
+    """Either `asks` or the rest.  `notices` never change a state: they are queued once the status is stored."""
+
     actions: tuple[Action, ...]
     status: Status
     events: tuple[Event, ...]
     records: tuple[Record, ...]
     finished: str = ""  # "completed" | "skipped" | "failed" in the tick that ends a release, for the counters
+    asks: tuple[Question, ...] = ()
+    notices: tuple[Notice, ...] = ()

@@ -15,6 +15,7 @@ from typing import Any
 from control.canary import objects
 from control.canary.analysis import Measurement
 from control.canary.commands import Commands, from_rfc3339
+from control.canary.question import Answer, Question
 from control.canary.spec import CanarySpec, Metric
 from control.store.store import Key, Object, Store
 
@@ -56,6 +57,7 @@ class Facts:
     source_problem: str = ""  # why the metric source is not available, "" if it is
     commands: Commands = field(default_factory=Commands)
     due: bool = True
+    answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
 
 
 def deployment_key(spec: CanarySpec, name: str) -> Key:

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from control.canary.alerts import AlertRef, parse_alerts
 from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
-from control.canary.fields import SpecError, duration, integer, mapping, text
+from control.canary.fields import SpecError, duration, flag, integer, items, mapping, text
+from control.canary.hooks import Webhook, parse_webhooks
 from control.canary.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
 
 __all__ = ["BUILT_IN", "DURATION", "SUCCESS_RATE", "CanarySpec", "Metric", "SpecError", "duration", "parse"]
@@ -52,6 +54,13 @@ class CanarySpec:
     step_weights: tuple[int, ...] = ()
     step_weight_promotion: int = 0
     metrics: tuple[Metric, ...] = ()
+    iterations: int = 0  # > 0: blue/green, with `match` A/B
+    match: tuple[Mapping[str, Any], ...] = ()  # analysis.match as written: whose requests see the canary
+    mirror: bool = False
+    mirror_weight: int = 100  # percent of the requests that are copied
+    session_affinity: Mapping[str, Any] = field(default_factory=dict)  # as written; {}: none
+    webhooks: tuple[Webhook, ...] = ()
+    alerts: tuple[AlertRef, ...] = ()
     provider: str = ""  # spec.provider, as written
     metrics_server: str = ""  # spec.metricsServer: URL of the Prometheus that answers built-in metrics and inline queries
     progress_deadline_s: float = 600.0
@@ -64,6 +73,10 @@ class CanarySpec:
     refused: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     service_metadata: Mapping[str, Any] = field(default_factory=dict)  # {"apex"|"primary"|"canary": {labels, annotations}}
+    service: Mapping[str, Any] = field(default_factory=dict)  # spec.service as written, for the routers
+    target_kind: str = "Deployment"
+    autoscaler: Mapping[str, Any] = field(default_factory=dict)  # spec.autoscalerRef as written; {}: none
+    revert_on_deletion: bool = False
 
     @property
     def primary(self) -> str:
@@ -132,6 +145,15 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         step_weight=integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
         step_weights=_steps(analysis.get("stepWeights")),
         step_weight_promotion=integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
+        iterations=integer(analysis.get("iterations"), "spec.analysis.iterations", 0, 0),
+        match=tuple(
+            mapping(m, f"spec.analysis.match[{i}]") for i, m in enumerate(items(analysis.get("match"), "spec.analysis.match"))
+        ),
+        mirror=flag(analysis.get("mirror"), "spec.analysis.mirror"),
+        mirror_weight=integer(analysis.get("mirrorWeight"), "spec.analysis.mirrorWeight", 100, 0, 100),
+        session_affinity=mapping(analysis.get("sessionAffinity"), "spec.analysis.sessionAffinity"),
+        webhooks=parse_webhooks(analysis.get("webhooks")),
+        alerts=parse_alerts(analysis.get("alerts"), metadata.get("namespace") or "default"),
         provider=str(spec.get("provider") or ""),
         metrics_server=str(spec.get("metricsServer") or ""),
         metrics=parse_metrics(analysis.get("metrics"), "spec.analysis.metrics", metadata.get("namespace") or "default"),
@@ -147,6 +169,10 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         refused=tuple(_refusals(spec, target, service, analysis)),
         ignored=("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else (),
         service_metadata={role: service[role] for role in ("apex", "primary", "canary") if service.get(role)},
+        service=service,
+        target_kind=str(target.get("kind") or "Deployment"),
+        autoscaler=mapping(spec.get("autoscalerRef"), "spec.autoscalerRef"),
+        revert_on_deletion=flag(spec.get("revertOnDeletion"), "spec.revertOnDeletion"),
     )
 
 
