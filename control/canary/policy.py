@@ -12,12 +12,13 @@ members          other Canaries of the namespace, released with this one or not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from control.canary.fields import SpecError
 from control.canary.metric import Metric, parse_metrics
 from control.canary.opening import Window
+from control.canary.spec import CanarySpec
 from control.resources import releasepolicy as resource
 from control.resources.documents import Document, without_nulls
 from control.resources.quantity import seconds
@@ -71,7 +72,7 @@ class ReleasePolicy:
 def parse(obj: Mapping[str, Any]) -> ReleasePolicy | None:
     """The typed form; None for an object without spec.  Raises SpecError on the first value that cannot be meant."""
     whole = without_nulls(dict(obj))
-    if not whole.get("spec"):
+    if whole.get("spec") is None:
         return None
     report = Report(Document(whole))
     check_shape(whole, resource.PolicyShape, report)
@@ -97,6 +98,25 @@ def parse(obj: Mapping[str, Any]) -> ReleasePolicy | None:
         max_wait_s=seconds(spec.max_wait),
         members=spec.members,
     )
+
+
+def steps_of(spec: CanarySpec) -> tuple[PolicyStep, ...]:
+    """The weights that a Canary says itself (stepWeight, stepWeights, maxWeight), as steps."""
+    weights: list[int] = []
+    while (last := weights[-1] if weights else 0) < spec.top_weight and (spec.step_weight or spec.step_weights):
+        weights.append(spec.next_weight(last))
+    return tuple(PolicyStep(float(weight)) for weight in weights)
+
+
+def in_force(spec: CanarySpec, own: ReleasePolicy | None, group: ReleasePolicy | None = None) -> ReleasePolicy | None:
+    """What holds for a Canary: its own policy, else that of the release it is a member of; the steps are the first of its own,
+    the group's, and those the Canary says itself.  None: the Canary is all there is."""
+    policy = own or group
+    if policy is None:
+        return None
+    steps = policy.steps or (group.steps if group else ()) or steps_of(spec)
+    members = () if group is None else tuple(name for name in (group.name, *group.members) if name != spec.name)
+    return replace(policy, steps=steps, members=members)
 
 
 def _step(step: Mapping[str, Any], index: int, namespace: str) -> PolicyStep:

@@ -1,0 +1,112 @@
+"""A release by a list of steps: what is next?  Pure; the analysis has passed when this is asked.
+
+    (policy, progress, what is seen, now)  -->  Hold   something this step asks for is missing: which
+                                                Wait   the step has passed; what comes next must wait for somebody else
+                                                Go     the next weight
+                                                Done   all steps are behind: promote
+
+A step is passed when it has lasted and has had its requests.  What is then waited for is a person (pause), the hours of a
+window, or the other members of the release; none of these keeps a bad release from being rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control.canary.opening import opens, said
+from control.canary.policy import PolicyStep, ReleasePolicy
+from control.canary.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Not yet: `text` says what is missing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Passed, and waiting.  `gate`: what a person must approve, "" if nobody can hurry it."""
+
+    text: str
+    gate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The next weight; the progress once it is set."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    pass
+
+
+Move = Hold | Wait | Go | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the world has to say to a step.  `requests`: answered by the canary since the step began; None: nobody knows.
+    `approved`: of the gate of this step.  `others`: why the other members of the release are not ready, "" if they are."""
+
+    requests: float | None = None
+    approved: bool = False
+    others: str = ""
+
+
+def gate(step: int) -> str:
+    """The name by which a step's pause is approved; `step` counts from 1."""
+    return f"step/{step}"
+
+
+def ahead(steps: Sequence[PolicyStep], at: Progress) -> int:
+    """Index of the step after `at`; len(steps): none.  A weight that would fall (the list was edited) is passed over."""
+    return next((index for index in range(at.step, len(steps)) if steps[index].weight >= at.weight), len(steps))
+
+
+def lacking(step: PolicyStep, at: Progress, seen: Seen, interval_s: float, now: float, least_requests: int = 0) -> str:
+    """What this step still asks for, "" if nothing: time first, then requests."""
+    lasts = interval_s if step.duration_s is None else step.duration_s
+    left = at.since + lasts - now
+    if left > 0:
+        return f"{left:.0f} s more at weight {at.weight:g}"
+    wanted = step.min_requests or least_requests
+    if wanted and (seen.requests is None or seen.requests < wanted):
+        have = 0 if seen.requests is None else int(seen.requests)
+        return f"{wanted - have} more requests at weight {at.weight:g}"
+    return ""
+
+
+def next_move(policy: ReleasePolicy, at: Progress, seen: Seen, interval_s: float, now: float) -> Move:
+    """What comes after `at`, of the canary's steps.  `interval_s`: the Canary's, how long a step lasts that does not say."""
+    here = policy.step(at.step - 1) if at.step else None
+    if here is not None:
+        least = policy.evidence.min_requests if policy.evidence else 0
+        if text := lacking(here, at, seen, interval_s, now, least):
+            return Hold(text)
+        if here.pause and not seen.approved:
+            return Wait(f"approval of step {at.step}", gate(at.step))
+    if (opening := opens(policy.windows, now)) is not None:
+        return Wait(f"its window, which opens {said(policy.windows, opening)}")
+    if seen.others:
+        return Wait(seen.others)
+    index = ahead(policy.steps, at)
+    if index == len(policy.steps):
+        return Done()
+    return Go(Progress(index + 1, policy.steps[index].weight, float(int(now))))
+
+
+def next_back(policy: ReleasePolicy, at: Progress, interval_s: float, now: float) -> Hold | Go | Done:
+    """The same for the promotion steps, by which the primary takes the traffic back.  Nothing but time is waited for."""
+    here = policy.promotion_steps[min(at.step, len(policy.promotion_steps)) - 1] if at.step else None
+    if here is not None and (text := lacking(here, at, Seen(), interval_s, now)):
+        return Hold(text)
+    index = ahead(policy.promotion_steps, at)
+    if index == len(policy.promotion_steps):
+        return Done()
+    return Go(Progress(index + 1, policy.promotion_steps[index].weight, float(int(now)), promoting=True))
