@@ -15,10 +15,14 @@ PARTS = 10_000  # of the whole: a weight is a multiple of 0.01 percent
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """`canary` is percent, 0..100, and a multiple of 0.01.  Raises ValueError otherwise."""
+    """`canary` is percent, 0..100, and a multiple of 0.01.  Raises ValueError otherwise.
+
+    With analysis.match it is of the requests that match, and the others go to the primary - unless `everyone`: then those go
+    to the canary too, because it is the only one left to answer (a promotion that broke the primary)."""
 
     canary: float = 0.0
     mirrored: bool = False
+    everyone: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.canary <= 100 or abs(self.canary * 100 - round(self.canary * 100)) > 1e-6:
@@ -32,6 +36,21 @@ class Routing:
     @property
     def primary(self) -> float:
         return (PARTS - self.parts) / 100
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """(canary, primary) as objects have them: of 100 where whole percents do, else of 10,000."""
+        if self.parts % 100 == 0:
+            return self.parts // 100, (PARTS - self.parts) // 100
+        return self.parts, PARTS - self.parts
+
+    @classmethod
+    def of_weights(cls, canary: int, primary: int, *, mirrored: bool = False, everyone: bool = False) -> Routing | None:
+        """From what objects have; None if that is not of our making."""
+        total = canary + primary
+        if min(canary, primary) < 0 or total not in (100, PARTS):
+            return None
+        return cls(canary * 100 / total, mirrored, everyone)
 
     @property
     def percent(self) -> int:

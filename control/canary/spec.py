@@ -18,6 +18,7 @@ from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUE
 from control.canary.fields import SpecError, duration, flag, integer, items, mapping, text
 from control.canary.hooks import Webhook, parse_webhooks
 from control.canary.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
+from control.canary.service import SPLIT, ServiceSpec, parse_service
 
 __all__ = ["BUILT_IN", "DURATION", "SUCCESS_RATE", "CanarySpec", "Metric", "SpecError", "duration", "parse"]
 
@@ -27,10 +28,6 @@ KIND = "Canary"
 
 GATES = ("rollout", "traffic-increase", "promotion")  # webhook types confirm-<gate>, here opened by `meshproxy canary approve`
 SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -selector-labels default, first found wins
-
-# Providers whose routing is a TrafficSplit.  The stored split is v1alpha2 whatever the name says: the store knows one
-# object in many versions.  Others need another router (Gateway API) or another mesh.
-_SPLIT_PROVIDERS = ("", "linkerd", "osm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +71,7 @@ class CanarySpec:
     ignored: tuple[str, ...] = ()
     service_metadata: Mapping[str, Any] = field(default_factory=dict)  # {"apex"|"primary"|"canary": {labels, annotations}}
     service: Mapping[str, Any] = field(default_factory=dict)  # spec.service as written, for the routers
+    routes: ServiceSpec = field(default_factory=ServiceSpec)  # spec.service and the routing parts of spec.analysis, typed
     target_kind: str = "Deployment"
     autoscaler: Mapping[str, Any] = field(default_factory=dict)  # spec.autoscalerRef as written; {}: none
     revert_on_deletion: bool = False
@@ -128,6 +126,7 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
     analysis = mapping(spec.get("analysis") or spec.get("canaryAnalysis"), "spec.analysis")
     target_name = text(target.get("name"), "spec.targetRef.name")
     max_weight = integer(analysis.get("maxWeight"), "spec.analysis.maxWeight", 100, 0, 100)
+    routes = parse_service(spec)
     return CanarySpec(
         namespace=metadata.get("namespace") or "default",
         name=metadata["name"],
@@ -166,10 +165,14 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         suspend=bool(spec.get("suspend")),
         minimum_requests=_minimum_requests(annotations),
         gates=_gates(annotations),
-        refused=tuple(_refusals(spec, target, service, analysis)),
-        ignored=("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else (),
+        refused=(*_refusals(spec, target, routes, analysis), *routes.refused),
+        ignored=(
+            *(("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else ()),
+            *routes.ignored,
+        ),
         service_metadata={role: service[role] for role in ("apex", "primary", "canary") if service.get(role)},
         service=service,
+        routes=routes,
         target_kind=str(target.get("kind") or "Deployment"),
         autoscaler=mapping(spec.get("autoscalerRef"), "spec.autoscalerRef"),
         revert_on_deletion=flag(spec.get("revertOnDeletion"), "spec.revertOnDeletion"),
@@ -177,24 +180,23 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
 
 
 def _refusals(
-    spec: Mapping[str, Any], target: Mapping[str, Any], service: Mapping[str, Any], analysis: Mapping[str, Any]
+    spec: Mapping[str, Any], target: Mapping[str, Any], routes: ServiceSpec, analysis: Mapping[str, Any]
 ) -> list[str]:
     """Each thing this version cannot do, in words for an Event.  Empty: all of the object is honoured."""
     found: list[str] = []
     kind = target.get("kind", "Deployment")
     if kind != "Deployment":
         found.append(f"spec.targetRef.kind {kind} is not supported yet; use a Deployment")
-    provider = str(spec.get("provider") or "")
-    if provider not in _SPLIT_PROVIDERS and not provider.startswith("smi:"):
-        found.append(f"spec.provider {provider} is not supported; leave it out, or use smi:v1alpha2 or linkerd")
+    if routes.kind != SPLIT:
+        found.append(f"spec.provider {spec.get('provider')} is not supported yet; leave it out, or use smi:v1alpha2 or linkerd")
     if spec.get("revertOnDeletion"):
         found.append("spec.revertOnDeletion is not supported yet")
     if int(analysis.get("iterations") or 0) > 0:
         found.append("spec.analysis.iterations (A/B and blue/green) is not supported yet; use stepWeight or stepWeights")
     if analysis.get("match"):
         found.append("spec.analysis.match (A/B) is not supported yet")
-    if service.get("match"):
-        found.append("spec.service.match is not supported yet")
+    if routes.needs_route and not (routes.mirror or routes.affinity or routes.trial):
+        found.append("spec.service: match, headers, rewrite, timeout, retries and mirror are not supported yet")
     if analysis.get("mirror"):
         found.append("spec.analysis.mirror is not supported yet")
     if analysis.get("sessionAffinity"):

@@ -99,6 +99,10 @@ class Status:
     transitioned: float = 0.0
     tracked: Mapping[str, str] = field(default_factory=dict)  # "configmap/<name>" -> hash
     conditions: tuple[Condition, ...] = ()
+    # "<name>=<value>" (routers/affinity.py): of this run, of the last one, and of who stays with the primary
+    session_affinity_cookie: str = ""
+    previous_session_affinity_cookie: str = ""
+    primary_session_affinity_cookie: str = ""
 
     def condition(self, kind: str) -> Condition | None:
         return next((c for c in self.conditions if c.type == kind), None)
@@ -141,6 +145,11 @@ class Status:
 
     def to_object(self) -> dict[str, Any]:
         moment = {"lastTransitionTime": to_rfc3339(self.transitioned)} if self.transitioned else {}
+        cookies = {
+            "sessionAffinityCookie": self.session_affinity_cookie,
+            "previousSessionAffinityCookie": self.previous_session_affinity_cookie,
+            "primarySessionAffinityCookie": self.primary_session_affinity_cookie,
+        }
         return {
             "phase": self.phase.value,
             "canaryWeight": self.canary_weight,
@@ -150,6 +159,7 @@ class Status:
             "lastPromotedSpec": self.last_promoted,
             **moment,
             "trackedConfigs": dict(sorted(self.tracked.items())),
+            **{name: value for name, value in cookies.items() if value},
             "conditions": [
                 {
                     "type": c.type,
@@ -183,6 +193,9 @@ class Status:
             last_promoted=obj.get("lastPromotedSpec") or "",
             transitioned=_time(obj.get("lastTransitionTime")),
             tracked=dict(obj.get("trackedConfigs") or {}),
+            session_affinity_cookie=obj.get("sessionAffinityCookie") or "",
+            previous_session_affinity_cookie=obj.get("previousSessionAffinityCookie") or "",
+            primary_session_affinity_cookie=obj.get("primarySessionAffinityCookie") or "",
             conditions=tuple(
                 Condition(
                     c["type"],

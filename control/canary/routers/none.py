@@ -1,0 +1,25 @@
+"""Provider kubernetes: no object shares requests out.  The apex Service selects the primary, and that is all there is."""
+
+from __future__ import annotations
+
+from control.canary import objects
+from control.canary.routers.gateway import GatewayRouter
+from control.canary.routers.router import Router
+from control.canary.routers.split import SplitRouter
+from control.canary.routing import Routing
+from control.canary.spec import CanarySpec
+from control.canary.status import Status
+from control.store.store import Key, Object, Store
+
+
+class NoRouter(Router):
+    def wanted(self, spec: CanarySpec, routing: Routing, status: Status) -> list[Object]:
+        return []
+
+    def observed(self, store: Store, spec: CanarySpec, status: Status) -> Routing | None:
+        left = [found for key in self.stale(spec) if (found := store.get(key)) is not None and objects.is_ours(spec, found)]
+        return None if left else Routing(0)
+
+    def stale(self, spec: CanarySpec) -> list[Key]:
+        split = Key("split.smi-spec.io", "TrafficSplit", spec.namespace, spec.apex)
+        return [*SplitRouter().stale(spec), *GatewayRouter().stale(spec), split]
