@@ -172,6 +172,12 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
         other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
         if other != one.metadata.name:
             yield key, path, f"{target.kind} {target.name} is also the target of Canary {other}", "keep one Canary for a target"
+        for index, metric in enumerate(one.analysis.metrics if one.analysis else ()):
+            if (ref := metric.template_ref) is None:
+                continue
+            if found.missing(Key(canary.GROUP, "MetricTemplate", ref.namespace or key.namespace, ref.name)):
+                path = ("spec", "analysis" if one.spec.analysis else "canaryAnalysis", "metrics", index, "templateRef", "name")
+                yield key, path, f"MetricTemplate {ref.name} does not exist: the check fails", "check templateRef"
 
 
 def _policies(found: _Objects) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from control.resources.concurrency import CONCURRENCY, concurrency_mistake
 from control.resources.documents import Path
 from control.resources.fault import fault
 from control.resources.gateway_check import check_route
+from control.resources.metrictemplate import check_template
 from control.resources.quantity import quantity
 from control.resources.releasepolicy import check_policy
 from control.resources.routegroup import check_group, check_ports
@@ -71,6 +72,8 @@ def check_meaning(obj: Object, report: Report) -> None:
             check_target(obj, report)
         case "Canary":
             check_canary(obj, report)
+        case "MetricTemplate":
+            check_template(obj, report)
         case "ReleasePolicy":
             check_policy(obj, report)
 

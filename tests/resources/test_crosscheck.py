@@ -134,6 +134,20 @@ def test_two_canaries_with_one_target_are_told() -> None:
     assert "also the target of Canary a" in line
 
 
+def test_a_metric_without_its_template_is_told() -> None:
+    def judged(by: str) -> Object:
+        made = canary("web", "web")
+        metric = {"name": "latency", "threshold": 1, "templateRef": {"name": by, "namespace": "flagger"}}
+        made["spec"]["analysis"] = {"stepWeight": 10, "metrics": [metric]}
+        return made
+
+    template = obj("flagger.app/v1beta1", "MetricTemplate", "there", {})
+    template["metadata"]["namespace"] = "flagger"
+    assert told(judged("there"), deployment("web"), template) == []
+    (line,) = told(judged("gone"), deployment("web"), template)
+    assert "spec.analysis.metrics[0].templateRef.name: MetricTemplate gone does not exist" in line
+
+
 def test_objects_of_another_shape_are_passed_over() -> None:
     assert told(obj("v1", "Service", "a", {"ports": 7}), obj("split.smi-spec.io/v1alpha2", "TrafficSplit", "s", {})) == []
 

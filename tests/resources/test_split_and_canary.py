@@ -181,12 +181,6 @@ def test_fields_of_flaggers_crd_are_known(field: str) -> None:
             "12 warning spec.analysis.metrics[0]: 'latency' is not a built-in metric: the Canary is accepted",
         ),
         (
-            "      interval: 30s",
-            "      templateRef: {name: t}",
-            "12 warning spec.analysis.metrics[0]: templateRef and query are not supported yet: the Canary is accepted,"
-            " but not run (use request-success-rate or request-duration)",
-        ),
-        (
             "  analysis:",
             "  canaryAnalysis:\n    mirror: true",
             "8 warning spec.canaryAnalysis.mirror: is not supported yet: the Canary is accepted, but not run",
