@@ -10,8 +10,6 @@ Shapes and defaults are Flagger's (pkg/notifier), so that channels and their fil
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from control.canary.fields import SpecError, items, mapping, text
 from control.canary.hooks import hook_url
+from control.canary.secret import secret_value
 
 INFO, WARN, ERROR = "info", "warn", "error"
 SEVERITIES = (INFO, WARN, ERROR)  # ascending
@@ -112,7 +111,7 @@ def parse_provider(obj: Mapping[str, Any], secret: Mapping[str, Any] | None) -> 
     if name := secret_name(obj):
         if secret is None:
             raise SpecError(f"spec.secretRef: secret {name} does not exist")
-        address, token = _secret_value(secret, "address"), _secret_value(secret, "token")
+        address, token = secret_value(secret, "address"), secret_value(secret, "token")
         if not address:
             raise SpecError(f"spec.secretRef: secret {name} has no key address in its data")
     return Provider(
@@ -131,21 +130,6 @@ def _address(kind: str, url: str) -> str:
         return url
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/slack"))
-
-
-def _secret_value(secret: Mapping[str, Any], key: str) -> str:
-    """data is Base64, stringData (which wins, as in the API server) is not.  Ends of lines around it are not part of it."""
-    plain = (secret.get("stringData") or {}).get(key)
-    if plain is not None:
-        return str(plain).strip()
-    encoded = (secret.get("data") or {}).get(key)
-    if encoded is None:
-        return ""
-    try:
-        return base64.b64decode(str(encoded), validate=True).decode().strip()
-    except (binascii.Error, UnicodeDecodeError):
-        name = (secret.get("metadata") or {}).get("name", "")
-        raise SpecError(f"secret {name}: data.{key} is not Base64 of text")
 
 
 def message(provider: Provider, about: str, alert: Alert) -> Message:

@@ -86,12 +86,13 @@ class Poster:
         *,
         sleep: Sleep = asyncio.sleep,
         now: Callable[[], float] = time.time,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self._proxy_for = proxy_for
         self._sleep = sleep
         self._now = now
         self._session: aiohttp.ClientSession | None = None
-        self._room = asyncio.Semaphore(CONCURRENCY)
+        self._room = asyncio.Semaphore(concurrency)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -139,9 +140,10 @@ class Poster:
                 status, headers, text = await self._follow(url, request)
         except TimeoutError:
             raise _Again(f"no answer in {timeout_s:g} s") from None
-        except (aiohttp.ClientConnectorCertificateError, ValueError) as error:
-            # The same again would not help.  ValueError: no address (aiohttp.InvalidURL is one too), perhaps after a redirect.
+        except aiohttp.ClientConnectorCertificateError as error:  # the same again would not help
             raise PostError(_words(error)) from None
+        except ValueError:  # aiohttp.InvalidURL too, after a redirect perhaps; the address itself may be secret
+            raise PostError("an address that cannot be used") from None
         except (aiohttp.ClientError, OSError) as error:
             raise _Again(_words(error)) from None
         if status == 429 or status >= 500:
@@ -227,6 +229,9 @@ async def _read(answer: aiohttp.ClientResponse) -> str:
 
 
 def _words(error: BaseException) -> str:
+    """Without the address: the path of a chat service's hook is its password."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{type(error).__name__}: {error.status} {error.message}"
     return str(error) or type(error).__name__
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.resources import canary, core, gateway, metrictemplate, releasepolicy, routegroup, split, traffictarget
+from control.resources import (
+    alertprovider,
+    canary,
+    core,
+    gateway,
+    metrictemplate,
+    releasepolicy,
+    routegroup,
+    split,
+    traffictarget,
+)
 from control.resources.shape import Shape
 
 
@@ -39,6 +49,7 @@ _ALL = (
     Kind(gateway.GROUP, "GRPCRoute", gateway.GRPC_VERSIONS, gateway.GrpcRoute),
     Kind(canary.GROUP, "Canary", canary.VERSIONS, canary.CanaryShape),
     Kind(canary.GROUP, "MetricTemplate", canary.VERSIONS, metrictemplate.TemplateShape),
+    Kind(canary.GROUP, "AlertProvider", canary.VERSIONS, alertprovider.ProviderShape),
     Kind(releasepolicy.GROUP, releasepolicy.KIND, releasepolicy.VERSIONS, releasepolicy.PolicyShape),
 )
 KINDS: dict[tuple[str, str], Kind] = {(kind.group, kind.kind): kind for kind in _ALL}

@@ -7,6 +7,7 @@ import binascii
 import re
 from typing import Any
 
+from control.resources.alertprovider import check_provider
 from control.resources.annotations import (
     ACCESS,
     ACCESS_MODES,
@@ -74,6 +75,8 @@ def check_meaning(obj: Object, report: Report) -> None:
             check_canary(obj, report)
         case "MetricTemplate":
             check_template(obj, report)
+        case "AlertProvider":
+            check_provider(obj, report)
         case "ReleasePolicy":
             check_policy(obj, report)
 

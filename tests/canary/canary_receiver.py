@@ -28,7 +28,7 @@ class Receiver:
     answers: list[Answer | Callable[[], web.StreamResponse]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self, context: ssl.SSLContext | None = None) -> None:
         app = web.Application(client_max_size=1 << 20)
@@ -43,10 +43,16 @@ class Receiver:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
+    async def saw(self, number: int) -> None:
+        """Until so many requests came."""
+        while len(self.seen) < number:
+            self._news.clear()
+            await self._news.wait()
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
         self.seen.append(Seen(request.method, request.path_qs, dict(request.headers), body))
-        self.arrived.set()
+        self._news.set()
         answer = self.answers[min(len(self.seen), len(self.answers)) - 1] if self.answers else None
         if answer is None:
             return web.Response(text="OK")
