@@ -33,6 +33,7 @@ def control_command(settings: Settings, admin: str) -> list[str]:
         *("--listen", settings.control, "--admin", admin, "--trust-domain", settings.trust_domain),
         *("--leaf-lifetime", f"{settings.leaf_lifetime:g}"),
         *(("--identity-issuer", str(settings.identity_issuer)) if settings.identity_issuer is not None else ()),
+        *(("--metrics-server", settings.metrics_server) if settings.metrics_server else ()),
     ]
 
 

@@ -54,6 +54,7 @@ class Supervisor:
         gateway_port: int | None = None,
         leaf_lifetime: float = LEAF_LIFETIME,
         identity_issuer: Path | None = None,
+        metrics_server: str = "",
         say: Say = print,
         command: SidecarCommand = sidecar_command,
     ) -> None:
@@ -64,6 +65,7 @@ class Supervisor:
             gateway_port: on 127.0.0.1; a free one if None.
             leaf_lifetime: of proxies' certificates, seconds.
             identity_issuer: a directory with ca.crt, tls.crt and tls.key; None: the mesh has an authority of its own.
+            metrics_server: URL of a Prometheus that Canaries are judged by; "": the mesh's own numbers.
             say: takes one line after the other.
             command: makes a sidecar's command line.
         """
@@ -76,6 +78,7 @@ class Supervisor:
         self._gateway_port = gateway_port
         self._leaf_lifetime = leaf_lifetime
         self._identity_issuer = identity_issuer.resolve() if identity_issuer is not None else None
+        self._metrics_server = metrics_server
         self._say = say
         self._command = command
         self._stop = asyncio.Event()
@@ -138,6 +141,7 @@ class Supervisor:
             identity=f"{address}:{CONTROL_PORT + 1}",
             leaf_lifetime=self._leaf_lifetime,
             identity_issuer=self._identity_issuer,
+            metrics_server=self._metrics_server,
         )
         self.info = MeshInfo(
             self.name,

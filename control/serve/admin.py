@@ -1,4 +1,4 @@
-"""The control plane's admin listener: /metrics, /ready, /live, /identity (the authority in force, JSON).
+"""The control plane's admin listener: /metrics, /ready, /live, /identity (the authority in force, JSON), /sd (discovery.py).
 
 Nothing on it changes anything, and nothing is secret.
 """
@@ -15,10 +15,15 @@ Ready = Callable[[], tuple[bool, str]]
 
 
 async def serve_admin(
-    host: str, port: int, registry: CollectorRegistry, ready: Ready, identity: Callable[[], dict[str, Any]]
+    host: str,
+    port: int,
+    registry: CollectorRegistry,
+    ready: Ready,
+    identity: Callable[[], dict[str, Any]],
+    targets: Callable[[], list[dict[str, Any]]] = list,
 ) -> tuple[web.AppRunner, int]:
-    """Listen; `ready()` says whether, and why (not); `identity()` is a page, JSON-ready.  Returns what to `cleanup()`, and the
-    port.  Raises OSError."""
+    """Listen; `ready()` says whether, and why (not); `identity()` and `targets()` are pages, JSON-ready.  Returns what to
+    `cleanup()`, and the port.  Raises OSError."""
 
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -33,9 +38,12 @@ async def serve_admin(
     async def authority(request: web.Request) -> web.Response:
         return web.json_response(identity())
 
+    async def discovery(request: web.Request) -> web.Response:
+        return web.json_response(targets())
+
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/ready", is_ready), web.get("/live", is_live)])
-    app.add_routes([web.get("/identity", authority)])
+    app.add_routes([web.get("/identity", authority), web.get("/sd", discovery)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_address=True)

@@ -2,7 +2,7 @@
 
     <state>/trust  --> CurrentAuthority --.
     manifests, <state>/objects --> FileStore --> CompiledSource --> ControlServer (Watch, Certify)
-                                       `--> canary controller <-- embedded metric source <-- the proxies' /metrics
+                                       `--> canary controller <-- metric sources <-- the proxies' /metrics, or a Prometheus
     admin listener: /ready is 503 until the streams are served
 
 It keeps nothing that is not in its state directory: killed at any moment and started again it goes on.  Each part that ends
@@ -29,10 +29,13 @@ from certs.authority import AuthorityError
 from certs.issue import LIFETIME
 from control.canary.controller import Controller
 from control.canary.embedded import EmbeddedSource
+from control.canary.prometheus import PrometheusClient
+from control.canary.sources import MetricSources
 from control.compile.settings import Settings as CompileSettings
 from control.runtime.layout import Layout
 from control.serve.admin import serve_admin
 from control.serve.compiled import CompiledSource
+from control.serve.discovery import scrape_targets
 from control.serve.issuer import CurrentAuthority, describe
 from control.serve.manifest_events import ManifestEvents
 from control.serve.server import ControlServer, ControlServerError, Ports
@@ -63,6 +66,8 @@ class ControlSettings:
     trust_domain: str
     leaf_lifetime: float = LIFETIME  # s
     identity_issuer: Path | None = None  # a directory with ca.crt, tls.crt, tls.key: an issuer that somebody else renews
+    metrics_server: str = ""  # URL of the Prometheus that Canaries are judged by; "": the mesh's own numbers
+    cross_namespace_refs: bool = True  # may a Canary refer to a MetricTemplate of another namespace?
 
 
 async def run_control(settings: ControlSettings, announce: Callable[[str], None] = log.info) -> None:
@@ -99,7 +104,13 @@ async def _serve(
     )
     authority.on_change(source.recompile)
     facts = EmbeddedSource(store, time.time)
-    canaries = Controller(store, facts)
+    prometheus = PrometheusClient()
+    sources = MetricSources(
+        *(store, facts, prometheus),
+        metrics_server=settings.metrics_server,
+        cross_namespace=settings.cross_namespace_refs,
+    )
+    canaries = Controller(store, sources)
     registry = CollectorRegistry()
     for collector in (
         ProcessCollector(registry=None),
@@ -116,7 +127,9 @@ async def _serve(
 
     try:
         runner, admin_port = await serve_admin(
-            *settings.admin, registry, ready, lambda: describe(authority, server.peers(), settings.leaf_lifetime)
+            *(*settings.admin, registry, ready),
+            lambda: describe(authority, server.peers(), settings.leaf_lifetime),
+            lambda: scrape_targets(store.list("", "Pod")),
         )
     except OSError as error:
         raise ControlError(f"cannot listen on {settings.admin[0]}:{settings.admin[1]}: {error.strerror}") from None
@@ -139,6 +152,7 @@ async def _serve(
                 for task in tasks:
                     task.cancel()
                 await server.stop(DRAIN)
+                await prometheus.close()
     except ExceptionGroup as failures:
         known = failures.subgroup((ControlServerError, StoreError, ControlError))
         if known is not None:

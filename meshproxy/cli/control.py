@@ -42,7 +42,7 @@ class Address(click.ParamType[tuple[str, int]]):
     help="The user's YAML files.  Read, never written.",
 )
 @click.option("--listen", required=True, type=Address(), help="Configuration streams (gRPC); Certify is on the port after.")
-@click.option("--admin", required=True, type=Address(), help="/metrics, /ready, /live (HTTP).")
+@click.option("--admin", required=True, type=Address(), help="/metrics, /ready, /live, /sd (HTTP).")
 @click.option("--trust-domain", default="cluster.local", show_default=True, help="First part of every identity.")
 @click.option(
     "--leaf-lifetime",
@@ -58,6 +58,13 @@ class Address(click.ParamType[tuple[str, int]]):
     metavar="DIR",
     help="Issue with DIR's tls.crt and tls.key under the roots in ca.crt (as cert-manager writes them), read again on change.",
 )
+@click.option(
+    "--metrics-server",
+    default="",
+    metavar="URL",
+    help="Judge Canaries by this Prometheus, unless spec.metricsServer names another.  [default: the mesh's own numbers]",
+)
+@click.option("--no-cross-namespace-refs", is_flag=True, help="Refuse references of a Canary to objects in another namespace.")
 @click.option("--parent-death-signal", is_flag=True, help="End when the process that started this one ends.")
 def command(
     state: Path,
@@ -67,6 +74,8 @@ def command(
     trust_domain: str,
     leaf_lifetime: float,
     identity_issuer: Path | None,
+    metrics_server: str,
+    no_cross_namespace_refs: bool,
     parent_death_signal: bool,
 ) -> None:
     """Run the control plane: configuration and identities for proxies, and the canary controller.
@@ -81,14 +90,20 @@ def command(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
     from certs.spiffe import SpiffeError, check_trust_domain
+    from control.canary.fields import SpecError
+    from control.canary.promql import server_url
     from control.serve.process import ControlError, ControlSettings, run_control
 
     try:
         check_trust_domain(trust_domain)
         # Plain asyncio: grpc.aio's poller and uvloop have met badly before, and nothing here is hot.
-        settings = ControlSettings(state, manifests, listen, admin, trust_domain, leaf_lifetime, identity_issuer)
+        settings = ControlSettings(
+            *(state, manifests, listen, admin, trust_domain, leaf_lifetime, identity_issuer),
+            metrics_server=server_url(metrics_server, "--metrics-server") if metrics_server else "",
+            cross_namespace_refs=not no_cross_namespace_refs,
+        )
         asyncio.run(run_control(settings))
-    except (ControlError, SpiffeError) as error:
+    except (ControlError, SpiffeError, SpecError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -58,6 +58,12 @@ def _mesh_name(context: click.Context, parameter: click.Parameter, value: str) -
     metavar="DIR",
     help="An issuer that somebody else renews: DIR's tls.crt, tls.key and ca.crt, read again on change (docs/identity.md).",
 )
+@click.option(
+    "--metrics-server",
+    default="",
+    metavar="URL",
+    help="A Prometheus that Canaries are judged by (docs/canary/metrics.md).  [default: the mesh's own numbers]",
+)
 @click.option("--ready-fd", type=int, hidden=True)
 def command(
     directory: Path,
@@ -67,6 +73,7 @@ def command(
     patience: float,
     leaf_lifetime: float,
     identity_issuer: Path | None,
+    metrics_server: str,
     ready_fd: int | None,
 ) -> None:
     """Run the manifests of DIRECTORY as local processes with sidecars.
@@ -84,6 +91,8 @@ def command(
     Ctrl-C ends everything in order, a second one at once.  Exit status 0 after an orderly end, 1 if it could not start
     (or, with -d, was not ready in time: it goes on, `meshproxy get pods -A` shows why).
     """
+    from control.canary.fields import SpecError
+    from control.canary.promql import server_url
     from control.runtime.addresses import AddressError
     from control.runtime.layout import Layout
     from control.runtime.meshes import MeshError
@@ -91,13 +100,23 @@ def command(
     from control.runtime.supervisor import Supervisor
     from control.store.store import StoreError
 
+    if metrics_server:
+        try:
+            server_url(metrics_server, "--metrics-server")
+        except SpecError as error:
+            raise click.UsageError(str(error)) from None
     if detach:
-        _detach(directory, name, gateway_port, patience, leaf_lifetime, identity_issuer, Layout.of(name))
+        _detach(directory, name, gateway_port, patience, leaf_lifetime, identity_issuer, metrics_server, Layout.of(name))
         return
     try:
         find_manifests(directory)
         supervisor = Supervisor(
-            directory, name, gateway_port=gateway_port, leaf_lifetime=leaf_lifetime, identity_issuer=identity_issuer, say=_say
+            *(directory, name),
+            gateway_port=gateway_port,
+            leaf_lifetime=leaf_lifetime,
+            identity_issuer=identity_issuer,
+            metrics_server=metrics_server,
+            say=_say,
         )
         asyncio.run(supervisor.run(lambda info: _ready(info, ready_fd)))
     except (MeshError, AddressError, StoreError) as error:
@@ -135,6 +154,7 @@ def _detach(
     patience: float,
     leaf_lifetime: float,
     identity_issuer: Path | None,
+    metrics_server: str,
     layout: Layout,
 ) -> None:
     from control.runtime.preflight import forget_nothing
@@ -146,6 +166,8 @@ def _detach(
         options += ["--gateway-port", str(gateway_port)]
     if identity_issuer is not None:
         options += ["--identity-issuer", str(identity_issuer.resolve())]
+    if metrics_server:
+        options += ["--metrics-server", metrics_server]
     # A second `up -d` of a running mesh is refused by its lock: it must not cut the log of the first.
     with layout.up_log.open("ab") as log, layout.up_log.open("rb") as shown:
         if log.tell() > 1 << 20 and not _is_up(layout):
