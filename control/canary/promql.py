@@ -103,7 +103,8 @@ def _unreached(namespace: str, deployment: str, service: str, window: str, funct
     """See embedded.py: a failure that both sides saw is one failure."""
     failed = f'direction="outbound",classification="failure",dst_namespace="{namespace}"'
     called = f'{function}(response_total{{{failed},dst_deployment="{deployment}",dst_pod!=""}}[{window}])'
-    seen = f'sum by (pod) (label_replace({called}, "pod", "$1", "dst_pod", "(.+)"))'
+    # First the sum: a caller has a label `pod` of its own, which must not be overwritten while there are several callers.
+    seen = f'label_replace(sum by (dst_pod) ({called}), "pod", "$1", "dst_pod", "(.+)")'
     own = f'sum by (pod) ({function}(response_total{{{_inbound(namespace, deployment)},classification="failure"}}[{window}]))'
     beyond = f"(sum(clamp_min(({seen} - on (pod) {own}) or on (pod) {seen}, 0)) or vector(0))"
     nowhere = _sum(f'response_total{{{failed},dst_pod="",dst_deployment="{deployment}"}}', window, function)
