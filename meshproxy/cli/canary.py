@@ -28,6 +28,7 @@ from meshproxy.cli.common import (
     repeat,
     watch_option,
 )
+from meshproxy.cli.simulate import command as simulate
 
 if TYPE_CHECKING:
     from control.canary.status import Status
@@ -186,6 +187,9 @@ def _said(check: Object) -> str:
     seen = "no data" if value is None else f"{value:g}"
     requests = f" of {check['requests']:g} requests" if "requests" in check else ""
     return f"{check['metric']} {seen}{requests}"
+
+
+command.add_command(simulate, "simulate")
 
 
 # ---------------------------------------------------------------- steering

@@ -1,0 +1,30 @@
+"""At which gate does a release wait that a person opens (`meshproxy canary approve`)?
+
+Waiting            rollout                  the annotation meshproxy.dev/confirm on the Canary names the first three
+Progressing        traffic-increase/<weight>
+WaitingPromotion   promotion
+Progressing        step/<number>            a step of its ReleasePolicy with `pause: true`
+
+An approval names the gate, so that it opens one and only once.  Gates that are webhooks are opened where the webhook is.
+"""
+
+from __future__ import annotations
+
+from control.canary.policy import ReleasePolicy
+from control.canary.progress import progress
+from control.canary.spec import CanarySpec
+from control.canary.status import Phase, Status
+from control.canary.steps import gate
+
+
+def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | None = None) -> str:
+    """Its name, "" if it waits at none."""
+    named = {Phase.WAITING: "rollout", Phase.WAITING_PROMOTION: "promotion"}.get(status.phase, "")
+    if named:
+        return named if named in spec.gates else ""
+    if status.phase is not Phase.PROGRESSING:
+        return ""
+    at = progress(status)
+    if policy is not None and policy.steps and at is not None and at.step and at.passed and policy.step(at.step - 1).pause:
+        return gate(at.step)
+    return f"traffic-increase/{status.canary_weight}" if "traffic-increase" in spec.gates else ""

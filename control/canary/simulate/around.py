@@ -1,0 +1,116 @@
+"""Who is around a release in a simulation: webhooks, the metric source, pods that become ready, a store that tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from control.canary.analysis import Measurement
+from control.canary.commands import to_rfc3339
+from control.canary.hook_client import HookClient
+from control.canary.hooks import HookResult, Webhook
+from control.canary.metric import Kind
+from control.canary.simulate.given import Given
+from control.canary.simulate.model import Traffic, measure
+from control.canary.simulate.timeline import Said, Seen
+from control.canary.source import MetricSource, Query, Subject
+from control.store.files import FileStore
+from control.store.store import Key, Object
+
+
+class Answers(HookClient):
+    """Webhooks say yes, except those that are denied; a rollback hook says no, for its yes is a rollback."""
+
+    def __init__(self, denied: dict[str, int | None]) -> None:
+        self._denied = denied
+        self.said: list[tuple[str, Said]] = []
+
+    async def call(self, hook: Webhook, body: Mapping[str, Any]) -> HookResult:
+        named = next((name for name in (hook.name, hook.type) if name in self._denied), "")
+        ok = not self.denies(named) if named else hook.type != "rollback"
+        if hook.type == "rollback" and named:
+            ok = not ok  # "denied" a release, that is: told to roll back
+        self.said.append(
+            (f"{body.get('name')}.{body.get('namespace')}", Said(not ok, f"webhook {hook.name}: {'yes' if ok else 'no'}"))
+        )
+        return HookResult(ok, "" if ok else "denied (simulated)")
+
+    def denies(self, name: str) -> bool:
+        """Is this one still refused?  Each refusal is counted."""
+        left = self._denied.get(name, 0)
+        if left is None:
+            return True
+        self._denied[name] = max(0, left - 1)
+        return left > 0
+
+    async def close(self) -> None:
+        pass
+
+
+class TellingStore(FileStore):
+    """Remembers events as they are told: the store itself joins equal ones."""
+
+    told: list[tuple[str, Said]]
+
+    async def event(self, about: Key, kind: str, reason: str, message: str) -> None:
+        self.told.append((f"{about.name}.{about.namespace}", Said(kind == "Warning", message)))
+        await super().event(about, kind, reason, message)
+
+
+class ModelledSource(MetricSource):
+    """Asked by the controller; answers by the model or the recording."""
+
+    def __init__(
+        self, given: Given, traffic: Callable[[Subject], Traffic], templates: Callable[[], Collection[tuple[str, str]]]
+    ) -> None:
+        self._given = given
+        self._traffic = traffic
+        self._templates = templates
+        self.seen: list[tuple[str, Seen]] = []
+
+    async def measure(self, query: Query) -> Measurement:
+        measured = self._answer(query)
+        metric, subject = query.metric, query.subject
+        seen = Seen(metric.name, measured.value, measured.requests, metric.minimum, metric.maximum, measured.reason)
+        self.seen.append((f"{subject.canary}.{subject.namespace}", seen))
+        return measured
+
+    def _answer(self, query: Query) -> Measurement:
+        metric, subject = query.metric, query.subject
+        if metric.kind is Kind.TEMPLATE and metric.template not in self._templates():
+            namespace, name = metric.template or ("", "")
+            return Measurement(error=True, reason=f"MetricTemplate {name}.{namespace} is not among the manifests")
+        traffic = self._traffic(subject)
+        if self._given.recording is not None:
+            return self._given.recording.measure(metric, traffic.elapsed_s)
+        faults = [fault for name, fault in self._given.faults if name in ("", subject.canary)]
+        return measure(metric, faults, traffic)
+
+
+def rolled_out(deployment: Object, now: float, *, ready: bool, since: float) -> Object:
+    replicas = deployment["spec"].get("replicas", 1)
+    available = replicas if ready else 0
+    word = ("True", "MinimumReplicasAvailable") if ready else ("False", "MinimumReplicasUnavailable")
+    moment = to_rfc3339(now if ready else since)
+    conditions = [
+        {"type": "Available", "status": word[0], "reason": word[1], "lastUpdateTime": moment, "lastTransitionTime": moment}
+    ]
+    if not ready:
+        deadline = float(deployment["spec"].get("progressDeadlineSeconds", 600))
+        over = now - since > deadline
+        reason = "ProgressDeadlineExceeded" if over else "ReplicaSetUpdated"
+        conditions.append(
+            {"type": "Progressing", "status": "False" if over else "True", "reason": reason, "lastUpdateTime": moment}
+        )
+    else:
+        old = {c.get("type"): c for c in (deployment.get("status") or {}).get("conditions") or ()}
+        if (before := old.get("Available")) and before.get("status") == "True":
+            conditions = [before]
+    return {
+        "observedGeneration": deployment["metadata"]["generation"],
+        "replicas": replicas,
+        "updatedReplicas": replicas,
+        "readyReplicas": available,
+        "availableReplicas": available,
+        "conditions": conditions,
+    }
