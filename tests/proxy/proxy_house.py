@@ -112,7 +112,7 @@ class House:
         except AssertionError:
             raise AssertionError(f"not over: {self.open_books()}") from None
         assert self.ctx.internal_errors.value == self.faults
-        assert not self.complaints
+        assert not self.complaints, self.complaints
 
     async def tasks_over(self) -> None:
         async def over() -> bool:
