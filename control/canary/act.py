@@ -1,6 +1,7 @@
 """Decisions -> store writes, as manager "canary".
 
-    Decision -> actions in order -> history -> events -> Canary.status        (the status last: see machine.py)
+    Decision -> actions in order -> history -> events -> Canary.status        (the status last: see machine.py; notices are
+                                                                               the courier's, after that)
 
 Every action makes something true and may be repeated.  Fields written here and by nobody else: the target's spec.replicas
 while we hold it (given back while it is being released), the apex Service's selector, everything of what we create.
@@ -15,12 +16,18 @@ from control.canary.decision import (
     Decision,
     EnsureApex,
     EnsureServices,
+    KeepUntilReverted,
     PromoteTemplate,
+    Release,
+    Revert,
+    RevertServices,
     ScaleToZero,
     ScaleUp,
-    SetWeights,
+    SetRouting,
 )
-from control.canary.facts import deployment_key, target_object, tracked_configs
+from control.canary.facts import FINALIZER, deployment_key, target_object, tracked_configs
+from control.canary.routers import router_for
+from control.canary.routing import Routing
 from control.canary.spec import GROUP, KIND, CanarySpec
 from control.canary.status import Status
 from control.store.store import Key, Object, Store, StoreError
@@ -47,7 +54,7 @@ class Actor:
         """All of a decision.  Raises StoreError at the first write that fails; the status is then not stored and the tick
         is repeated."""
         for action in decision.actions:
-            await self.do(spec, action)
+            await self.do(spec, action, decision.status)
         key = Key(GROUP, KIND, spec.namespace, spec.name)
         await self.report(key, spec, before, decision)
 
@@ -60,8 +67,8 @@ class Actor:
         if decision.status != before:
             await self._store.status(key, decision.status.to_object())
 
-    async def do(self, spec: CanarySpec, action: Action) -> None:
-        """One action.  Raises StoreError."""
+    async def do(self, spec: CanarySpec, action: Action, status: Status) -> None:
+        """One action; `status` is the one decided on.  Raises StoreError."""
         match action:
             case EnsureServices():
                 for service in objects.services(spec, self._target(spec)):
@@ -77,12 +84,39 @@ class Actor:
                 if tracked_configs(self._store, spec, target) != dict(tracked):
                     raise TargetChanged(f"a ConfigMap or Secret of {spec.full_target} changed while it was being promoted")
                 await self._copy(spec, target, revision, dict(tracked))
-            case SetWeights(canary=weight):
-                await self._store.apply(objects.traffic_split(spec, weight))
+            case SetRouting(routing=routing):
+                await self._route(spec, routing, status)
             case ScaleToZero():
                 await self._store.apply(objects.held_target(spec, 0))
             case ScaleUp():
                 await self._scale_up(spec)
+            case KeepUntilReverted():
+                await self._store.apply(objects.held_canary(spec, FINALIZER))
+            case Release():
+                await self._store.apply(objects.held_canary(spec))
+            case Revert():
+                await self._scale_up(spec, least=self._primary_replicas(spec))
+            case RevertServices():
+                await self._revert_apex(spec)
+
+    async def _route(self, spec: CanarySpec, routing: Routing, status: Status) -> None:
+        """What another router of ours left goes last: until then it goes on saying what it said."""
+        router = router_for(spec)
+        for wanted in router.wanted(spec, routing, status):
+            await self._store.apply(wanted)
+        for key in router.stale(spec):
+            found = self._store.get(key)
+            if found is not None and objects.is_ours(spec, found):
+                await self._store.delete(key)
+
+    async def _revert_apex(self, spec: CanarySpec) -> None:
+        """The apex selects the target again: with its owner's selector where it has an owner, else with the target's (one that
+        is ours then goes with the Canary, as in Flagger)."""
+        current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
+        if current is not None and objects.held_for(current) == spec.name and self._gives_back:
+            await self.give_back(current)
+        elif current is not None:
+            await self._store.apply(objects.apex_service(spec, self._target(spec), current, selects_target=True))
 
     async def give_back(self, obj: Object) -> None:
         """Its Canary is gone: the target's replicas, or the apex's selector, are its owner's again.  What we created goes by
@@ -105,14 +139,18 @@ class Actor:
         own = target["spec"].get("replicas", 1)
         if own:
             return int(own)
+        return self._primary_replicas(spec)
+
+    def _primary_replicas(self, spec: CanarySpec) -> int:
         primary = self._store.get(deployment_key(spec, spec.primary))
         return int(primary["spec"].get("replicas") or 1) if primary else 1
 
-    async def _scale_up(self, spec: CanarySpec) -> None:
+    async def _scale_up(self, spec: CanarySpec, least: int = 1) -> None:
+        """To the owner's number; to the primary's where the owner has none, or fewer than `least`."""
         self._target(spec)
         if self._gives_back:
             updated = await self._store.apply(objects.held_target(spec, None))
-            if (updated.get("spec") or {}).get("replicas", 0):
+            if (updated.get("spec") or {}).get("replicas", 0) >= least:
                 return
         target = self._target(spec)
         await self._store.apply(

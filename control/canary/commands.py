@@ -4,6 +4,7 @@
     approve   meshproxy.dev/approve: "<revision> <time> <gate>"       open one gate once
     abort     meshproxy.dev/abort:   "<revision> <time>"              roll back now
     promote   meshproxy.dev/promote: "<revision> <time>"              skip what is left of the analysis
+    retry     meshproxy.dev/retry:   "<revision> <time>"              release the revision that failed once more
 
 A command names the revision and the time, so it needs no erasing: it is obeyed only while that revision is the one being
 released, and only if it was given after that release began.  An old annotation can never steer a later release.
@@ -20,6 +21,7 @@ ANNOTATION_PAUSE = PREFIX + "pause"
 ANNOTATION_APPROVE = PREFIX + "approve"
 ANNOTATION_ABORT = PREFIX + "abort"
 ANNOTATION_PROMOTE = PREFIX + "promote"
+ANNOTATION_RETRY = PREFIX + "retry"
 
 # Settings a user writes on the Canary (Flagger's CRD is closed, so they cannot be fields).
 ANNOTATION_CONFIRM = PREFIX + "confirm"  # gates that need `approve`: "rollout,traffic-increase,promotion"
@@ -70,6 +72,7 @@ class Commands:
     approve: Command | None = None
     abort: Command | None = None
     promote: Command | None = None
+    retry: Command | None = None
 
     @classmethod
     def of(cls, annotations: Mapping[str, str]) -> Commands:
@@ -82,4 +85,5 @@ class Commands:
             approve=read(ANNOTATION_APPROVE),
             abort=read(ANNOTATION_ABORT),
             promote=read(ANNOTATION_PROMOTE),
+            retry=read(ANNOTATION_RETRY),
         )

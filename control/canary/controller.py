@@ -2,11 +2,13 @@
 
     store.watch --wake--.
                         v
-    run():  sleep until the next tick is due -> step(now) -> for each due Canary: collect -> tick -> carry_out
-                                                              an exception ends that tick, is counted and logged by name
+    run():  sleep until the next tick is due -> for each due Canary, in a task of its own:
 
-Ticks of different Canaries run side by side (at most CONCURRENCY); one Canary never has two.  A tick that takes longer than
-the interval delays the next one; ticks are not caught up.
+            collect -> machine.tick --asks--> hooks, metrics --answers--> machine.tick ... -> carry_out -> courier.tell
+                       an exception ends that tick, is counted and logged by name
+
+Ticks of different Canaries run side by side; one Canary never has two.  A tick that takes longer than the interval (a hook
+may take an hour) delays the next one of this Canary, and of no other; ticks are not caught up.
 """
 
 from __future__ import annotations
@@ -16,22 +18,27 @@ import logging
 import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from control.canary import machine, objects
 from control.canary.act import Actor, TargetChanged
 from control.canary.analysis import Measurement
-from control.canary.commands import Commands
-from control.canary.facts import collect
+from control.canary.courier import Courier
+from control.canary.decision import Decision
+from control.canary.facts import Facts, collect
+from control.canary.hook_client import HookClient
+from control.canary.hooks import HookResult, checksum, payload
+from control.canary.metric import Metric
 from control.canary.metrics import CanaryMetrics
+from control.canary.question import Answer, AskHook, AskMetrics, Question
 from control.canary.source import MetricSource, Query, Subject
-from control.canary.spec import GROUP, KIND, CanarySpec, Metric, SpecError, parse
-from control.canary.status import INITIAL, RUNNING, Status
+from control.canary.spec import GROUP, KIND, CanarySpec, SpecError, parse
+from control.canary.status import ENDING, INITIAL, RUNNING, Status
 from control.store.store import Change, Key, Object, Store, StoreError
 
 log = logging.getLogger("meshproxy.canary")
 
-CONCURRENCY = 8  # ticks at once
 MAX_CANARIES = 1000  # more are not run, and that is logged
 IDLE_S = 60.0  # longest sleep when nothing is due; changes wake the loop anyway
 
@@ -51,16 +58,27 @@ class _Job:
     due: float
     early: bool = False  # changed since the last tick: look before it is due
     spec: CanarySpec | None = None
+    task: asyncio.Task[None] | None = None  # the tick that runs just now
 
 
 class Controller:
-    """Runs every Canary of a store.  `clock` gives Unix seconds.  `metrics` is a prometheus_client collector."""
+    """Runs every Canary of a store.  `hooks` asks webhooks (None: none agrees), `courier` tells people.  `clock` gives Unix
+    seconds.  `metrics` is a prometheus_client collector."""
 
     def __init__(
-        self, store: Store, source: MetricSource, *, clock: Callable[[], float] = time.time, settings: Settings | None = None
+        self,
+        store: Store,
+        source: MetricSource,
+        *,
+        hooks: HookClient | None = None,
+        courier: Courier | None = None,
+        clock: Callable[[], float] = time.time,
+        settings: Settings | None = None,
     ) -> None:
         self._store = store
         self._source = source
+        self._hooks = hooks
+        self._courier = courier
         self._clock = clock
         self._settings = settings or Settings()
         self._actor = Actor(store, gives_back=self._settings.gives_back)
@@ -74,15 +92,27 @@ class Controller:
         try:
             while True:
                 self._wake.clear()
-                next_due = await self.step(self._clock())
+                next_due = await self._start(self._clock())
                 delay = min(IDLE_S, max(0.0, next_due - self._clock()))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), delay)
         finally:
             stop_watching()
+            tasks = [job.task for job in self._jobs.values() if job.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def step(self, now: float) -> float:
-        """Every tick that is due at `now`; returns when the next one is (Unix seconds)."""
+        """Every tick that is due at `now`, to its end; returns when the next one is (Unix seconds)."""
+        await self._start(now)
+        if tasks := [job.task for job in self._jobs.values() if job.task is not None]:
+            await asyncio.wait(tasks)
+            self._watch_metrics(self._store.list(GROUP, KIND))
+        return self._next_due(now)
+
+    async def _start(self, now: float) -> float:
+        """Begin every tick that is due at `now`."""
         canaries = self._store.list(GROUP, KIND)
         if len(canaries) > MAX_CANARIES:
             log.error("%d canaries; only the first %d are run", len(canaries), MAX_CANARIES)
@@ -92,18 +122,23 @@ class Controller:
         for key in present:
             self._jobs.setdefault(key, _Job(due=now))
         self._watch_metrics(canaries)
-        ready = [(key, job) for key, job in self._jobs.items() if job.early or job.due <= now]
         targets = self._targets(canaries)
-        limit = asyncio.Semaphore(CONCURRENCY)
+        for key, job in self._jobs.items():
+            if job.task is None and (job.early or job.due <= now):
+                job.task = asyncio.create_task(
+                    self._guarded_tick(key, job, present[key], targets, now), name=f"canary {key.name}.{key.namespace}"
+                )
+                job.task.add_done_callback(partial(self._ticked, job))
+        return self._next_due(now)
 
-        async def one(key: Key, job: _Job) -> None:
-            async with limit:
-                await self._guarded_tick(key, job, present[key], targets, now)
+    def _ticked(self, job: _Job, task: asyncio.Task[None]) -> None:
+        if job.task is task:
+            job.task = None
+        self._wake.set()
 
-        await asyncio.gather(*(one(key, job) for key, job in ready))
-        if ready:
-            self._watch_metrics(self._store.list(GROUP, KIND))
-        return min((job.due for job in self._jobs.values()), default=now + IDLE_S)
+    def _next_due(self, now: float) -> float:
+        """Of those that do not tick just now: these wake the loop when they are done."""
+        return min((job.due for job in self._jobs.values() if job.task is None), default=now + IDLE_S)
 
     # -- one tick
 
@@ -143,25 +178,42 @@ class Controller:
             await self._invalid(key, job, status, text, now)
             return
         self.metrics.seen(spec, status)
-        measurements: dict[Metric, Measurement] = {}
-        if due and machine.measures(spec, status):
-            for metric in dict.fromkeys(spec.metrics):
-                measurements[metric] = await self._measure(spec, metric)
-        facts = collect(
-            self._store,
-            spec,
-            Commands.of(obj["metadata"].get("annotations") or {}),
-            now,
-            measurements=measurements,
-            source_problem=await self._source_problem(spec, status),
-            due=due,
-        )
-        decision = machine.tick(spec, status, facts, now)
+        problem = await self._source_problem(spec, status)
+        facts = collect(self._store, spec, status, obj["metadata"], now, source_problem=problem, due=due)
+        decision = await self._decide(spec, status, facts, now)
         for event in decision.events:
             log.log(logging.WARNING if event.warning else logging.INFO, "canary %s: %s", name, event.text)
         await self._actor.carry_out(spec, status, decision)
+        if self._courier is not None:
+            self._courier.tell(key, spec, decision.status, decision.events, decision.notices)
+        if decision.status.phase in ENDING:  # what is being deleted does not wait for an interval
+            job.due = min(job.due, now + self._settings.minimum_interval_s)
         self.metrics.seen(spec, decision.status)
         self.metrics.ticked(spec, time.perf_counter() - begun, decision.finished)
+
+    # -- what a tick asks for
+
+    async def _decide(self, spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
+        """Ticks with the same facts and ever more answers.  Each round asks something new, so the rounds are bounded by the
+        webhooks of the Canary."""
+        answers: dict[Question, Answer] = {}
+        while (decision := machine.tick(spec, status, replace(facts, answers=answers), now)).asks:
+            for question in decision.asks:
+                if question in answers:
+                    raise RuntimeError(f"the machine asks again for {question}")
+                answers[question] = await self._answer(spec, status, question)
+        return decision
+
+    async def _answer(self, spec: CanarySpec, status: Status, question: Question) -> Answer:
+        match question:
+            case AskHook(hook=hook, phase=phase):
+                if self._hooks is None:
+                    return HookResult(False, "this controller calls no webhooks")
+                said = checksum(status.tracked, status.last_applied)
+                body = payload(spec.name, spec.namespace, phase, said, dict(hook.metadata))
+                return await self._hooks.call(hook, body)
+            case AskMetrics():
+                return {metric: await self._measure(spec, metric) for metric in dict.fromkeys(spec.metrics)}
 
     async def _measure(self, spec: CanarySpec, metric: Metric) -> Measurement:
         asked = time.perf_counter()
@@ -187,6 +239,8 @@ class Controller:
         if decision.status != status:
             log.warning("canary %s.%s: %s", key.name, key.namespace, text)
             await self._actor.report(key, None, status, decision)
+            if self._courier is not None:
+                self._courier.tell(key, None, decision.status, decision.events)
 
     # -- what the loop knows
 
@@ -217,7 +271,8 @@ class Controller:
         """Canaries that are gone, also those that went while nobody was looking: give back what we hold for them."""
         for key in [key for key in self._jobs if key not in present]:
             log.info("canary %s.%s is gone", key.name, key.namespace)
-            del self._jobs[key]
+            if (task := self._jobs.pop(key).task) is not None:
+                task.cancel()
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
         for obj in (*self._store.list("apps", "Deployment"), *self._store.list("", "Service")):
             name = objects.held_for(obj)

@@ -44,29 +44,10 @@ class PromoteTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class SetWeights:
-    """The split sends `canary` percent to the canary and the rest to the primary.  Goes when SetRouting is carried out."""
-
-    canary: int
-
-    @property
-    def primary(self) -> int:
-        return 100 - self.canary
-
-
-@dataclass(frozen=True, slots=True)
 class SetRouting:
     """The router's objects say `routing`."""
 
     routing: Routing
-
-    @property
-    def canary(self) -> float:
-        return self.routing.canary
-
-    @property
-    def primary(self) -> float:
-        return self.routing.primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +85,6 @@ Action = (
     | EnsureApex
     | CreatePrimary
     | PromoteTemplate
-    | SetWeights
     | SetRouting
     | ScaleToZero
     | ScaleUp

@@ -1,6 +1,6 @@
 """Objects -> facts: all the machine knows about the world, read from the store in one go.
 
-    Canary, Deployments, Services, TrafficSplit, ConfigMaps, Secrets  -> collect() -> Facts
+    Canary, Deployments, Services, the router's objects, ConfigMaps, Secrets  -> collect() -> Facts
     Deployment status, as Kubernetes writes it                        -> readiness() -> Readiness
 
 Nothing is written here and nothing is remembered: two calls on the same objects give equal facts.
@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary import objects
-from control.canary.analysis import Measurement
 from control.canary.commands import Commands, from_rfc3339
 from control.canary.question import Answer, Question
-from control.canary.spec import CanarySpec, Metric
+from control.canary.routers import router_for
+from control.canary.routing import Routing
+from control.canary.spec import CanarySpec
+from control.canary.status import Status
 from control.store.store import Key, Object, Store
+
+FINALIZER = "finalizer.flagger.app"  # Flagger's: whichever of the two runs the Canary can let it go
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,14 @@ class Facts:
     problem: str = ""  # why the target cannot be released at all
     services_ok: bool = False
     apex_ok: bool = False
-    weights: tuple[int, int] | None = None  # (canary, primary) of the split; None: absent, or not as wanted apart from weights
+    routing: Routing | None = None  # as the router's objects say; None: absent, or not as wanted apart from weights
+    routing_problem: str = ""  # why those objects have no effect, "" if they have
     tracked: Mapping[str, str] = field(default_factory=dict)  # configs the template uses -> hash
-    measurements: Mapping[Metric, Measurement] = field(default_factory=dict)
     source_problem: str = ""  # why the metric source is not available, "" if it is
     commands: Commands = field(default_factory=Commands)
     due: bool = True
+    deleting: bool = False  # the Canary has been deleted, and waits for its finalizers
+    finalizer: bool = False  # it has ours
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
 
 
@@ -84,21 +90,25 @@ def tracked_configs(store: Store, spec: CanarySpec, target: Mapping[str, Any]) -
 def collect(
     store: Store,
     spec: CanarySpec,
-    commands: Commands,
+    status: Status,
+    metadata: Mapping[str, Any],
     now: float,
     *,
-    measurements: Mapping[Metric, Measurement] | None = None,
     source_problem: str = "",
     due: bool = True,
 ) -> Facts:
-    """All facts about one Canary at `now` (Unix seconds)."""
+    """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's."""
     target = target_object(store, spec)
     primary = store.get(deployment_key(spec, spec.primary))
+    router = router_for(spec)
     common: dict[str, Any] = {
-        "commands": commands,
-        "measurements": measurements or {},
+        "commands": Commands.of(metadata.get("annotations") or {}),
+        "routing": router.observed(store, spec, status),
+        "routing_problem": router.problem(store, spec),
         "source_problem": source_problem,
         "due": due,
+        "deleting": bool(metadata.get("deletionTimestamp")),
+        "finalizer": FINALIZER in (metadata.get("finalizers") or ()),
     }
     primary_facts = primary and Workload(
         objects.primary_stamp(primary),
@@ -125,7 +135,6 @@ def collect(
         _apex_problem(spec, apex),
         services_ok=all(objects.contains(store.get(Key.of(obj)), obj) for obj in wanted),
         apex_ok=objects.contains(apex, wanted_apex),
-        weights=split_weights(store, spec),
         tracked=tracked_configs(store, spec, target),
         **common,
     )
@@ -139,23 +148,6 @@ def _apex_problem(spec: CanarySpec, apex: Object | None) -> str:
     if spec.port in ports:
         return ""
     return f"service {spec.apex}.{spec.namespace} has no port {spec.port}, which spec.service.port names; it has {ports}"
-
-
-def split_weights(store: Store, spec: CanarySpec) -> tuple[int, int] | None:
-    """(canary, primary) as the TrafficSplit says; None if it is absent or names other backends."""
-    split = store.get(Key(objects.SPLIT_GROUP, "TrafficSplit", spec.namespace, spec.apex))
-    if split is None:
-        return None
-    body = split.get("spec") or {}
-    backends = body.get("backends") or []
-    names = [backend.get("service") for backend in backends]
-    if body.get("service") != spec.apex or names != [spec.canary_service, spec.primary_service] or body.get("matches"):
-        return None
-    try:
-        canary, primary = (int(backend.get("weight")) for backend in backends)
-    except (TypeError, ValueError):  # a quantity such as 500m: not ours
-        return None
-    return canary, primary
 
 
 def _replicas(deployment: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
     Canary object -> parse() -> CanarySpec          everything the machine needs, defaults filled in as Flagger does
                              -> .refused non-empty  the machine does nothing but say so
 
-Field names, defaults and meanings: flagger.app/v1beta1.  Later work removes entries from `_refusals`.
+Field names, defaults and meanings: flagger.app/v1beta1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUE
 from control.canary.fields import SpecError, duration, flag, integer, items, mapping, text
 from control.canary.hooks import Webhook, parse_webhooks
 from control.canary.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
-from control.canary.service import SPLIT, ServiceSpec, parse_service
+from control.canary.service import NONE, ServiceSpec, parse_service
 
 __all__ = ["BUILT_IN", "DURATION", "SUCCESS_RATE", "CanarySpec", "Metric", "SpecError", "duration", "parse"]
 
@@ -27,6 +27,7 @@ API_VERSION = "flagger.app/v1beta1"
 KIND = "Canary"
 
 GATES = ("rollout", "traffic-increase", "promotion")  # webhook types confirm-<gate>, here opened by `meshproxy canary approve`
+KUBERNETES_ITERATIONS = 10  # of provider kubernetes, when the Canary says no number (Flagger's)
 SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -selector-labels default, first found wins
 
 
@@ -54,8 +55,6 @@ class CanarySpec:
     iterations: int = 0  # > 0: blue/green, with `match` A/B
     match: tuple[Mapping[str, Any], ...] = ()  # analysis.match as written: whose requests see the canary
     mirror: bool = False
-    mirror_weight: int = 100  # percent of the requests that are copied
-    session_affinity: Mapping[str, Any] = field(default_factory=dict)  # as written; {}: none
     webhooks: tuple[Webhook, ...] = ()
     alerts: tuple[AlertRef, ...] = ()
     provider: str = ""  # spec.provider, as written
@@ -70,7 +69,6 @@ class CanarySpec:
     refused: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     service_metadata: Mapping[str, Any] = field(default_factory=dict)  # {"apex"|"primary"|"canary": {labels, annotations}}
-    service: Mapping[str, Any] = field(default_factory=dict)  # spec.service as written, for the routers
     routes: ServiceSpec = field(default_factory=ServiceSpec)  # spec.service and the routing parts of spec.analysis, typed
     target_kind: str = "Deployment"
     autoscaler: Mapping[str, Any] = field(default_factory=dict)  # spec.autoscalerRef as written; {}: none
@@ -98,16 +96,21 @@ class CanarySpec:
         return f"{self.name}.{self.namespace}"
 
     @property
+    def routed(self) -> bool:
+        """Do objects share requests out?  Not with provider kubernetes."""
+        return self.routes.kind != NONE
+
+    @property
     def top_weight(self) -> int:
         """The weight at which a release is complete enough to promote."""
         if self.step_weight <= 0 and self.step_weights:
             return min(100, self.step_weights[-1])
         return self.max_weight
 
-    def next_weight(self, weight: int) -> int:
+    def next_weight(self, weight: float) -> int:
         """The step after `weight`, 0..100.  With stepWeights a value that is not in the list jumps to 100, as Flagger."""
         if self.step_weight > 0:
-            return min(100, weight + self.step_weight)
+            return min(100, int(weight) + self.step_weight)
         if weight == 0:
             return min(100, self.step_weights[0])
         for here, after in zip(self.step_weights, self.step_weights[1:], strict=False):
@@ -127,6 +130,10 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
     target_name = text(target.get("name"), "spec.targetRef.name")
     max_weight = integer(analysis.get("maxWeight"), "spec.analysis.maxWeight", 100, 0, 100)
     routes = parse_service(spec)
+    matches = items(analysis.get("match"), "spec.analysis.match")
+    iterations = integer(analysis.get("iterations"), "spec.analysis.iterations", 0, 0)
+    if routes.kind == NONE:  # Flagger's rule: what cannot be routed is blue/green, and nobody is chosen by a header
+        iterations, matches = iterations or KUBERNETES_ITERATIONS, []
     return CanarySpec(
         namespace=metadata.get("namespace") or "default",
         name=metadata["name"],
@@ -144,13 +151,9 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         step_weight=integer(analysis.get("stepWeight"), "spec.analysis.stepWeight", 0, 0, 100),
         step_weights=_steps(analysis.get("stepWeights")),
         step_weight_promotion=integer(analysis.get("stepWeightPromotion"), "spec.analysis.stepWeightPromotion", 0, 0, 100),
-        iterations=integer(analysis.get("iterations"), "spec.analysis.iterations", 0, 0),
-        match=tuple(
-            mapping(m, f"spec.analysis.match[{i}]") for i, m in enumerate(items(analysis.get("match"), "spec.analysis.match"))
-        ),
-        mirror=flag(analysis.get("mirror"), "spec.analysis.mirror"),
-        mirror_weight=integer(analysis.get("mirrorWeight"), "spec.analysis.mirrorWeight", 100, 0, 100),
-        session_affinity=mapping(analysis.get("sessionAffinity"), "spec.analysis.sessionAffinity"),
+        iterations=iterations,
+        match=tuple(mapping(one, f"spec.analysis.match[{index}]") for index, one in enumerate(matches)),
+        mirror=routes.mirror,
         webhooks=parse_webhooks(analysis.get("webhooks")),
         alerts=parse_alerts(analysis.get("alerts"), metadata.get("namespace") or "default"),
         provider=str(spec.get("provider") or ""),
@@ -165,13 +168,9 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
         suspend=bool(spec.get("suspend")),
         minimum_requests=_minimum_requests(annotations),
         gates=_gates(annotations),
-        refused=(*_refusals(spec, target, routes, analysis), *routes.refused),
-        ignored=(
-            *(("spec.autoscalerRef (replicas are the Deployments' own)",) if spec.get("autoscalerRef") else ()),
-            *routes.ignored,
-        ),
+        refused=(*_refusals(spec, target, analysis, iterations), *routes.refused),
+        ignored=(*_ignored(spec, analysis, routes), *routes.ignored),
         service_metadata={role: service[role] for role in ("apex", "primary", "canary") if service.get(role)},
-        service=service,
         routes=routes,
         target_kind=str(target.get("kind") or "Deployment"),
         autoscaler=mapping(spec.get("autoscalerRef"), "spec.autoscalerRef"),
@@ -179,38 +178,25 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
     )
 
 
-def _refusals(
-    spec: Mapping[str, Any], target: Mapping[str, Any], routes: ServiceSpec, analysis: Mapping[str, Any]
-) -> list[str]:
+def _refusals(spec: Mapping[str, Any], target: Mapping[str, Any], analysis: Mapping[str, Any], iterations: int) -> list[str]:
     """Each thing this version cannot do, in words for an Event.  Empty: all of the object is honoured."""
     found: list[str] = []
     kind = target.get("kind", "Deployment")
     if kind != "Deployment":
         found.append(f"spec.targetRef.kind {kind} is not supported yet; use a Deployment")
-    if routes.kind != SPLIT:
-        found.append(f"spec.provider {spec.get('provider')} is not supported yet; leave it out, or use smi:v1alpha2 or linkerd")
-    if spec.get("revertOnDeletion"):
-        found.append("spec.revertOnDeletion is not supported yet")
-    if int(analysis.get("iterations") or 0) > 0:
-        found.append("spec.analysis.iterations (A/B and blue/green) is not supported yet; use stepWeight or stepWeights")
-    if analysis.get("match"):
-        found.append("spec.analysis.match (A/B) is not supported yet")
-    if routes.needs_route and not (routes.mirror or routes.affinity or routes.trial):
-        found.append("spec.service: match, headers, rewrite, timeout, retries and mirror are not supported yet")
-    if analysis.get("mirror"):
-        found.append("spec.analysis.mirror is not supported yet")
-    if analysis.get("sessionAffinity"):
-        found.append("spec.analysis.sessionAffinity is not supported yet")
-    if hooks := analysis.get("webhooks"):
-        names = ", ".join(str(h.get("name") or h.get("type") or "?") for h in hooks)
-        found.append(
-            f"spec.analysis.webhooks ({names}) are not supported yet; for manual gates use the annotation {ANNOTATION_CONFIRM}"
-        )
-    if analysis.get("alerts"):
-        found.append("spec.analysis.alerts are not supported yet")
     # Flagger accepts this and then never advances (flagger.md 1.3): say it instead.
-    if not (spec.get("skipAnalysis") or analysis.get("stepWeight") or analysis.get("stepWeights") or found):
-        found.append("spec.analysis has neither stepWeight nor stepWeights: nothing would ever advance")
+    if not (spec.get("skipAnalysis") or analysis.get("stepWeight") or analysis.get("stepWeights") or iterations):
+        found.append("spec.analysis has neither stepWeight nor stepWeights nor iterations: nothing would ever advance")
+    return found
+
+
+def _ignored(spec: Mapping[str, Any], analysis: Mapping[str, Any], routes: ServiceSpec) -> list[str]:
+    """What is taken and has no effect, in words for an Event."""
+    found: list[str] = []
+    if spec.get("autoscalerRef"):
+        found.append("spec.autoscalerRef (replicas are the Deployments' own)")
+    if routes.kind == NONE and not analysis.get("iterations"):
+        found.append(f"spec.analysis weights (provider kubernetes routes no requests; iterations is {KUBERNETES_ITERATIONS})")
     return found
 
 

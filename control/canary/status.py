@@ -1,17 +1,20 @@
 r"""The state of one release: Canary.status, and the one table of which phase may follow which.
 
-                          .-------------- new revision (or a gate: Waiting first) --------------.
-    ""  -> Initializing -> Initialized -> Progressing -> Promoting -> Finalising -> Succeeded --'
-                                            |    ^ \                     |
-                                            |    |  WaitingPromotion     | primary stuck
-                                 roll back  v    '- restart              v
-                                          Failed <-----------------------'   (a newer revision leaves Failed too)
+                          .------- new revision (or a gate: Waiting first) -----------------------------.
+    ""  -> Initializing -> Initialized -> Progressing -> Promoting -> Finalising -> Succeeded ----------'
+                                            |    ^ \         ^               |
+                                            |    |  WaitingPromotion        | primary stuck
+                                 roll back  v    '- restart                 v
+                                          Failed <--------------------------'   (a newer revision leaves Failed too)
+
+    any, when a Canary with revertOnDeletion is deleted -> Terminating -> Terminated
 
 Everything the machine needs to go on after a crash is here; nothing is kept in memory between ticks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -33,11 +36,13 @@ class Phase(StrEnum):
     FINALISING = "Finalising"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    TERMINATING = "Terminating"
+    TERMINATED = "Terminated"
 
 
 _START = frozenset({Phase.WAITING, Phase.PROGRESSING})
 
-TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+_FORWARD: Mapping[Phase, frozenset[Phase]] = {
     Phase.NEW: frozenset({Phase.INITIALIZING}),
     Phase.INITIALIZING: frozenset({Phase.INITIALIZED}),
     Phase.INITIALIZED: _START,
@@ -49,6 +54,12 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.SUCCEEDED: _START,
     # Failed -> Promoting: only by a person's `promote`, the way out of a promotion whose primary never became ready.
     Phase.FAILED: _START | {Phase.PROMOTING},
+    Phase.TERMINATING: frozenset({Phase.TERMINATED}),
+    Phase.TERMINATED: frozenset(),
+}
+ENDING = frozenset({Phase.TERMINATING, Phase.TERMINATED})
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    phase: after if phase in ENDING else after | {Phase.TERMINATING} for phase, after in _FORWARD.items()
 }
 
 RUNNING = frozenset({Phase.PROGRESSING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.FINALISING})
@@ -60,17 +71,19 @@ class IllegalTransition(Exception):
     """The machine asked for a phase that cannot follow the present one: a bug, never a user's mistake."""
 
 
-# Condition "Promoted" for each phase: status and message (Flagger's words).
+# Condition "Promoted" for each phase: status and message (Flagger's words; it has none of its own for the last two).
 _PROMOTED: Mapping[Phase, tuple[str, str]] = {
-    Phase.INITIALIZING: ("Unknown", "New Deployment detected, starting initialization."),
-    Phase.INITIALIZED: ("True", "Deployment initialization completed."),
+    Phase.INITIALIZING: ("Unknown", "New {kind} detected, starting initialization."),
+    Phase.INITIALIZED: ("True", "{kind} initialization completed."),
     Phase.WAITING: ("Unknown", "Waiting for approval."),
     Phase.WAITING_PROMOTION: ("Unknown", "Waiting for approval."),
     Phase.PROGRESSING: ("Unknown", "New revision detected, progressing canary analysis."),
     Phase.PROMOTING: ("Unknown", "Canary analysis completed, starting primary rolling update."),
     Phase.FINALISING: ("Unknown", "Canary analysis completed, routing all traffic to primary."),
     Phase.SUCCEEDED: ("True", "Canary analysis completed successfully, promotion finished."),
-    Phase.FAILED: ("False", "Canary analysis failed, Deployment scaled to zero."),
+    Phase.FAILED: ("False", "Canary analysis failed, {kind} scaled to zero."),
+    Phase.TERMINATING: ("Unknown", "Canary deleted, giving the traffic back to the {kind}."),
+    Phase.TERMINATED: ("Unknown", "Canary deleted, the {kind} has its traffic back."),
 }
 PROMOTED = "Promoted"
 ACCEPTED = "Accepted"  # ours: False while the object asks for something this version cannot do
@@ -91,9 +104,9 @@ class Status:
     """Canary.status.  Times are Unix seconds, whole (Kubernetes keeps no fractions)."""
 
     phase: Phase = Phase.NEW
-    canary_weight: int = 0  # percent sent to the canary; the split is made to agree with it, not the reverse
+    canary_weight: float = 0  # percent sent to the canary; the router's objects are made to agree with it, not the reverse
     failed_checks: int = 0
-    iterations: int = 0  # A/B and blue/green, later
+    iterations: int = 0  # rounds of A/B and blue/green analysed; see strategy.py
     last_applied: str = ""  # revision being, or last, released
     last_promoted: str = ""  # revision the primary runs
     transitioned: float = 0.0
@@ -113,16 +126,24 @@ class Status:
         condition = self.condition(PROMOTED)
         return condition.transitioned if condition else 0.0
 
-    def to(self, phase: Phase, now: float, message: str = "", **changes: Any) -> Status:
+    def to(self, phase: Phase, now: float, message: str = "", *, kind: str = "Deployment", **changes: Any) -> Status:
         """The status in another phase.  Weight and iterations go to 0 except where Flagger keeps them (and in
-        WaitingPromotion, where the weight is a fact).  Raises IllegalTransition."""
+        WaitingPromotion, where both are facts).  `kind` is the target's.  Raises IllegalTransition."""
         if phase not in TRANSITIONS[self.phase]:
             raise IllegalTransition(f"a canary cannot go from {self.phase or 'new'} to {phase}")
         if phase not in (Phase.PROGRESSING, Phase.WAITING, Phase.WAITING_PROMOTION, Phase.PROMOTING):
             changes = {"canary_weight": 0, "iterations": 0, **changes}
         status, text = _PROMOTED[phase]
         moved = replace(self, phase=phase, transitioned=float(int(now)), **changes)
-        return moved.with_condition(PROMOTED, status, phase.value, message or text, now)
+        return moved.with_condition(PROMOTED, status, phase.value, message or text.format(kind=kind), now)
+
+    def says(self, message: str, now: float) -> Status:
+        """The same phase with another message in its condition Promoted: what it waits for, "" for the phase's own words."""
+        before = self.condition(PROMOTED)
+        if before is None:
+            return self
+        text = message or _PROMOTED[self.phase][1]
+        return self.with_condition(PROMOTED, before.status, before.reason, text, now)
 
     def with_condition(self, kind: str, status: str, reason: str, message: str, now: float) -> Status:
         now = float(int(now))
@@ -131,7 +152,9 @@ class Status:
             return self
         since = before.transitioned if before and before.status == status else now
         others = tuple(c for c in self.conditions if c.type != kind)
-        return replace(self, conditions=(*others, Condition(kind, status, reason, message, now, since)))
+        made = Condition(kind, status, reason, message, now, since)
+        # Flagger's one condition stays the first: scripts look at .status.conditions[0].
+        return replace(self, conditions=(made, *others) if kind == PROMOTED else (*others, made))
 
     def without_condition(self, kind: str) -> Status:
         return replace(self, conditions=tuple(c for c in self.conditions if c.type != kind))
@@ -150,16 +173,18 @@ class Status:
             "previousSessionAffinityCookie": self.previous_session_affinity_cookie,
             "primarySessionAffinityCookie": self.primary_session_affinity_cookie,
         }
+        if not any(cookies.values()):
+            cookies = {}  # else all of them: a field that is not named stays as it was
         return {
             "phase": self.phase.value,
-            "canaryWeight": self.canary_weight,
+            "canaryWeight": math.ceil(self.canary_weight),
             "failedChecks": self.failed_checks,
             "iterations": self.iterations,
             "lastAppliedSpec": self.last_applied,
             "lastPromotedSpec": self.last_promoted,
             **moment,
             "trackedConfigs": dict(sorted(self.tracked.items())),
-            **{name: value for name, value in cookies.items() if value},
+            **cookies,
             "conditions": [
                 {
                     "type": c.type,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from canary_plays import START, canary_object
 from control.canary import machine
 from control.canary.act import Actor
 from control.canary.analysis import Measurement
-from control.canary.commands import Commands, to_rfc3339
+from control.canary.commands import to_rfc3339
 from control.canary.decision import Decision
 from control.canary.facts import collect
-from control.canary.spec import DURATION, SUCCESS_RATE, parse
+from control.canary.hooks import HookResult
+from control.canary.question import Answer, AskHook, Question
+from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
 from control.canary.status import Status
 from control.store.files import FileStore
 from control.store.store import Key, Object
@@ -63,6 +66,7 @@ class Cluster:
         self.state = state or path / "state"
         self.user.mkdir(exist_ok=True)
         self.measurements = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(12.0, 50)}
+        self.hooks: dict[str, HookResult] = {}  # as in Play
         self.open()
 
     def open(self) -> None:
@@ -123,15 +127,17 @@ class Cluster:
 
     def decide(self) -> Decision:
         obj = self.store.get(CANARY)
-        spec = parse(obj)
-        facts = collect(
-            self.store,
-            spec,
-            Commands.of(obj["metadata"].get("annotations") or {}),
-            self.now,
-            measurements={metric: self.measurements[metric.name] for metric in spec.metrics},
-        )
-        return machine.tick(spec, self.status(), facts, self.now)
+        spec, status = parse(obj), self.status()
+        facts, answers = collect(self.store, spec, status, obj["metadata"], self.now), {}
+        while (decision := machine.tick(spec, status, replace(facts, answers=answers), self.now)).asks:
+            for question in decision.asks:
+                answers[question] = self.answer(question, spec)
+        return decision
+
+    def answer(self, question: Question, spec: CanarySpec) -> Answer:
+        if isinstance(question, AskHook):
+            return self.hooks.get(question.hook.name, HookResult(question.hook.type != "rollback"))
+        return {metric: self.measurements[metric.name] for metric in spec.metrics}
 
     async def tick(self, crash_after: int | None = None) -> int:
         """One tick; with `crash_after`, only that many of its actions happen and then everything in memory is lost.
@@ -142,7 +148,7 @@ class Cluster:
             await self.actor.carry_out(spec, self.status(), decision)
         else:
             for action in decision.actions[:crash_after]:
-                await self.actor.do(spec, action)
+                await self.actor.do(spec, action, decision.status)
             self.open()
         self.now += 10
         await self.roll_out()

@@ -18,13 +18,20 @@ from control.canary.decision import (
     Decision,
     EnsureApex,
     EnsureServices,
+    KeepUntilReverted,
     PromoteTemplate,
+    Release,
+    Revert,
+    RevertServices,
     ScaleToZero,
     ScaleUp,
-    SetWeights,
+    SetRouting,
 )
 from control.canary.facts import READY, Facts, Readiness, Workload
+from control.canary.hooks import HookResult
 from control.canary.objects import stamp_for
+from control.canary.question import Answer, AskHook, AskMetrics, Question
+from control.canary.routing import Routing
 from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
 from control.canary.status import Phase, Status
 
@@ -72,11 +79,15 @@ class Play:
         self.now = START
         self.target = Workload(revision, 2, READY)
         self.primary: Workload | None = None
-        self.weights: tuple[int, int] | None = None
+        self.routing: Routing | None = None
+        self.hooks: dict[str, HookResult] = {}  # by name; those that are not named agree (rollback hooks: do not)
+        self.asked: list[str] = []  # of the last tick, in order: names of hooks, "metrics"
         self.tracked: dict[str, str] = {}
         self.commands = Commands()
         self.seen = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(12.0, 50)}
         self.services_ok = self.apex_ok = False
+        self.deleting = self.finalizer = False
+        self.routing_problem = ""
         self.due = True
         self.decisions: list[Decision] = []
 
@@ -95,16 +106,18 @@ class Play:
             self.primary,
             services_ok=self.services_ok,
             apex_ok=self.apex_ok,
-            weights=self.weights,
+            routing=self.routing,
             tracked=dict(self.tracked),
-            measurements={metric: self.seen[metric.name] for metric in self.spec.metrics},
+            routing_problem=self.routing_problem,
+            deleting=self.deleting,
+            finalizer=self.finalizer,
             commands=self.commands,
             due=self.due,
         )
 
     def tick(self) -> Decision:
         """One tick, carried out; time goes on by an interval."""
-        decision = machine.tick(self.spec, self.status, self.facts(), self.now)
+        decision = self.decide()
         for action in decision.actions:
             self.do(action)
         self.status = decision.status
@@ -112,14 +125,43 @@ class Play:
         self.now += INTERVAL
         return decision
 
+    def decide(self) -> Decision:
+        """What a controller does: ticks until nothing is asked any more."""
+        facts, answers = self.facts(), {}
+        self.asked = []
+        while (decision := machine.tick(self.spec, self.status, replace(facts, answers=answers), self.now)).asks:
+            assert (decision.actions, decision.events, decision.records, decision.notices) == ((), (), (), ())
+            assert decision.status == self.status
+            for question in decision.asks:
+                assert question not in answers
+                answers[question] = self.answer(question)
+        return decision
+
+    def answer(self, question: Question) -> Answer:
+        match question:
+            case AskHook(hook=hook):
+                self.asked.append(hook.name)
+                return self.hooks.get(hook.name, HookResult(hook.type != "rollback"))
+            case AskMetrics():
+                self.asked.append("metrics")
+                return {metric: self.seen[metric.name] for metric in self.spec.metrics}
+
     def do(self, action: Action) -> None:
         match action:
             case EnsureServices():
                 self.services_ok = True
             case EnsureApex():
                 self.apex_ok = True
-            case SetWeights():
-                self.weights = (action.canary, action.primary)
+            case SetRouting():
+                self.routing = action.routing
+            case KeepUntilReverted():
+                self.finalizer = True
+            case Release():
+                self.finalizer = False
+            case Revert():
+                self.target = replace(self.target, replicas=2)
+            case RevertServices():
+                self.apex_ok = False
             case CreatePrimary() | PromoteTemplate():
                 assert action.revision == self.target.revision
                 self.primary = Workload(stamp_for(action.revision, self.tracked), 2, READY)
@@ -142,8 +184,7 @@ class Play:
     def line(self) -> tuple[str, int, list[str]]:
         """Tick, and say: (phase, canary weight of the split, event texts)."""
         decision = self.tick()
-        assert self.weights is None or sum(self.weights) == 100
-        return self.status.phase.value, self.weights[0] if self.weights else 0, [event.text for event in decision.events]
+        return self.status.phase.value, self.routing.canary if self.routing else 0, [event.text for event in decision.events]
 
     def until(self, *phases: Phase, limit: int = 60) -> None:
         for _ in range(limit):

@@ -81,10 +81,10 @@ async def test_status_shows_phase_weight_and_failed_checks(shell):
 
 
 async def test_status_wide_says_why_a_canary_is_refused(shell):
-    shell.cluster.begin(analysis={"webhooks": [{"name": "load", "type": "rollout", "url": "http://x/"}]})
+    shell.cluster.begin(provider="istio")
     await shell.cluster.roll_out()
     await shell.cluster.tick()
-    assert "webhooks (load) are not supported yet" in shell.run("status", "-n", "test", "-o", "wide").output
+    assert "spec.provider istio is not supported" in shell.run("status", "-n", "test", "-o", "wide").output
 
 
 async def test_a_name_that_does_not_exist_ends_with_1_and_says_what_does(shell):

@@ -140,7 +140,7 @@ async def test_a_source_that_breaks_is_counted_and_is_a_failed_check(cluster):
 
 async def test_a_state_of_another_controller_is_left_alone_and_said(cluster):
     cluster.begin()
-    await cluster.store.status(CANARY, {"phase": "Terminated"})
+    await cluster.store.status(CANARY, {"phase": "Paused"})
     controller = await stepper(cluster, Numbers())
     await step(cluster, controller)
     assert controller.metrics.errors == {"ValueError": 1}

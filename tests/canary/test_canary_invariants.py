@@ -8,9 +8,11 @@ from canary_plays import Play, canary_spec, stuck, waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.canary import strategy
 from control.canary.analysis import Measurement, Outcome, analyse
-from control.canary.decision import PromoteTemplate, ScaleToZero, SetWeights
+from control.canary.decision import PromoteTemplate, ScaleToZero, SetRouting
 from control.canary.facts import READY
+from control.canary.routing import TO_PRIMARY, Routing
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import ANALYSED, TRANSITIONS, Phase
 
@@ -62,15 +64,16 @@ def test_weights_sum_to_100_phases_follow_the_table_and_nothing_is_promoted_on_a
         elif move == "primary":
             play.primary = replace(play.primary, readiness=stuck())
         elif move == "split":
-            play.weights = None if number == 1 else (number, 0)
+            play.routing = None if number == 1 else Routing(number)
         elif move == "config":
             play.tracked = {"configmap/x": str(number)}
         facts, before = play.facts(), play.status
+        measured = {metric: play.seen[metric.name] for metric in play.spec.metrics}
         primary_before = play.primary.revision
         decision = play.tick()
 
-        assert sum(play.weights) == 100
-        assert play.weights[0] == play.status.canary_weight
+        assert play.routing.canary + play.routing.primary == 100
+        assert play.routing == strategy.routing(play.spec, play.status)
         assert play.status.phase is before.phase or play.status.phase in TRANSITIONS[before.phase]
         for action in decision.actions:
             if isinstance(action, PromoteTemplate):
@@ -79,12 +82,12 @@ def test_weights_sum_to_100_phases_follow_the_table_and_nothing_is_promoted_on_a
                 if before.phase in ANALYSED:
                     assert before.canary_weight >= play.spec.top_weight
                     assert before.failed_checks < play.spec.threshold
-                    assert analyse(play.spec, facts.measurements).outcome is Outcome.PASSED
+                    assert analyse(play.spec, measured).outcome is Outcome.PASSED
                     assert facts.due
-            if isinstance(action, SetWeights) and action.canary > before.canary_weight and before.phase in ANALYSED:
-                assert before.canary_weight == 0 or analyse(play.spec, facts.measurements).outcome is Outcome.PASSED
+            if isinstance(action, SetRouting) and action.routing.canary > before.canary_weight and before.phase in ANALYSED:
+                assert before.canary_weight == 0 or analyse(play.spec, measured).outcome is Outcome.PASSED
             if isinstance(action, ScaleToZero):
-                assert play.weights == (0, 100)  # nobody is sent to pods that go
+                assert play.routing == TO_PRIMARY  # nobody is sent to pods that go
         if play.primary.revision != primary_before:
             assert any(isinstance(action, PromoteTemplate) for action in decision.actions)
 

@@ -17,12 +17,13 @@ from control.canary.decision import (
     Record,
     ScaleToZero,
     ScaleUp,
-    SetWeights,
+    SetRouting,
 )
 from control.canary.facts import readiness
 from control.canary.history import LIMIT, append, decisions, policy_key
+from control.canary.routing import Routing
 from control.canary.spec import parse
-from control.canary.status import Phase
+from control.canary.status import Phase, Status
 from control.store.store import Key
 
 
@@ -88,7 +89,7 @@ async def test_scaling_up_gives_the_replicas_back_to_the_users_manifest(cluster)
 async def test_where_giving_back_would_lose_the_number_the_primarys_is_written(cluster):
     await initialise(cluster)
     spec = parse(cluster.store.get(CANARY))
-    await Actor(cluster.store, gives_back=False).do(spec, ScaleUp())
+    await Actor(cluster.store, gives_back=False).do(spec, ScaleUp(), Status())
     assert cluster.replicas(TARGET) == 2
 
 
@@ -101,13 +102,13 @@ async def test_every_action_may_be_repeated(cluster):
         EnsureApex(),
         CreatePrimary(revision),
         PromoteTemplate(revision),
-        SetWeights(40),
+        SetRouting(Routing(40)),
         ScaleUp(),
         ScaleToZero(),
     ):
-        await cluster.actor.do(spec, action)
+        await cluster.actor.do(spec, action, Status())
         once = cluster.store.all()
-        await cluster.actor.do(spec, action)
+        await cluster.actor.do(spec, action, Status())
         assert cluster.store.all() == once
 
 
@@ -117,7 +118,7 @@ async def test_a_target_that_changed_since_the_decision_is_not_copied(cluster):
     decided = objects.revision(cluster.store.get(TARGET))
     cluster.write(deployment("v2"))
     with pytest.raises(TargetChanged):
-        await cluster.actor.do(spec, PromoteTemplate(decided))
+        await cluster.actor.do(spec, PromoteTemplate(decided), Status())
     assert cluster.image(PRIMARY) == "podinfo:v1"
 
 

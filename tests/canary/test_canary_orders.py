@@ -7,7 +7,8 @@ from dataclasses import replace
 from canary_plays import START, Play, canary_spec, waiting
 
 from control.canary.commands import Command, Commands
-from control.canary.decision import SetWeights
+from control.canary.decision import SetRouting
+from control.canary.routing import TO_PRIMARY
 from control.canary.status import Phase
 
 
@@ -133,7 +134,7 @@ def test_a_canary_that_turns_bad_while_waiting_for_promotion_is_rolled_back():
     play.until(Phase.WAITING_PROMOTION)
     play.measure(success=10.0)
     play.until(Phase.FAILED, limit=3)
-    assert play.weights == (0, 100)
+    assert play.routing == TO_PRIMARY
 
 
 def test_abort_after_the_promotion_began_is_refused_in_words():
@@ -156,4 +157,4 @@ def test_a_malformed_order_is_no_order():
 def test_a_decision_of_a_paused_release_moves_nothing():
     play = progressing()
     play.commands = Commands(pause=True)
-    assert not any(isinstance(action, SetWeights) for action in play.tick().actions)
+    assert not any(isinstance(action, SetRouting) for action in play.tick().actions)

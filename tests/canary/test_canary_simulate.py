@@ -181,7 +181,7 @@ def test_the_plot_is_a_picture_with_a_panel_for_the_weight_and_each_metric(file:
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "podinfo.test: percent of the requests to the canary (rolled back)" in texts
     assert {"podinfo.test: request-success-rate", "podinfo.test: request-duration", "at least 99"} <= set(texts)
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 2 * 4
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 2 * 3
 
 
 SCENARIOS = [

@@ -32,16 +32,9 @@ def test_the_deprecated_name_of_analysis_is_understood():
 @pytest.mark.parametrize(
     ("analysis", "spec", "words"),
     [
-        ({"iterations": 10}, {}, "spec.analysis.iterations"),
-        ({"match": [{"headers": {}}]}, {}, "spec.analysis.match"),
-        ({"mirror": True}, {}, "spec.analysis.mirror"),
-        ({"webhooks": [{"name": "acceptance", "type": "pre-rollout", "url": "http://x/"}]}, {}, r"webhooks \(acceptance\)"),
-        ({"alerts": [{"name": "x", "providerRef": {"name": "chat"}}]}, {}, "spec.analysis.alerts"),
-        ({"sessionAffinity": {"cookieName": "c"}}, {}, "sessionAffinity"),
         ({"stepWeight": 0}, {}, "nothing would ever advance"),
         ({}, {"provider": "istio"}, "spec.provider istio"),
         ({}, {"targetRef": {"kind": "DaemonSet", "name": "x"}}, "DaemonSet is not supported"),
-        ({}, {"revertOnDeletion": True}, "revertOnDeletion"),
     ],
 )
 def test_what_is_not_supported_is_named(analysis, spec, words):

@@ -8,8 +8,9 @@ import pytest
 from canary_plays import Play, canary_spec, stuck, waiting
 
 from control.canary.analysis import Measurement
-from control.canary.decision import ScaleUp, SetWeights
+from control.canary.decision import ScaleUp, SetRouting
 from control.canary.facts import READY
+from control.canary.routing import TO_PRIMARY, Routing
 from control.canary.spec import SUCCESS_RATE
 from control.canary.status import IllegalTransition, Phase, Status
 
@@ -25,7 +26,7 @@ def test_initialisation_creates_the_primary_waits_for_it_and_only_then_moves_tra
     assert play.status.phase is Phase.INITIALIZING
     play.primary = replace(play.primary, readiness=READY)
     third = play.tick()
-    assert [type(a).__name__ for a in third.actions] == ["SetWeights", "EnsureApex", "ScaleToZero"]
+    assert [type(a).__name__ for a in third.actions] == ["SetRouting", "EnsureApex", "ScaleToZero"]
     assert third.events[-1].text == "Initialization done! podinfo.test"
     assert play.status.phase is Phase.INITIALIZED
     assert play.status.last_promoted == play.status.last_applied == "v1"
@@ -240,7 +241,7 @@ def test_a_canary_without_replicas_is_not_taken_for_ready():
     play.target = replace(play.target, replicas=0)
     decision = play.tick()
     assert ScaleUp() in decision.actions
-    assert play.weights == (0, 100)
+    assert play.routing == TO_PRIMARY
 
 
 def test_a_stuck_primary_during_analysis_rolls_back():
@@ -318,14 +319,14 @@ def test_suspend_freezes_everything_but_says_so():
 
 
 def test_an_object_that_asks_for_what_we_cannot_do_is_refused_with_a_condition_and_nothing_happens():
-    play = Play(canary_spec({"webhooks": [{"name": "load", "url": "http://x"}], "iterations": 5}))
+    play = Play(canary_spec({"stepWeight": 0}, provider="istio"))
     decision = play.tick()
     assert decision.actions == ()
     assert play.status.phase is Phase.NEW
     condition = play.status.condition("Accepted")
     assert (condition.status, condition.reason) == ("False", "Unsupported")
-    assert "webhooks (load)" in condition.message
-    assert "iterations" in condition.message
+    assert "spec.provider istio" in condition.message
+    assert "nothing would ever advance" in condition.message
     play.spec = canary_spec()
     play.tick()
     assert play.status.condition("Accepted") is None
@@ -336,11 +337,11 @@ def test_a_split_that_somebody_edited_is_put_back_to_what_the_status_says():
     play.edit("v2")
     for _ in range(3):
         play.tick()
-    play.weights = (90, 10)
+    play.routing = Routing(90)
     play.primary = replace(play.primary, readiness=waiting())
     decision = play.tick()
-    assert decision.actions == (SetWeights(20),)
-    assert "TrafficSplit podinfo.test says canary 90, primary 10" in decision.events[-1].text
+    assert decision.actions == (SetRouting(Routing(20)),)
+    assert "Routing of podinfo.test says canary 90, primary 10; putting it back to canary 20" in decision.events[-1].text
 
 
 def test_woken_before_the_interval_is_over_it_neither_analyses_nor_advances():
@@ -382,5 +383,5 @@ def test_a_status_survives_being_stored():
 
 
 def test_a_phase_of_another_controller_is_named_in_the_error():
-    with pytest.raises(ValueError, match="'Terminating' is not one of Initializing"):
-        Status.of({"phase": "Terminating"})
+    with pytest.raises(ValueError, match="'Paused' is not one of Initializing"):
+        Status.of({"phase": "Paused"})

@@ -65,7 +65,7 @@ class World:
                 self._answers = Answers(dict(self._given.denied))
                 self._source = ModelledSource(self._given, self._traffic, self._templates)
                 settings = Settings(minimum_interval_s=1.0)
-                self._controller = Controller(self._store, self._source, clock=clock, settings=settings)
+                self._controller = Controller(self._store, self._source, hooks=self._answers, clock=clock, settings=settings)
                 return await self._play()
 
     async def _play(self) -> Timeline:

@@ -1,0 +1,142 @@
+"""Who must agree before a release goes on: webhooks, in the order of the list, and our annotations' `approve`.
+
+    rollout            before a revision is scaled up            no: Waiting
+    traffic-increase   before each weight                        no: the weight stays
+    promotion          at the last weight, at the last iteration no: WaitingPromotion, still analysed
+    pre-rollout        before the first request                  no: a failed check
+    rollback           each tick until the promotion             yes: roll back
+
+A gate that is closed is neither success nor failure: it is asked again at each tick, and never counted.  A person's `promote`
+opens them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from control.canary import hooks
+from control.canary.alerts import WARN
+from control.canary.draft import Draft, Stop
+from control.canary.hooks import HookResult, Webhook
+from control.canary.routing import TO_PRIMARY
+from control.canary.setup import rest
+from control.canary.status import Phase
+
+BY_HAND = "approve"  # the name of an annotation's gate, where a webhook's stands
+
+
+def of_type(draft: Draft, kind: str) -> Iterator[Webhook]:
+    return (hook for hook in draft.spec.webhooks if hook.type == kind)
+
+
+def confirm_rollout(draft: Draft, *, skip: bool) -> None:
+    """Ends the tick in Waiting if the revision may not begin.  `skip`: a person has ordered it."""
+    spec = draft.spec
+    if skip:
+        return
+    for hook in of_type(draft, hooks.CONFIRM_ROLLOUT):
+        if not draft.hook(hook, draft.before.phase.value).ok:
+            _wait_for_rollout(draft, hook.name, mute=hook.mute_alert)
+        draft.event(f"Confirm-rollout check {hook.name} passed")
+    if "rollout" in spec.gates:
+        if not draft.approved("rollout"):
+            _wait_for_rollout(draft, "rollout", mute=False)
+        draft.event(f"Confirm-rollout check {BY_HAND} passed")
+
+
+def _wait_for_rollout(draft: Draft, gate: str, *, mute: bool) -> None:
+    status, revision, tracked = draft.status, draft.revision, draft.facts.tracked
+    known = status.last_applied == revision and dict(status.tracked) == dict(tracked)
+    if status.phase is not Phase.WAITING or not known:
+        if status.canary_weight:  # after a failed promotion: the primary is ready again, or this were not asked
+            draft.route(TO_PRIMARY)
+        draft.to(Phase.WAITING, failed_checks=0, iterations=0, last_applied=revision, tracked=tracked)
+        draft.halt(f"Halt {draft.spec.full_name} advancement waiting for approval {gate}")
+        if not mute:
+            draft.alert(WARN, "Canary is waiting for approval.")
+    rest(draft)
+    raise Stop
+
+
+def confirm_traffic_increase(draft: Draft) -> None:
+    """Ends the tick if the weight may not grow.  Flagger raises an alert at each tick; once is enough for a person."""
+    for hook in of_type(draft, hooks.CONFIRM_TRAFFIC_INCREASE):
+        if not draft.hook(hook, Phase.PROGRESSING.value).ok:
+            _wait_for_increase(draft, hook.name, hook.name, mute=hook.mute_alert)
+        draft.event(f"Confirm-traffic-increase check {hook.name} passed")
+
+
+def approve_traffic_increase(draft: Draft) -> None:
+    """The annotation's part: each weight has an approval of its own."""
+    if "traffic-increase" not in draft.spec.gates:
+        return
+    weight = f"{draft.status.canary_weight:g}"
+    if not draft.approved(f"traffic-increase/{weight}"):
+        _wait_for_increase(draft, f"at weight {weight}", BY_HAND, mute=False)
+    draft.event(f"Confirm-traffic-increase check {BY_HAND} passed")
+
+
+def _wait_for_increase(draft: Draft, what: str, gate: str, *, mute: bool) -> None:
+    said = f"Waiting for approval of {gate} at weight {draft.status.canary_weight:g}."
+    asked_before = draft.status
+    draft.status = draft.status.says(said, draft.now)
+    draft.halt(f"Halt {draft.spec.full_name} advancement waiting for traffic increase approval {what}")
+    if draft.status != asked_before and not mute:
+        draft.alert(WARN, "Canary traffic increase is waiting for approval.")
+    raise Stop
+
+
+def confirm_promotion(draft: Draft) -> None:
+    """Ends the tick in WaitingPromotion if the analysed revision may not be promoted."""
+    for hook in of_type(draft, hooks.CONFIRM_PROMOTION):
+        if not draft.hook(hook, Phase.PROGRESSING.value).ok:
+            _wait_for_promotion(draft, f"waiting for promotion approval {hook.name}", mute=hook.mute_alert)
+        draft.event(f"Confirm-promotion check {hook.name} passed")
+    if "promotion" in draft.spec.gates:
+        if not draft.approved("promotion"):
+            _wait_for_promotion(draft, "waiting for promotion approval", mute=False)
+        draft.event(f"Confirm-promotion check {BY_HAND} passed")
+
+
+def _wait_for_promotion(draft: Draft, what: str, *, mute: bool) -> None:
+    if draft.status.phase is Phase.PROGRESSING:
+        draft.to(Phase.WAITING_PROMOTION)
+        draft.halt(f"Halt {draft.spec.full_name} advancement {what}")
+        if not mute:
+            draft.alert(WARN, "Canary promotion is waiting for approval.")
+    raise Stop
+
+
+def pre_rollout(draft: Draft) -> bool:
+    """Did all that must hold before the first request hold?"""
+    for hook in of_type(draft, hooks.PRE_ROLLOUT):
+        answer = draft.hook(hook, Phase.PROGRESSING.value)
+        if not answer.ok:
+            draft.halt(f"Halt {draft.spec.full_name} advancement pre-rollout check {hook.name} failed {_said(answer)}")
+            return False
+        draft.event(f"Pre-rollout check {hook.name} passed")
+    return True
+
+
+def external_checks(draft: Draft) -> bool:
+    """Did the checks that others make (hooks of type rollout: load, smoke tests) pass?"""
+    for hook in of_type(draft, hooks.ROLLOUT):
+        answer = draft.hook(hook, Phase.PROGRESSING.value)
+        if not answer.ok:
+            draft.halt(f"Halt {draft.spec.full_name} advancement external check {hook.name} failed {_said(answer)}")
+            return False
+    return True
+
+
+def rollback_wanted(draft: Draft) -> bool:
+    """Does any hook say "roll back"?  Its not answering, or saying no, says nothing."""
+    for hook in of_type(draft, hooks.ROLLBACK):
+        if draft.hook(hook, draft.status.phase.value).ok:
+            draft.warn(f"Rollback check {hook.name} passed")
+            return True
+        draft.event(f"Rollback hook {hook.name} not signaling a rollback")
+    return False
+
+
+def _said(answer: HookResult) -> str:
+    return answer.text or "without a word"

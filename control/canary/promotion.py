@@ -1,0 +1,101 @@
+"""How a release ends well: the primary becomes what was analysed, traffic goes back to it, the target rests.
+
+promote -> Promoting -- primary ready --> weights back to it, at once or by stepWeightPromotion -> Finalising -> Succeeded
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from control.canary.alerts import ERROR, INFO
+from control.canary.decision import PromoteTemplate, ScaleToZero
+from control.canary.draft import Draft, Stop
+from control.canary.failure import roll_back, tell_post_rollout
+from control.canary.objects import stamp_for
+from control.canary.routing import TO_PRIMARY, Routing
+from control.canary.status import Phase
+
+
+def promote(draft: Draft) -> NoReturn:
+    _copy_template(draft)
+    draft.to(Phase.PROMOTING)
+    raise Stop
+
+
+def resume(draft: Draft) -> None:
+    """A crash after the copy and before the status: the primary already is the new revision.  To analyse again could only
+    end in a roll back onto the very revision that failed."""
+    if not copied(draft):
+        return
+    draft.to(Phase.PROMOTING)
+    primary = f"{draft.spec.primary}.{draft.spec.namespace}"
+    draft.record(f"{primary} already runs the new revision; going on with the promotion")
+    raise Stop
+
+
+def retry(draft: Draft) -> None:
+    """Failed with all traffic on the canary: a person's `promote` copies the template again."""
+    if draft.status.canary_weight == 100 and draft.ordered(draft.facts.commands.promote):
+        draft.halt(f"Promotion of {draft.spec.full_target} ordered by hand, trying again")
+        promote(draft)
+
+
+def copied(draft: Draft) -> bool:
+    """Does the primary run what is being released?"""
+    primary = draft.facts.primary
+    return primary is not None and primary.revision == stamp_for(draft.status.last_applied, draft.status.tracked)
+
+
+def route_to_primary(draft: Draft) -> NoReturn:
+    """Promoting, with the primary ready."""
+    spec, status = draft.spec, draft.status
+    if not copied(draft):
+        # The copy was lost.  Copy again if the target still is what was analysed; otherwise what was analysed is gone.
+        if draft.revision != status.last_applied or dict(draft.facts.tracked) != dict(status.tracked):
+            text = "the revision to promote is gone: the target changed"
+            roll_back(draft, f"Rolling back {spec.full_name} {text}", ERROR, f"Rolling back, {text}")
+        _copy_template(draft)
+        raise Stop
+    step = spec.step_weight_promotion
+    if not spec.routed:  # pods are all there is: no traffic to shift, and Flagger says nothing here
+        draft.to(Phase.FINALISING)
+        raise Stop
+    routing = Routing(max(0, round(status.canary_weight - step, 2))) if step else TO_PRIMARY
+    draft.route(routing)
+    if not routing.canary:
+        draft.to(Phase.FINALISING)
+    text = f"Advance {spec.full_name} primary weight {routing.primary:g}" if step else "Routing all traffic to primary"
+    draft.record(text)
+    raise Stop
+
+
+def finish(draft: Draft) -> NoReturn:
+    """Finalising: the target is not needed any more."""
+    if draft.facts.target is not None:
+        draft.do(ScaleToZero())
+    _succeed(draft, "completed", f"Promotion completed! Scaling down {draft.spec.full_target}")
+    draft.alert(INFO, "Canary analysis completed successfully, promotion finished.")
+    raise Stop
+
+
+def skip_analysis(draft: Draft) -> NoReturn:
+    """spec.skipAnalysis: all at once."""
+    draft.route(TO_PRIMARY)
+    _copy_template(draft)
+    draft.do(ScaleToZero())
+    _succeed(draft, "skipped", f"Promotion completed! Canary analysis was skipped for {draft.spec.full_target}")
+    draft.alert(INFO, "Canary analysis was skipped, promotion finished.")
+    raise Stop
+
+
+def _succeed(draft: Draft, how: str, text: str) -> None:
+    draft.to(Phase.SUCCEEDED, last_promoted=draft.status.last_applied)
+    draft.finished = how
+    draft.record(text)
+    tell_post_rollout(draft)
+
+
+def _copy_template(draft: Draft) -> None:
+    spec = draft.spec
+    draft.do(PromoteTemplate(draft.revision, draft.facts.tracked))
+    draft.record(f"Copying {spec.full_target} template spec to {spec.primary}.{spec.namespace}")

@@ -1,0 +1,96 @@
+"""What must exist before anything can be released, and must stay: Services, the primary, the router's objects.
+
+    services -> primary, ready -> router's objects -> apex selects the primary -> target to zero       (-> Initialized)
+
+Afterwards each tick looks again.  What another hand changed is put back, and that is said: a weight, a selector, the target's
+replicas between releases.
+"""
+
+from __future__ import annotations
+
+from control.canary import strategy
+from control.canary.alerts import INFO
+from control.canary.decision import CreatePrimary, EnsureApex, EnsureServices, ScaleToZero, SetRouting
+from control.canary.draft import Draft, Stop
+from control.canary.objects import stamp_for
+from control.canary.routing import TO_PRIMARY
+from control.canary.status import INITIAL, Phase
+
+
+def ensure_objects(draft: Draft) -> None:
+    """Ends the tick while the primary is not there, or at first not ready."""
+    spec, facts, initial = draft.spec, draft.facts, draft.status.phase in INITIAL
+    if not facts.services_ok:
+        draft.do(EnsureServices())
+        if not initial:
+            draft.warn(f"services of {spec.full_name} are not as it wants them; putting them right")
+    if initial and not spec.skip_analysis and spec.metrics:
+        if facts.source_problem:
+            draft.warn(f"Error checking metric providers: {facts.source_problem}")
+        else:
+            draft.event("all the metrics providers are available!")
+    kind, primary = spec.target_kind.lower(), f"{spec.primary}.{spec.namespace}"
+    if facts.primary is None:
+        if not initial:
+            draft.warn(f"{kind} {primary} is gone; creating it again from {spec.full_target}")
+        draft.do(CreatePrimary(draft.revision))
+        draft.stop_warning(f"{primary} not ready: waiting for rollout to finish")
+    if initial and not facts.primary.readiness.ready:
+        # Flagger scales the target to zero when this gets stuck.  The user's pods are all there is: they stay.
+        draft.stop_warning(f"{primary} not ready: {facts.primary.readiness.text}")
+    # The routing first: once the apex selects the primary and the target goes, no request must still aim at the target.
+    if initial and facts.routing != TO_PRIMARY:
+        draft.do(SetRouting(TO_PRIMARY))
+    if not facts.apex_ok:
+        draft.do(EnsureApex())
+        if not initial:
+            draft.warn(f"service {spec.apex}.{spec.namespace} is not as {spec.full_name} wants it; putting it right")
+
+
+def initialised(draft: Draft) -> None:
+    facts, spec = draft.facts, draft.spec
+    assert facts.primary is not None
+    draft.do(ScaleToZero())
+    # What the primary runs, not what the target says by now: an edit made meanwhile is the first release.
+    promoted = facts.primary.revision.partition("-")[0]
+    same = stamp_for(promoted, facts.tracked) == facts.primary.revision
+    draft.to(
+        Phase.INITIALIZED,
+        failed_checks=0,
+        last_applied=promoted,
+        last_promoted=promoted,
+        tracked=facts.tracked if same else {},
+    )
+    draft.record(f"Initialization done! {spec.full_name}")
+    draft.alert(INFO, f"New {spec.target_kind} detected, initialization completed.", about=True)
+    raise Stop
+
+
+def rest(draft: Draft) -> None:
+    """Between releases the target has no pods."""
+    target, status = draft.facts.target, draft.status
+    if target is None or target.replicas == 0 or status.canary_weight:
+        return  # a failed promotion left all requests on the target
+    draft.do(ScaleToZero())
+    draft.warn(
+        f"{draft.spec.target_kind.lower()} {draft.spec.full_target} was scaled to {target.replicas} between releases; "
+        f"scaling it down (a changed template starts a release)"
+    )
+
+
+def put_routing_right(draft: Draft) -> None:
+    """Last in a tick that moved no request: the objects say what the status says, whoever edited them meanwhile."""
+    spec, facts, status = draft.spec, draft.facts, draft.status
+    if draft.routed or facts.primary is None or facts.target is None or facts.problem:
+        return
+    wanted, seen = strategy.routing(spec, status), facts.routing
+    if seen == wanted:
+        return
+    draft.actions.insert(0, SetRouting(wanted))
+    found = f"canary {seen.canary:g}, primary {seen.primary:g}" if seen else "something else, or is gone"
+    if seen and seen.mirrored != wanted.mirrored:
+        found += ", mirrored" if seen.mirrored else ", not mirrored"
+    draft.halt(
+        f"Routing of {spec.apex}.{spec.namespace} says {found}; putting it back to canary {wanted.canary:g}"
+        + (", mirrored" if wanted.mirrored else "")
+    )
