@@ -171,9 +171,8 @@ def test_fields_of_flaggers_crd_are_known(field: str) -> None:
     [
         (
             "    threshold: 3",
-            "    webhooks: [{name: load, url: http://x/}]",
-            "9 warning spec.analysis.webhooks: (load) are not supported yet: the Canary is accepted, but not run"
-            " (for manual gates use the annotation meshproxy.dev/confirm)",
+            "    webhooks: [{name: load, url: nowhere}]",
+            "9 warning spec.analysis.webhooks[0].url: 'nowhere' is no address",
         ),
         (
             "request-success-rate",
@@ -182,8 +181,8 @@ def test_fields_of_flaggers_crd_are_known(field: str) -> None:
         ),
         (
             "  analysis:",
-            "  canaryAnalysis:\n    mirror: true",
-            "8 warning spec.canaryAnalysis.mirror: is not supported yet: the Canary is accepted, but not run",
+            "  canaryAnalysis:\n    sessionAffinity: {cookieName: a, primaryCookieName: a}",
+            "8 warning spec.canaryAnalysis.sessionAffinity.primaryCookieName: must not be the same as cookieName (a)",
         ),
         (
             "namespace: shop}",
