@@ -33,9 +33,11 @@ RETRIES = 2  # after 1 and 2 s: chat services have a bad second now and then.  F
 
 
 class AlertSender:
-    """Reads providers from `store`; `default` gets the alerts of Canaries that name none, of every severity."""
+    """Reads providers from `store`; `default` gets the alerts of Canaries that name none, of every severity.
+    `cross_namespace`: may a Canary name a provider of another namespace?"""
 
-    def __init__(self, store: Store, poster: Poster, default: Provider | None = None) -> None:
+    def __init__(self, store: Store, poster: Poster, default: Provider | None = None, *, cross_namespace: bool = True) -> None:
+        self._cross_namespace = cross_namespace
         self._store = store
         self._poster = poster
         self.default = default
@@ -44,6 +46,8 @@ class AlertSender:
         """ "" when it was taken, else why not (never with address or token, which are secret).  `about`: `<name>.<namespace>`;
         without a reference to the default provider."""
         try:
+            if reference is not None and not self._cross_namespace and not about.endswith(f".{reference.namespace}"):
+                return "references to another namespace are switched off (--no-cross-namespace-refs)"
             provider = self.default if reference is None else self._provider(reference)
         except SpecError as error:
             return str(error)

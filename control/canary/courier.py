@@ -35,7 +35,7 @@ log = logging.getLogger("meshproxy.canary")
 
 LANE_LENGTH = 100  # a release is some dozens of Events; more behind a receiver that hangs is old news
 MAX_WAITING = 2000  # in all lanes: a thousand Canaries whose receiver is gone cost a few MB
-DRAIN_S = 5.0  # at the end: what is on its way may arrive
+DRAIN_S = 2.0  # at the end: what is on its way may arrive
 
 _Job = Callable[[], Awaitable[bool]]
 

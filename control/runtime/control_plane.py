@@ -8,6 +8,7 @@ It goes on from its state directory; proxies keep what they know meanwhile, and 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from control.runtime import probe_io
+from control.runtime.environment import of_the_control_plane
 from control.runtime.logfile import LogFile
 from control.runtime.probes import Backoff, HttpGet
 from control.runtime.process import Exit, Process, spawn
@@ -33,6 +35,7 @@ def control_command(settings: Settings, admin: str) -> list[str]:
         *("--listen", settings.control, "--admin", admin, "--trust-domain", settings.trust_domain),
         *("--leaf-lifetime", f"{settings.leaf_lifetime:g}"),
         *(("--identity-issuer", str(settings.identity_issuer)) if settings.identity_issuer is not None else ()),
+        *(("--gateway", settings.gateway) if settings.gateway else ()),
         *(("--metrics-server", settings.metrics_server) if settings.metrics_server else ()),
     ]
 
@@ -66,7 +69,7 @@ class ControlPlane:
         self._process = spawn(
             control_command(self._settings, self._admin),
             name="control plane",
-            environment=self._settings.own_environment,
+            environment={**self._settings.own_environment, **of_the_control_plane(os.environ)},
             directory=None,
             log=self._log,
             on_exit=self._on_exit,

@@ -27,6 +27,10 @@ INHERITED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
     *("PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
+TELLING = (
+    *("EVENT_WEBHOOK_URL", "SLACK_URL", "SLACK_TOKEN", "SLACK_CHANNEL", "SLACK_USER", "MSTEAMS_URL"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 _REFERENCE = re.compile(r"\$(?:\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]\Z")
@@ -55,6 +59,11 @@ def of_the_mesh(environment: Mapping[str, str]) -> dict[str, str]:
     """What the mesh's own processes get: the basics, what people set for meshproxy, and unbuffered output."""
     own = {name: value for name, value in environment.items() if name.startswith("MESHPROXY_")}
     return {**inherited(environment), **own, "PYTHONUNBUFFERED": "1"}
+
+
+def of_the_control_plane(environment: Mapping[str, str]) -> dict[str, str]:
+    """What it has besides: whom to tell of releases, under Flagger's names, and the way to them."""
+    return {name: environment[name] for name in TELLING if name in environment}
 
 
 def mesh_environment(pod_name: str, pod_ip: str, outbound: str | None) -> dict[str, str]:

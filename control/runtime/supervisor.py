@@ -142,6 +142,7 @@ class Supervisor:
             leaf_lifetime=self._leaf_lifetime,
             identity_issuer=self._identity_issuer,
             metrics_server=self._metrics_server,
+            gateway=gateway,
         )
         self.info = MeshInfo(
             self.name,

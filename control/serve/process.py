@@ -15,8 +15,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from control.canary.controller import Controller
 from control.canary.embedded import EmbeddedSource
 from control.canary.prometheus import PrometheusClient
 from control.canary.sources import MetricSources
+from control.canary.telling import Telling
 from control.compile.settings import Settings as CompileSettings
 from control.runtime.layout import Layout
 from control.serve.admin import serve_admin
@@ -67,7 +68,9 @@ class ControlSettings:
     leaf_lifetime: float = LIFETIME  # s
     identity_issuer: Path | None = None  # a directory with ca.crt, tls.crt, tls.key: an issuer that somebody else renews
     metrics_server: str = ""  # URL of the Prometheus that Canaries are judged by; "": the mesh's own numbers
-    cross_namespace_refs: bool = True  # may a Canary refer to a MetricTemplate of another namespace?
+    cross_namespace_refs: bool = True  # may a Canary refer to a MetricTemplate or AlertProvider of another namespace?
+    gateway: str = ""  # host:port of the gateway's proxy: the way to webhooks that are Services of the mesh
+    environment: Mapping[str, str] = field(default_factory=dict)  # EVENT_WEBHOOK_URL, SLACK_URL, ... (control.canary.telling)
 
 
 async def run_control(settings: ControlSettings, announce: Callable[[str], None] = log.info) -> None:
@@ -110,12 +113,17 @@ async def _serve(
         metrics_server=settings.metrics_server,
         cross_namespace=settings.cross_namespace_refs,
     )
-    canaries = Controller(store, sources)
+    telling = Telling(
+        *(store, time.time, settings.gateway, settings.environment),
+        cross_namespace=settings.cross_namespace_refs,
+    )
+    canaries = Controller(store, sources, hooks=telling.hooks, courier=telling.courier)
     registry = CollectorRegistry()
     for collector in (
         ProcessCollector(registry=None),
         PlatformCollector(registry=None),
         canaries.metrics,
+        telling.courier,
         _Counts(source, store),
     ):
         registry.register(collector)
@@ -153,6 +161,7 @@ async def _serve(
                     task.cancel()
                 await server.stop(DRAIN)
                 await prometheus.close()
+                await telling.close()
     except ExceptionGroup as failures:
         known = failures.subgroup((ControlServerError, StoreError, ControlError))
         if known is not None:

@@ -64,6 +64,11 @@ class Address(click.ParamType[tuple[str, int]]):
     metavar="URL",
     help="Judge Canaries by this Prometheus, unless spec.metricsServer names another.  [default: the mesh's own numbers]",
 )
+@click.option(
+    "--gateway",
+    type=Address(),
+    help="The gateway's proxy: the way to webhooks that are Services of the mesh.  [default: none is reached so]",
+)
 @click.option("--no-cross-namespace-refs", is_flag=True, help="Refuse references of a Canary to objects in another namespace.")
 @click.option("--parent-death-signal", is_flag=True, help="End when the process that started this one ends.")
 def command(
@@ -75,6 +80,7 @@ def command(
     leaf_lifetime: float,
     identity_issuer: Path | None,
     metrics_server: str,
+    gateway: tuple[str, int] | None,
     no_cross_namespace_refs: bool,
     parent_death_signal: bool,
 ) -> None:
@@ -101,6 +107,8 @@ def command(
             *(state, manifests, listen, admin, trust_domain, leaf_lifetime, identity_issuer),
             metrics_server=server_url(metrics_server, "--metrics-server") if metrics_server else "",
             cross_namespace_refs=not no_cross_namespace_refs,
+            gateway="{}:{}".format(*gateway) if gateway is not None else "",
+            environment=os.environ,
         )
         asyncio.run(run_control(settings))
     except (ControlError, SpiffeError, SpecError) as error:

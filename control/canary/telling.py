@@ -1,0 +1,52 @@
+"""Everything a release says to the world or asks of it, put together from settings.
+
+webhooks that are asked  HookClient --.
+events, alerts, notices  Courier -----+--> Poster --> http_proxy, or the gateway where a Service of the mesh is meant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from control.canary.alert_sender import AlertSender, default_provider
+from control.canary.courier import Courier
+from control.canary.hook_client import HookClient
+from control.canary.hooks import event_webhook
+from control.canary.post import Poster, environment_proxy
+from control.canary.reach import through_the_gateway
+from control.store.store import Store
+
+NOTICES_AT_ONCE = 16  # apart from the webhooks that a release waits for: receivers that hang must not hold gates up
+
+
+class Telling:
+    """`clock` gives Unix seconds; `gateway` is host:port of its proxy, "" if there is none; `environment` may have
+    EVENT_WEBHOOK_URL, and SLACK_URL with SLACK_TOKEN, SLACK_CHANNEL, SLACK_USER, or MSTEAMS_URL, as Flagger's.
+    Raises SpecError where one of them is no address."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        gateway: str = "",
+        environment: Mapping[str, str] | None = None,
+        *,
+        cross_namespace: bool = True,
+    ) -> None:
+        environment = environment or {}
+        proxy_for = through_the_gateway(store, gateway) if gateway else environment_proxy
+        told = environment.get("EVENT_WEBHOOK_URL", "")
+        self._posters = (Poster(proxy_for), Poster(proxy_for, concurrency=NOTICES_AT_ONCE))
+        self.hooks = HookClient(self._posters[0])
+        self.courier = Courier(
+            store,
+            HookClient(self._posters[1]),
+            AlertSender(store, self._posters[1], default_provider(environment), cross_namespace=cross_namespace),
+            clock=clock,
+            event_webhook=event_webhook(told) if told else None,
+        )
+
+    async def close(self) -> None:
+        await self.courier.close()
+        for poster in self._posters:
+            await poster.close()
