@@ -1,12 +1,15 @@
 """What was decided, when, and on which numbers: the status of a ReleasePolicy, for `meshproxy canary history`.
 
-    ReleasePolicy (meshproxy.dev/v1alpha1, the Canary's name)  .status.decisions  oldest first, at most 100
+    ReleasePolicy (meshproxy.dev/v1alpha1, the Canary's name)  .status.decisions  oldest first, at most 100 and 64 KiB
 
-A separate object because Flagger's Canary schema is closed: an API server would drop the field.
+What is decided again and again (to wait, for instance) is one entry: how often, since when, and with the numbers of the last
+time.  So a night of waiting does not push out why the release before it was rolled back.  A separate object because Flagger's
+Canary schema is closed: an API server would drop the field.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +23,8 @@ from control.store.store import Key, Object, Store
 GROUP = "meshproxy.dev"
 API_VERSION = "meshproxy.dev/v1alpha1"
 KIND = "ReleasePolicy"
-LIMIT = 100  # decisions kept: some ten releases; an object must stay far below an API server's 1 MiB
+LIMIT = 100  # decisions kept: some ten releases
+LIMIT_BYTES = 64 * 1024  # of them as JSON: an object must stay far below an API server's 1 MiB, and is read whole
 
 
 def policy_key(namespace: str, name: str) -> Key:
@@ -42,10 +46,33 @@ async def append(store: Store, spec: CanarySpec, records: Sequence[Record]) -> N
         current = await store.apply({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata})
     kept = decisions(current)
     for record in records:
-        entry = to_object(record)
-        if entry not in kept[-len(records) :]:
-            kept.append(entry)
-    await store.status(key, {"decisions": kept[-LIMIT:]})
+        _add(kept, to_object(record), len(records))
+    await store.status(key, {"decisions": bounded(kept)})
+
+
+def _add(kept: list[dict[str, Any]], entry: dict[str, Any], batch: int) -> None:
+    last = kept[-1] if kept else {}
+    if any(_same(entry, old) and entry["time"] in (old["time"], old.get("lastTime")) for old in kept[-batch:]):
+        return  # the same tick once more
+    if _same(entry, last):
+        kept[-1] = {**entry, "time": last["time"], "lastTime": entry["time"], "count": last.get("count", 1) + 1}
+    else:
+        kept.append(entry)
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """The same decision, whatever its numbers and its moment."""
+    return all(one.get(name) == other.get(name) for name in ("phase", "canaryWeight", "failedChecks", "revision", "message"))
+
+
+def bounded(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest that fit within LIMIT and LIMIT_BYTES; the newest of all always does."""
+    room = LIMIT_BYTES
+    for index in range(len(kept) - 1, -1, -1):
+        room -= len(json.dumps(kept[index])) + 2
+        if len(kept) - index > LIMIT or (room < 0 and index < len(kept) - 1):
+            return kept[index + 1 :]
+    return kept
 
 
 def to_object(record: Record) -> dict[str, Any]:

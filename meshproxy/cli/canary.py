@@ -1,25 +1,24 @@
 """`meshproxy canary`: watch and steer releases.
 
-    status   read Canary objects                   history   read the decisions kept beside them
-    approve pause resume abort promote             write one annotation on the Canary, as manager "cli"
-
-Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  An order names the revision and
-the time (control/canary/commands.py), so it never steers a later release.
+status    read Canary objects                        (here)
+history   read the decisions kept beside them        (here)
+simulate  walk one through modelled metrics          simulate.py
+approve pause resume abort retry promote             canary_orders.py
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from meshproxy.cli import canary_objects, canary_orders
 from meshproxy.cli.common import (
     age,
     columns,
     dump,
-    fail,
     find_mesh,
     mesh_option,
     namespace_options,
@@ -45,7 +44,9 @@ def command() -> None:
     meshproxy canary status -n shop              where every release is
     meshproxy canary status catalogue -n shop --wait succeeded --timeout 5m
     meshproxy canary pause catalogue -n shop     hold the weight (checks go on); resume lets go
+    meshproxy canary abort catalogue -n shop --reason "customers complain"
     meshproxy canary history catalogue -n shop   every decision, and the numbers it was made on
+    meshproxy canary simulate release.yaml       what it would do, before it matters
     """
 
 
@@ -80,8 +81,8 @@ def status(
     store = open_store(find_mesh(mesh, down_too=wanted is None))
 
     def once() -> str:
-        _refresh(store)
-        found = _canaries(store, namespace, name)
+        canary_objects.refresh(store)
+        found = canary_objects.canaries(store, namespace, name)
         if output in ("json", "yaml"):
             return dump(found, output, single=name is not None)
         return _table(found, wide=output == "wide", everywhere=namespace is None)
@@ -107,9 +108,9 @@ def _wait(store: Store, namespace: str, name: str, wanted: str, timeout: float) 
     ends = {Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED}
     deadline = time.monotonic() + timeout
     while True:
-        _refresh(store)
-        found = _canaries(store, namespace, name)[0]
-        now = _status(found)
+        canary_objects.refresh(store)
+        found = canary_objects.canaries(store, namespace, name)[0]
+        now = canary_objects.status_of(found)
         current = _is_about_the_present(store, found, now)
         if now.phase is goal and (current or goal not in ends):
             return True
@@ -149,7 +150,7 @@ def history(name: str | None, mesh: str | None, namespace: str | None, output: s
     if name is None:
         click.echo(_askable(store, namespace))
         return
-    canary = _one(store, namespace, name)
+    canary = canary_objects.one(store, namespace, name)
     found = decisions(store.get(policy_key(canary["metadata"]["namespace"], name)))
     if output in ("json", "yaml"):
         click.echo(dump(found, output))
@@ -165,7 +166,7 @@ def history(name: str | None, mesh: str | None, namespace: str | None, output: s
             entry["canaryWeight"],
             entry["failedChecks"],
             entry["revision"][:8],
-            entry["message"],
+            entry["message"] + (f" ({entry['count']} times, until {entry['lastTime']})" if "count" in entry else ""),
             ", ".join(_said(check) for check in entry.get("checks") or ()),
         ]
         for entry in found
@@ -186,172 +187,19 @@ def _said(check: Object) -> str:
     value = check.get("value")
     seen = "no data" if value is None else f"{value:g}"
     requests = f" of {check['requests']:g} requests" if "requests" in check else ""
-    return f"{check['metric']} {seen}{requests}"
+    allowed = [f"at least {check['min']:g}"] if "min" in check else []
+    allowed += [f"at most {check['max']:g}"] if "max" in check else []
+    limits = f" ({', '.join(allowed)})" if allowed else ""
+    return f"{check['metric']} {seen}{requests}{limits}"
 
 
 command.add_command(simulate, "simulate")
-
-
-# ---------------------------------------------------------------- steering
-
-
-def _verb(name: str, help: str) -> Callable[[Callable[[Object, Status], dict[str, str]]], click.Command]:
-    """A verb that writes annotations: the function gives them, or raises `fail` where that makes no sense."""
-
-    def make(function: Callable[[Object, Status], dict[str, str]]) -> click.Command:
-        @command.command(name, help=help)
-        @click.argument("name")
-        @mesh_option
-        @namespace_options
-        def verb(name: str, mesh: str | None, namespace: str | None) -> None:
-            store = open_store(find_mesh(mesh))
-            canary = _one(store, namespace, name)
-            now = _status(canary)
-            annotations = function(canary, now)
-            _write(store, canary, annotations)
-            click.echo(f"canary.flagger.app/{name} {function.__name__.lstrip('_')}{_effect(annotations, now)}")
-
-        return verb
-
-    return make
-
-
-def _effect(annotations: dict[str, str], now: Status) -> str:
-    """What is to be added to the answer: a pause holds the release that is analysed, and where there is none the next."""
-    from control.canary.commands import ANNOTATION_PAUSE
-    from control.canary.status import ANALYSED, Phase
-
-    if annotations.get(ANNOTATION_PAUSE) != "true" or now.phase in (Phase.WAITING, *ANALYSED):
-        return ""
-    return f" ({now.phase or 'new'}, nothing to hold now: the next release will wait)"
-
-
-@_verb("pause", "Hold the weight of a release where it is.  Checks go on: a bad release is still rolled back.")
-def _paused(canary: Object, now: Status) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PAUSE
-
-    return {ANNOTATION_PAUSE: "true"}
-
-
-@_verb("resume", "Let a paused release go on.")
-def _resumed(canary: Object, now: Status) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PAUSE
-
-    return {ANNOTATION_PAUSE: "false"}
-
-
-@_verb("abort", "Roll a running release back now.")
-def _aborting(canary: Object, now: Status) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_ABORT
-    from control.canary.status import ANALYSED, Phase
-
-    _need(canary, now, now.phase in (Phase.WAITING, *ANALYSED), "there is no release to abort")
-    return {ANNOTATION_ABORT: _order(now)}
-
-
-@_verb("promote", "Promote a running release now, skipping the rest of its analysis.")
-def _promoting(canary: Object, now: Status) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PROMOTE
-    from control.canary.status import ANALYSED, Phase
-
-    retry = now.phase is Phase.FAILED and now.canary_weight == 100
-    _need(canary, now, retry or now.phase in (Phase.WAITING, *ANALYSED), "there is no release to promote")
-    return {ANNOTATION_PROMOTE: _order(now)}
-
-
-@_verb("approve", "Open the gate a release waits at (gates: annotation meshproxy.dev/confirm on the Canary).")
-def _approved(canary: Object, now: Status) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_APPROVE, ANNOTATION_CONFIRM
-    from control.canary.status import Phase
-
-    gates = canary["metadata"].get("annotations", {}).get(ANNOTATION_CONFIRM, "")
-    gate = {Phase.WAITING: "rollout", Phase.WAITING_PROMOTION: "promotion"}.get(now.phase, "")
-    if now.phase is Phase.PROGRESSING and "traffic-increase" in gates:
-        gate = f"traffic-increase/{now.canary_weight}"
-    _need(canary, now, bool(gate), "it waits at no gate")
-    return {ANNOTATION_APPROVE: _order(now, gate)}
-
-
-def _order(now: Status, gate: str = "") -> str:
-    from control.canary.commands import Command
-
-    return str(Command(now.last_applied, time.time(), gate))
-
-
-def _need(canary: Object, now: Status, possible: bool, why_not: str) -> None:
-    if not possible:
-        raise fail(f"canary {canary['metadata']['name']} is {now.phase or 'new'}: {why_not}")
-
-
-def _write(store: Store, canary: Object, annotations: dict[str, str]) -> None:
-    """Apply annotations, keeping those the command line wrote before: what an apply no longer names is dropped."""
-    import asyncio
-
-    from control.canary.commands import ANNOTATION_ABORT, ANNOTATION_APPROVE, ANNOTATION_PAUSE, ANNOTATION_PROMOTE
-    from control.store.store import StoreError
-
-    ours = (ANNOTATION_ABORT, ANNOTATION_APPROVE, ANNOTATION_PAUSE, ANNOTATION_PROMOTE)
-    present = canary["metadata"].get("annotations") or {}
-    kept = {name: present[name] for name in ours if name in present}
-    metadata = {
-        "name": canary["metadata"]["name"],
-        "namespace": canary["metadata"]["namespace"],
-        "annotations": {**kept, **annotations},
-    }
-    try:
-        asyncio.run(_apply(store, {"apiVersion": canary["apiVersion"], "kind": canary["kind"], "metadata": metadata}))
-    except StoreError as error:
-        raise fail(str(error)) from None
-
-
-async def _apply(store: Store, obj: Object) -> None:
-    await store.apply(obj)
-
-
-# ---------------------------------------------------------------- objects
-
-
-def _refresh(store: Store) -> None:
-    from control.store.files import FileStore
-
-    if isinstance(store, FileStore):
-        store.refresh()
-
-
-def _canaries(store: Store, namespace: str | None, name: str | None) -> list[Object]:
-    found = store.list("flagger.app", "Canary", namespace)
-    if name is None:
-        return list(found)
-    named = [obj for obj in found if obj["metadata"]["name"] == name]
-    if not named:
-        where = f"in namespace {namespace}" if namespace else "in any namespace"
-        others = sorted(
-            {f"{o['metadata']['name']} -n {o['metadata']['namespace']}" for o in store.list("flagger.app", "Canary")}
-        )
-        raise fail(f"no canary {name} {where}" + (f"; there is {', '.join(others)}" if others else "; there are none at all"))
-    return named
-
-
-def _one(store: Store, namespace: str | None, name: str) -> Object:
-    found = _canaries(store, namespace, name)
-    if len(found) > 1:
-        namespaces = ", ".join(obj["metadata"]["namespace"] for obj in found)
-        raise fail(f"several canaries are called {name}; choose one with -n: {namespaces}")
-    return found[0]
-
-
-def _status(canary: Object) -> Status:
-    from control.canary.status import Status
-
-    try:
-        return Status.of(canary.get("status"))
-    except ValueError as error:
-        raise fail(str(error)) from None
+canary_orders.register(command)
 
 
 def _marks(store: Store, namespace: str | None, name: str | None) -> Sequence[Any]:
-    _refresh(store)
-    return [obj["metadata"]["resourceVersion"] for obj in _canaries(store, namespace, name)]
+    canary_objects.refresh(store)
+    return [obj["metadata"]["resourceVersion"] for obj in canary_objects.canaries(store, namespace, name)]
 
 
 def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:

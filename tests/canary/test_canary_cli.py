@@ -15,7 +15,7 @@ from canary_cluster import CANARY, Cluster, deployment
 from click.testing import CliRunner, Result
 
 from control.canary.analysis import Measurement
-from control.canary.commands import Commands
+from control.canary.commands import Command, Commands, Signature
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import Phase
 from control.runtime.layout import Layout, MeshInfo
@@ -178,6 +178,40 @@ async def test_approve_opens_the_gate_the_release_waits_at_and_only_that(shell):
 async def test_approve_without_a_gate_is_refused(shell):
     await released(shell)
     assert "it waits at no gate" in shell.run("approve", "podinfo", "-n", "test", code=1).output
+
+
+async def test_an_order_says_who_gave_it_and_why(shell):
+    await released(shell)
+    shell.run("pause", "podinfo", "-n", "test", "--by", "ann", "--reason", "lunch: back at one")
+    shell.run("abort", "podinfo", "-n", "test", "--by", "b o:b", "--reason", "customers\ncomplain by mail")
+    orders = shell.commands()
+    assert (orders.pause, orders.pause_signature) == (True, Signature("ann", "lunch: back at one"))
+    assert orders.abort is not None
+    assert orders.abort.signature == Signature("bob", "customers complain by mail")
+
+
+@pytest.mark.parametrize(
+    "text", ["v2 2026-01-31T12:00:00Z", "v2 2026-01-31T12:00:00Z promotion by ann", "v2 2026-01-31T12:00:00Z by x: y"]
+)
+def test_an_order_reads_back_as_it_was_written(text):
+    command = Command.parse(text)
+    assert command is not None
+    assert str(command) == text
+
+
+async def test_retry_needs_a_release_that_failed(shell):
+    await released(shell)
+    assert "there is no failed release to retry" in shell.run("retry", "podinfo", "-n", "test", code=1).output
+    shell.run("abort", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    shell.run("retry", "podinfo", "-n", "test", "--by", "ann", "--reason", "the database was down")
+    order = shell.commands().retry
+    assert order is not None
+    assert order.revision == shell.cluster.status().last_applied
+    shell.cluster.write(deployment("v1"))
+    assert "there is nothing to release" in shell.run("retry", "podinfo", "-n", "test", code=1).output
+    shell.cluster.write(deployment("v3"))
+    assert "that is a new release" in shell.run("retry", "podinfo", "-n", "test", code=1).output
 
 
 async def test_one_order_does_not_erase_another(shell):

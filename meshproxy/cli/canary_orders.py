@@ -1,0 +1,204 @@
+"""`meshproxy canary approve | pause | resume | abort | retry | promote`: orders, written as annotations on the Canary.
+
+    verb --allowed in this phase?--> "<revision> <time> ... by <who>: <reason>"  --apply, as manager "cli"-->  the controller
+
+Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  Members of one release are promoted
+and retried together; to abort or pause one holds the others anyway (control/canary/group.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from meshproxy.cli import canary_objects
+from meshproxy.cli.common import fail, find_mesh, mesh_option, namespace_options, open_store
+
+if TYPE_CHECKING:
+    from control.canary.commands import Signature
+    from control.canary.policy import ReleasePolicy
+    from control.canary.spec import CanarySpec
+    from control.canary.status import Status
+    from control.store.store import Object, Store
+
+
+class Asked:
+    """What a verb looks at: the Canary as it is now, and who wants something of it."""
+
+    def __init__(self, store: Store, canary: Object, signature: Signature) -> None:
+        self.store = store
+        self.canary = canary
+        self.signature = signature
+        self.name: str = canary["metadata"]["name"]
+        self.now: Status = canary_objects.status_of(canary)
+        self.spec: CanarySpec
+        self.policy: ReleasePolicy | None
+        self.spec, self.policy = canary_objects.read(store, canary)
+
+    def need(self, possible: bool, why_not: str) -> None:
+        if not possible:
+            raise fail(f"canary {self.name} is {self.now.phase or 'new'}: {why_not}")
+
+    def order(self, gate: str = "") -> str:
+        from control.canary.commands import Command
+
+        return str(Command(self.now.last_applied, time.time(), gate, self.signature))
+
+    def target_revision(self) -> str:
+        from control.canary import objects
+        from control.store.store import Key
+
+        target = self.store.get(Key("apps", self.spec.target_kind, self.spec.namespace, self.spec.target))
+        return objects.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
+
+
+Verb = Callable[[Asked], dict[str, str]]
+
+
+def register(group: click.Group) -> None:
+    """Put the verbs into `meshproxy canary`."""
+    for name, help, function, together in _VERBS:
+        group.add_command(_command(name, help, function, together), name)
+
+
+def _command(name: str, help: str, function: Verb, together: bool) -> click.Command:
+    done = function.__name__.lstrip("_")
+
+    @click.command(name, help=help)
+    @click.argument("name")
+    @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the history with who and when.")
+    @click.option("--by", default="", metavar="WHO", help="Who, if it is not the user that is logged in.")
+    @mesh_option
+    @namespace_options
+    def command(name: str, reason: str, by: str, mesh: str | None, namespace: str | None) -> None:
+        from control.canary.commands import signed
+
+        store = open_store(find_mesh(mesh))
+        signature = signed(by or _user(), reason)
+        asked = Asked(store, canary_objects.one(store, namespace, name), signature)
+        orders = [(asked, function(asked))]
+        for other in asked.policy.members if together and asked.policy else ():
+            orders += _of_member(store, asked, other, function)
+        for whose, order in orders:
+            _write(store, whose.canary, order)
+            click.echo(f"canary.flagger.app/{whose.name} {done}{_effect(order, whose.now)}")
+
+    return command
+
+
+def _of_member(store: Store, asked: Asked, name: str, function: Verb) -> list[tuple[Asked, dict[str, str]]]:
+    """The same order for another member, if it makes sense there."""
+    try:
+        other = Asked(store, canary_objects.one(store, asked.spec.namespace, name), asked.signature)
+        return [(other, function(other))]
+    except click.ClickException:
+        return []  # nothing is released there
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name
+        return "somebody"
+
+
+def _effect(annotations: dict[str, str], now: Status) -> str:
+    """What is to be added to the answer: a pause holds the release that is analysed, and where there is none the next."""
+    from control.canary.commands import ANNOTATION_PAUSE
+    from control.canary.status import ANALYSED, Phase
+
+    if not annotations.get(ANNOTATION_PAUSE, "").startswith("true") or now.phase in (Phase.WAITING, *ANALYSED):
+        return ""
+    return f" ({now.phase or 'new'}, nothing to hold now: the next release will wait)"
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def _paused(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PAUSE
+
+    return {ANNOTATION_PAUSE: f"true {asked.signature}".rstrip()}
+
+
+def _resumed(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PAUSE
+
+    return {ANNOTATION_PAUSE: f"false {asked.signature}".rstrip()}
+
+
+def _aborting(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_ABORT
+    from control.canary.status import ANALYSED, Phase
+
+    asked.need(asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to abort")
+    return {ANNOTATION_ABORT: asked.order()}
+
+
+def _promoting(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_PROMOTE
+    from control.canary.status import ANALYSED, Phase
+
+    again = asked.now.phase is Phase.FAILED and asked.now.canary_weight == 100
+    asked.need(again or asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to promote")
+    return {ANNOTATION_PROMOTE: asked.order()}
+
+
+def _retrying(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_RETRY
+    from control.canary.status import Phase
+
+    asked.need(asked.now.phase is Phase.FAILED, "there is no failed release to retry")
+    asked.need(asked.now.canary_weight != 100, "its promotion failed; `promote` tries that again")
+    revision = asked.target_revision()
+    asked.need(revision != asked.now.last_promoted, "its target is what the primary runs: there is nothing to release")
+    asked.need(revision == asked.now.last_applied, "its target has changed since: that is a new release, and begins by itself")
+    return {ANNOTATION_RETRY: asked.order()}
+
+
+def _approved(asked: Asked) -> dict[str, str]:
+    from control.canary.commands import ANNOTATION_APPROVE
+    from control.canary.gates import gate_it_waits_at
+
+    gate = gate_it_waits_at(asked.spec, asked.now, asked.policy)
+    asked.need(bool(gate), "it waits at no gate")
+    return {ANNOTATION_APPROVE: asked.order(gate)}
+
+
+_VERBS: tuple[tuple[str, str, Verb, bool], ...] = (
+    ("approve", "Open the gate a release waits at: of meshproxy.dev/confirm, or a step with `pause`.", _approved, False),
+    ("pause", "Hold the weight of a release where it is.  Checks go on: a bad release is still rolled back.", _paused, False),
+    ("resume", "Let a paused release go on.", _resumed, False),
+    ("abort", "Roll a running release back now.", _aborting, False),
+    ("retry", "Release the revision that failed once more, from the first weight.", _retrying, True),
+    ("promote", "Promote a running release now, skipping the rest of its analysis.", _promoting, True),
+)
+
+
+def _write(store: Store, canary: Object, annotations: dict[str, str]) -> None:
+    """Apply annotations, keeping those the command line wrote before: what an apply no longer names is dropped."""
+    import asyncio
+
+    from control.canary.commands import ORDERS
+    from control.store.store import StoreError
+
+    present = canary["metadata"].get("annotations") or {}
+    kept = {name: present[name] for name in ORDERS if name in present}
+    metadata = {
+        "name": canary["metadata"]["name"],
+        "namespace": canary["metadata"]["namespace"],
+        "annotations": {**kept, **annotations},
+    }
+    try:
+        asyncio.run(_apply(store, {"apiVersion": canary["apiVersion"], "kind": canary["kind"], "metadata": metadata}))
+    except StoreError as error:
+        raise fail(str(error)) from None
+
+
+async def _apply(store: Store, obj: Object) -> None:
+    await store.apply(obj)
