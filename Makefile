@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint build clean bench bench-smoke simulate soak proto lock help
+.PHONY: demo test lint build clean bench bench-smoke simulate simulate-canary soak proto lock help
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
@@ -36,6 +36,9 @@ bench: $(VENV)/.bench           ## us beside Envoy, HAProxy, nginx, nghttpx, lin
 
 simulate: $(VENV)/.dev          ## the balancer's strategies, simulated with seeds: the table of docs/balancing.md (about 2 min)
 	$(BIN)/python -m benchmarks.simulation $(ARGS)
+
+simulate-canary: $(VENV)/.dev   ## canaries judged by evidence and by thresholds, simulated with seeds: docs/canary/evidence.md (about 8 min)
+	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 soak: $(VENV)/.dev              ## ten minutes of everything at full load: memory flat, no error, the books agree
 	$(BIN)/python -m benchmarks.soak $(ARGS)
