@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stat": ("stat", "Golden metrics: success rate, request rate, latency percentiles."),
     "explain": ("explain", "What would become of one request, and why: rule, shares, scores, access."),
     "canary": ("canary", "Watch and steer releases: status, approve, pause, resume, abort, promote, history."),
+    "loadtester": ("loadtester", "Gates and load for the webhooks of Canaries (runs commands that it is sent)."),
     "identity": ("identity", "Trust anchors, issuer and certificates: status, rotate, retire."),
     "forward": ("forward", "One proxy, one route, no control plane."),
     "proxy": ("proxy", "Run a sidecar (started by the runtime or the injector, rarely by hand)."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -50,7 +51,11 @@ class Receiver:
             await self._news.wait()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else None
+        text = await request.text()
+        try:
+            body = json.loads(text) if text else None
+        except ValueError:
+            body = text
         self.seen.append(Seen(request.method, request.path_qs, dict(request.headers), body))
         self._news.set()
         answer = self.answers[min(len(self.seen), len(self.answers)) - 1] if self.answers else None
