@@ -95,7 +95,8 @@ class Controller:
                 next_due = await self._start(self._clock())
                 delay = min(IDLE_S, max(0.0, next_due - self._clock()))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), delay)
+                    async with asyncio.timeout(delay):  # wait_for of Python 3.11 can lose a cancellation
+                        await self._wake.wait()
         finally:
             stop_watching()
             tasks = [job.task for job in self._jobs.values() if job.task is not None]

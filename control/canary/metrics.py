@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from control.canary import strategy
 from control.canary.spec import CanarySpec
 from control.canary.status import Phase, Status
 from meshproxy import __version__
@@ -29,7 +30,7 @@ class _Release:
     analysis_s: dict[str, float] = field(default_factory=dict)  # metric name -> seconds the last query took
     buckets: list[int] = field(default_factory=lambda: [0] * (len(TICK_BUCKETS) + 1))
     seconds: float = 0.0
-    finished: dict[str, int] = field(default_factory=lambda: {"completed": 0, "skipped": 0, "failed": 0})
+    finished: dict[tuple[str, str], int] = field(default_factory=dict)  # (strategy, how) -> releases
 
 
 class CanaryMetrics(Collector):
@@ -50,7 +51,8 @@ class CanaryMetrics(Collector):
         release.buckets[next((i for i, le in enumerate(TICK_BUCKETS) if seconds <= le), len(TICK_BUCKETS))] += 1
         release.seconds += seconds
         if finished:
-            release.finished[finished] += 1
+            ended = (strategy.strategy(spec).value, finished)
+            release.finished[ended] = release.finished.get(ended, 0) + 1
 
     def analysed(self, spec: CanarySpec, metric: str, seconds: float) -> None:
         if release := self._releases.get((spec.namespace, spec.name)):
@@ -89,8 +91,9 @@ class CanaryMetrics(Collector):
         for release in self._releases.values():
             spec, labels = release.spec, [release.spec.target, release.spec.namespace]
             status.add_metric(labels, {Phase.PROGRESSING: 0, Phase.FAILED: 2}.get(release.status.phase, 1))
-            weight.add_metric([spec.target, spec.namespace], release.status.canary_weight)
-            weight.add_metric([spec.primary, spec.namespace], 100 - release.status.canary_weight)
+            routing = strategy.routing(spec, release.status)
+            weight.add_metric([spec.target, spec.namespace], routing.canary)
+            weight.add_metric([spec.primary, spec.namespace], routing.primary)
             for metric, seconds in sorted(release.analysis_s.items()):
                 analysis.add_metric([*labels, metric], seconds)
             count, buckets = 0, []
@@ -98,9 +101,14 @@ class CanaryMetrics(Collector):
                 count += number
                 buckets.append((bound, float(count)))
             duration.add_metric(labels, buckets, release.seconds)
-            successes.add_metric([*labels, "canary", "completed"], release.finished["completed"])
-            successes.add_metric([*labels, "canary", "skipped"], release.finished["skipped"])
-            failures.add_metric([*labels, "canary", "completed"], release.finished["failed"])
+            # Those of the present strategy from the start, at zero: a rate needs a first value.
+            present = strategy.strategy(spec).value
+            for name, how in sorted({(present, how) for how in ("completed", "skipped", "failed")} | release.finished.keys()):
+                number = release.finished.get((name, how), 0)
+                if how == "failed":
+                    failures.add_metric([*labels, name, "completed"], number)
+                else:
+                    successes.add_metric([*labels, name, how], number)
         yield from (status, weight, analysis, duration, successes, failures)
         errors = CounterMetricFamily("meshproxy_canary_errors", "Ticks that ended in an exception.", labels=["error"])
         for name, number in sorted(self.errors.items()):
