@@ -14,7 +14,7 @@ from control.canary.draft import Draft, Stop
 from control.canary.failure import roll_back
 from control.canary.promotion import copied, finish
 from control.canary.routing import TO_PRIMARY
-from control.canary.status import ANALYSED, Phase
+from control.canary.status import ANALYSED, ENDING, Phase
 
 
 def keep_finalizer(draft: Draft) -> None:
@@ -30,10 +30,10 @@ def terminate(draft: Draft) -> NoReturn:
     spec, facts = draft.spec, draft.facts
     if not facts.finalizer:
         raise Stop
-    if draft.status.phase is not Phase.TERMINATED and draft.status.phase is not Phase.TERMINATING:
+    if draft.status.phase not in ENDING:
         weight = draft.status.canary_weight
         failed = draft.status.phase is Phase.FAILED  # its weight of 100 must stay: the primary is broken
-        if weight and not failed and facts.primary is not None:
+        if not failed and facts.primary is not None and facts.routing != TO_PRIMARY:
             draft.route(TO_PRIMARY)
         draft.to(Phase.TERMINATING, canary_weight=weight if failed else 0)
         draft.record(f"Terminating canary {spec.full_name}")

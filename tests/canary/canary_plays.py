@@ -104,6 +104,7 @@ class Play:
         return Facts(
             self.target,
             self.primary,
+            "" if self.target else "deployment podinfo.test not found",
             services_ok=self.services_ok,
             apex_ok=self.apex_ok,
             routing=self.routing,
@@ -169,6 +170,9 @@ class Play:
                 self.target = replace(self.target, replicas=0)
             case ScaleUp():
                 self.target = replace(self.target, replicas=2)
+
+    def delete_target(self) -> None:
+        self.target = None
 
     def edit(self, revision: str) -> None:
         """The user applies another template."""
