@@ -26,8 +26,9 @@ import aiohttp
 
 from control.canary.analysis import Measurement
 from control.canary.commands import from_rfc3339
+from control.canary.ledger import Ledger
 from control.canary.metric import DURATION, SUCCESS_RATE, Kind
-from control.canary.source import MetricSource, Query, Subject
+from control.canary.source import Arms, MetricSource, Query, Subject
 from control.canary.window import PodWindow, Totals, quantile
 from control.runtime.layout import ADMIN_PORT, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Object, Store
@@ -58,6 +59,7 @@ class EmbeddedSource(MetricSource):
         self._subjects: frozenset[Subject] = frozenset()
         self._watching_since: float | None = None
         self._pods: dict[PodKey, PodWindow] = {}
+        self._ledgers: dict[Subject, Ledger] = {}
         self._wake = asyncio.Event()
         self.scrapes = 0
         self.scrape_failures = 0
@@ -71,6 +73,7 @@ class EmbeddedSource(MetricSource):
         if not wanted:
             self._watching_since = None
             self._pods.clear()
+        self._ledgers = {subject: self._ledgers.get(subject) or Ledger(subject, self._clock()) for subject in wanted}
         self._subjects = wanted
         self._wake.set()
 
@@ -112,6 +115,21 @@ class EmbeddedSource(MetricSource):
                 return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
             return Measurement(value, count)
         return Measurement(reason=f"unknown metric {query.metric.name}", error=True)
+
+    async def counts(self, subject: Subject) -> Arms | None:
+        ledger, now = self._ledgers.get(subject), self._clock()
+        if ledger is None:
+            return None
+        for deployment in (subject.deployment, subject.primary):
+            pods = [pod for pod in self._meshed_pods() if _is_in(pod, subject.namespace, deployment)]
+            windows = [self._pods.get(pod_key(pod)) for pod in pods]
+            if any(window is not None and not _is_fresh(window, now) for window in windows):
+                # Callers' failures at that pod are known and its successes are not: no comparison with that.
+                ledger.begin_anew(now)
+                return None
+            if not any(windows):
+                return None
+        return ledger.arms()
 
     def _unreached(
         self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float
@@ -181,7 +199,9 @@ class EmbeddedSource(MetricSource):
         window = self._pods.get(key)
         if window is None:
             window = self._pods[key] = PodWindow(newborn=_born(pod) > self._watching_since)
-        window.page(self._clock(), page.decode("utf-8", "replace"))
+        gained = window.page(self._clock(), page.decode("utf-8", "replace"))
+        for ledger in self._ledgers.values():
+            ledger.counted(key[0], deployment_of(pod), key[1], gained)
 
     def _meshed_pods(self) -> list[Object]:
         """Pods with a proxy, an address, and no deletion under way; those asked about first, so that a bound on the number
@@ -200,10 +220,16 @@ def pod_key(pod: Object) -> PodKey:
 
 
 def is_of(pod: Mapping[str, Any], subject: Subject) -> bool:
-    metadata = pod["metadata"]
-    return (metadata.get("namespace") or "default") == subject.namespace and (metadata.get("labels") or {}).get(
-        LABEL_DEPLOYMENT
-    ) == subject.deployment
+    return _is_in(pod, subject.namespace, subject.deployment)
+
+
+def deployment_of(pod: Mapping[str, Any]) -> str:
+    """ "" if no Deployment owns it."""
+    return str((pod["metadata"].get("labels") or {}).get(LABEL_DEPLOYMENT) or "")
+
+
+def _is_in(pod: Mapping[str, Any], namespace: str, deployment: str) -> bool:
+    return (pod["metadata"].get("namespace") or "default") == namespace and deployment_of(pod) == deployment
 
 
 def _is_meshed(pod: Mapping[str, Any]) -> bool:

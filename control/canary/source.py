@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from control.canary.analysis import Measurement
+from control.canary.evidence.arms import ArmCounts
 from control.canary.metric import Metric
 from control.canary.spec import CanarySpec
 
@@ -29,6 +30,15 @@ class Subject:
     provider: str = ""  # spec.provider
     metrics_server: str = ""  # spec.metricsServer, "" for the control plane's own choice
 
+    @property
+    def primary(self) -> str:
+        """The primary's Deployment."""
+        return f"{self.deployment}-primary"
+
+    @property
+    def primary_service(self) -> str:
+        return f"{self.apex}-primary"
+
     @classmethod
     def of(cls, spec: CanarySpec) -> Subject:
         return cls(spec.namespace, spec.target, spec.canary_service, spec.name, spec.apex, spec.provider, spec.metrics_server)
@@ -41,6 +51,14 @@ class Query:
     window_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """What both arms of a release did so far, as of one moment."""
+
+    canary: ArmCounts
+    primary: ArmCounts
+
+
 class MetricSource(ABC):
     @abstractmethod
     async def measure(self, query: Query) -> Measurement:
@@ -48,6 +66,12 @@ class MetricSource(ABC):
 
     def watch(self, subjects: Collection[Subject]) -> None:  # noqa: B027  # a source that keeps no state need not care
         """From now on these will be asked about (and no others): a source that gathers by itself begins, or rests."""
+
+    async def counts(self, subject: Subject) -> Arms | None:
+        """Running totals of both arms since `subject` is watched; asked about once a second.  None: not known (the source
+        cannot count, does not answer, or has just begun).  The same as at the last look: nothing new has come in.
+        Never raises."""
+        return None
 
     async def problem(self, subject: Subject, metrics: Collection[Metric]) -> str:
         """Why the sources of these metrics cannot be asked at all, "" if they can.  Never raises."""

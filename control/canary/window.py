@@ -11,7 +11,7 @@ a pod is a baseline, unless the pod is younger than our watching: then everythin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from control.canary.exposition import samples
@@ -34,9 +34,10 @@ class Totals:
     failure: float = 0.0
     buckets: dict[float, float] = field(default_factory=dict)  # upper bound in ms -> cumulative count, inbound
     failed_to: dict[Destination, float] = field(default_factory=dict)  # outbound failures
+    good: dict[float, float] = field(default_factory=dict)  # as `buckets`, of what was not answered with 5xx
 
     def copy(self) -> Totals:
-        return Totals(self.success, self.failure, dict(self.buckets), dict(self.failed_to))
+        return Totals(self.success, self.failure, dict(self.buckets), dict(self.failed_to), dict(self.good))
 
     def minus(self, earlier: Totals) -> Totals:
         return Totals(
@@ -44,6 +45,7 @@ class Totals:
             self.failure - earlier.failure,
             {le: count - earlier.buckets.get(le, 0.0) for le, count in self.buckets.items()},
             {to: count - earlier.failed_to.get(to, 0.0) for to, count in self.failed_to.items()},
+            {le: count - earlier.good.get(le, 0.0) for le, count in self.good.items()},
         )
 
     def add(self, other: Totals) -> None:
@@ -53,6 +55,8 @@ class Totals:
             self.buckets[le] = self.buckets.get(le, 0.0) + count
         for to, count in other.failed_to.items():
             self.failed_to[to] = self.failed_to.get(to, 0.0) + count
+        for le, count in other.good.items():
+            self.good[le] = self.good.get(le, 0.0) + count
 
 
 class PodWindow:
@@ -68,12 +72,12 @@ class PodWindow:
         """When the last page came (Unix seconds)."""
         return self._ring[-1][0] if self._ring else None
 
-    def page(self, now: float, text: str) -> None:
-        """Take in one scrape."""
+    def page(self, now: float, text: str) -> Totals:
+        """Take in one scrape.  Returns what was counted since the last one (nothing, on a page that is the baseline)."""
         if self._last is not None and not self._ring:
             self._ring.append((now, self._totals.copy()))  # a newborn's beginning: all zero
         values: dict[str, float] = {}
-        totals = self._totals
+        totals, increments = self._totals, Totals()
         for name, series, labels, value in samples(text, FAMILIES):
             values[series] = value
             if self._last is None:
@@ -81,11 +85,13 @@ class PodWindow:
             before = self._last.get(series, 0.0)
             gained = value - before if value >= before else value
             if gained:
-                _count(totals, name, labels, gained)
+                tally(increments, name, labels, gained)
             elif name == LATENCY and labels.get("direction") == "inbound":
                 totals.buckets.setdefault(float(labels.get("le", "inf")), 0.0)
         self._last = values
+        totals.add(increments)
         self._ring.append((now, totals.copy()))
+        return increments
 
     def over(self, now: float, window_s: float) -> Totals | None:
         """What was counted in the last `window_s` seconds; None before there are two samples to compare."""
@@ -100,12 +106,15 @@ class PodWindow:
         return self._ring[-1][1].minus(start[1])
 
 
-def _count(totals: Totals, name: str, labels: dict[str, str], gained: float) -> None:
+def tally(totals: Totals, name: str, labels: Mapping[str, str], gained: float) -> None:
+    """Add the increment of one series of FAMILIES."""
     inbound = labels.get("direction") == "inbound"
     if name == LATENCY:
         if inbound:
             le = float(labels.get("le", "inf"))
             totals.buckets[le] = totals.buckets.get(le, 0.0) + gained
+            if not labels.get("status_code", "").startswith("5"):
+                totals.good[le] = totals.good.get(le, 0.0) + gained
         return
     failed = labels.get("classification") == "failure"
     if inbound:

@@ -235,3 +235,102 @@ async def test_run_scrapes_by_itself_once_it_is_told_whom_to_watch(mesh):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+# -- both arms, counted since they are watched
+
+ARMS = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
+
+
+async def test_both_arms_are_counted_since_they_are_watched(mesh):
+    canary, primary = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    answer(primary, good=1000)
+    mesh.source.watch({ARMS})
+    assert await mesh.source.counts(ARMS) is None  # nobody was asked yet
+    await mesh.scrape()
+    first = await mesh.source.counts(ARMS)
+    assert (first.canary.requests, first.primary.requests) == (0, 0)
+    answer(canary, good=5, bad=2, ms=15.0)
+    answer(primary, good=90, bad=1, ms=3.0)
+    await mesh.scrape()
+    second = await mesh.source.counts(ARMS)
+    assert (second.canary.successes, second.canary.failures) == (5, 2)
+    assert (second.primary.successes, second.primary.failures) == (90, 1)
+    assert dict(second.canary.latency)[20.0] == 5  # of the successes, in their bucket alone
+    assert sum(count for _, count in second.primary.latency) == 90
+    assert second.canary.since(first.canary).requests == 7
+
+
+async def test_what_gone_pods_counted_stays_counted(mesh):
+    old, primary = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    caller = await mesh.pod("web-1", "web")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    answer(old, good=3, bad=1)
+    answer(primary, good=1)
+    fail_to(caller, "podinfo-1", 4)
+    await mesh.scrape()
+    before = await mesh.source.counts(ARMS)
+    await mesh.store.delete(Key("", "Pod", "test", "podinfo-1"))
+    await mesh.store.delete(Key("", "Pod", "test", "web-1"))
+    new = await mesh.pod("podinfo-2", "podinfo")
+    answer(new, good=2)
+    await mesh.scrape()
+    after = await mesh.source.counts(ARMS)
+    assert (before.canary.successes, before.canary.failures) == (3, 4)
+    assert (after.canary.successes, after.canary.failures) == (5, 4)
+
+
+async def test_failures_that_never_reached_an_arm_are_that_arms(mesh):
+    for name, deployment in (("podinfo-1", "podinfo"), ("podinfo-primary-1", "podinfo-primary")):
+        await mesh.pod(name, deployment)
+    caller = await mesh.pod("web-1", "web")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    fail_to(caller, "podinfo-1", 6)
+    fail_to(caller, "", 2)
+    fail_to(caller, "podinfo-primary-1", 1, deployment="podinfo-primary")
+    fail_to(caller, "web-1", 50, deployment="web")
+    await mesh.scrape()
+    seen = await mesh.source.counts(ARMS)
+    assert (seen.canary.failures, seen.primary.failures) == (8, 1)
+
+
+async def test_a_restarted_proxy_counts_from_zero_and_nothing_is_counted_twice(mesh):
+    pod, _ = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    answer(pod, good=10)
+    await mesh.scrape()
+    pod.https.clear()
+    answer(pod, good=4)
+    await mesh.scrape()
+    assert (await mesh.source.counts(ARMS)).canary.successes == 14
+
+
+async def test_arms_are_not_known_while_a_pod_of_them_does_not_answer_and_are_not_compared_across(mesh):
+    canary, _ = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    before = await mesh.source.counts(ARMS)
+    address = mesh.addresses["podinfo-primary-1"]
+    mesh.addresses["podinfo-primary-1"] = "127.0.0.1:1"
+    mesh.now += STALE_S
+    answer(canary, bad=9)
+    await mesh.scrape()
+    assert await mesh.source.counts(ARMS) is None
+    mesh.addresses["podinfo-primary-1"] = address
+    await mesh.scrape()
+    after = await mesh.source.counts(ARMS)
+    assert after.canary.failures == 9
+    assert after.canary.since(before.canary) is None
+    assert after.primary.since(before.primary) is None
+
+
+async def test_a_release_that_is_not_watched_is_not_counted(mesh):
+    await mesh.pod("podinfo-1", "podinfo")
+    await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    mesh.source.watch({})
+    assert await mesh.source.counts(ARMS) is None
