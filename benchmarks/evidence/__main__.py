@@ -1,4 +1,6 @@
-"""`make simulate-canary`: the table, and with ARGS="--svg docs/canary/evidence.svg" its plot.  About eight minutes; --seeds 150: one."""
+"""`make simulate-canary`: the tables, and with ARGS="--svg docs/canary/evidence.svg" the plot.
+
+About eight minutes; --seeds 150: one."""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ def good_table(rows: Sequence[Row]) -> str:
 
 def bad_table(rows: Sequence[Row]) -> str:
     lines = [
-        "| the canary is bad | judged by | rolled back | missed by 1,000 requests | median requests | of these failed | seconds |",
+        "| the canary is bad | judged by | rolled back | missed by 1,000 requests | median requests | failed | seconds |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:

@@ -38,9 +38,10 @@ def plot(good: Sequence[Row], bad: Sequence[Row]) -> str:
     y = _lines(parts, bad, methods, y + 8, lambda row: _log(row.middle("failed")), powers)
     parts.append(_text(WIDTH - 8, y + 34, "at the right edge: most were never rolled back", size=11, anchor="end"))
     height = y + 44
+    box = f"0 0 {WIDTH} {height}"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="{box}" role="img">',
             "<title>Canaries rolled back, by method</title>",
             '<rect width="100%" height="100%" fill="#ffffff"/>',
             *parts,
@@ -67,8 +68,8 @@ def _lines(
     for index, title in enumerate(titles):
         centre = top + LINE * index + LINE / 2
         parts.append(_text(NAME - 14, centre + 4, title, size=12, anchor="end"))
-        for row in reversed([row for row in rows if row.stream.title == title]):
-            parts.append(_mark(x_of(row), centre, methods.index(row.method)))
+        these = [row for row in rows if row.stream.title == title]
+        parts += [_mark(x_of(row), centre, methods.index(row.method)) for row in reversed(these)]
     return bottom
 
 

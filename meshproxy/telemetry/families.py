@@ -101,6 +101,15 @@ TCP_OPEN_CONNECTIONS: Final = Family("tcp_open_connections", GAUGE, "Connections
 TCP_READ: Final = Family("tcp_read_bytes_total", COUNTER, "Bytes read from the peer.")
 TCP_WRITE: Final = Family("tcp_write_bytes_total", COUNTER, "Bytes written to the peer.")
 
+# Linkerd's buckets place a quantile within a factor of up to 2; a canary is compared with its primary at the p50, p90 and p99
+# of the primary, which takes buckets that are narrow.  One histogram for all that comes in, sparse, and only counted from the
+# first time that somebody asks for it by name (it is not on the whole page).
+FINE_GROWTH: Final = 1.02  # each bound is 2 % above the one before it
+FINE_LEAST_MS: Final = 0.1  # what is faster is in the first bucket
+FINE: Final = Family(
+    "meshproxy_inbound_success_latency_total", COUNTER, "Inbound successes by time to first response data, at most `upto_ms`."
+)
+
 REFUSED: Final = Family("meshproxy_refused_total", COUNTER, "Requests and connections the proxy itself refused, by reason.")
 FOLDED: Final = Family(
     "meshproxy_series_folded_total", COUNTER, "Label sets that were counted under `other` because there were too many."

@@ -19,8 +19,10 @@ from meshproxy.telemetry.families import (
     CERT_EXPIRATION,
     COUNTER,
     EXCHANGES,
+    FINE,
     FOLDED,
     GAUGE,
+    INBOUND,
     LABEL_NAMES,
     REFUSED,
     SUM,
@@ -57,6 +59,7 @@ class Registry:
         self.tcps: dict[Labels, TcpSeries] = {}
         self.families: dict[str, Family] = {}
         self.plain: dict[str, dict[Labels, Counter | Gauge]] = {}
+        self.fine: dict[int, int] | None = None  # series.fine_place -> inbound successes; None until somebody asks
         self._released: dict[int, tuple[HttpSeries | TcpSeries, float, int]] = {}
         self._hooks: list[Callable[[], None]] = []
         self.folded = self.counter(FOLDED.name, FOLDED.help)
@@ -89,7 +92,20 @@ class Registry:
                 series = self.https.get(key)
             if series is None:
                 series = self.https[key] = HttpSeries(labels, families)
+                self._refine(series)
         return self._acquire(series)
+
+    def refine(self) -> dict[int, int]:
+        """From now on count inbound successes in 2 % buckets too (families.FINE).  Returns the buckets."""
+        if self.fine is None:
+            self.fine = {}
+            for series in self.https.values():
+                self._refine(series)
+        return self.fine
+
+    def _refine(self, series: HttpSeries) -> None:
+        if series.families is ATTEMPTS and ("direction", INBOUND) in series.labels:
+            series.fine = self.fine
 
     def tcp(self, direction: str, labels: Labels = ()) -> TcpSeries:
         """The series of connections with these labels."""
@@ -157,6 +173,8 @@ class Registry:
         from meshproxy.telemetry.render import render  # prometheus_client, 5 MB: needed at the first scrape, not before
 
         self.measure()
+        if names is not None and FINE.name in names:
+            self.refine()
         return render(self, names)
 
     # ---------------------------------------------------------------- helpers

@@ -22,6 +22,7 @@ from meshproxy.telemetry.families import (
     BUCKETS_MS,
     BUILD_INFO,
     EXCHANGES,
+    FINE,
     SERIES,
     TCP_CLOSE,
     TCP_OPEN,
@@ -33,7 +34,7 @@ from meshproxy.telemetry.families import (
     Labels,
 )
 from meshproxy.telemetry.registry import Registry
-from meshproxy.telemetry.series import Cell, HttpSeries
+from meshproxy.telemetry.series import Cell, HttpSeries, fine_bound
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -94,6 +95,11 @@ class Page:
             for labels, handle in handles.items():
                 metric.put(dict(labels), handle.value)
             yield metric
+        if self.names is not None and FINE.name in self.names:
+            fine = _Metric(FINE)
+            for place, count in sorted((registry.fine or {}).items()):
+                fine.put({"direction": "inbound", **dict(registry.common), "upto_ms": f"{fine_bound(place):.6g}"}, count)
+            yield fine
         held = _Metric(SERIES)
         held.put({}, len(registry.https) + len(registry.tcps))
         yield held

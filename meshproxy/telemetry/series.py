@@ -16,9 +16,10 @@ belongs to (`key_of`, BOUNDS), once, and then counts it in both series.
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import log
 from typing import Final
 
-from meshproxy.telemetry.families import ATTEMPTS, BUCKETS_MS, HttpFamilies, Labels
+from meshproxy.telemetry.families import ATTEMPTS, BUCKETS_MS, FINE_GROWTH, FINE_LEAST_MS, HttpFamilies, Labels
 from meshproxy.wire.native import mypyc_attr
 
 # An application may answer with any status; 64 different outcomes of one label set is plenty, the rest is one more.
@@ -29,10 +30,25 @@ BOUNDS: Final = [float(bound) for bound in BUCKETS_MS]  # a value's bucket: bise
 _SIZE: Final = len(BOUNDS) + 1
 OTHER: Final = "other"
 
+_FINE_SCALE: Final = 1.0 / log(FINE_GROWTH)
+_FINE_MOST: Final = 999  # 11 hours; a bound on what one histogram can hold
+
 
 def key_of(status: int, grpc_status: int, success: bool) -> int:
     """An outcome as one number: what `HttpSeries.cells` is keyed by.  `grpc_status` -1 .. 16."""
     return (status * 32 + grpc_status) * 2 + success
+
+
+def fine_place(latency_ms: float) -> int:
+    """The bucket of a fine histogram that a latency is in: 0 up to FINE_LEAST_MS, then 2 % each."""
+    if latency_ms <= FINE_LEAST_MS:
+        return 0
+    return min(int(log(latency_ms / FINE_LEAST_MS) * _FINE_SCALE) + 1, _FINE_MOST)
+
+
+def fine_bound(place: int) -> float:
+    """Its upper bound, milliseconds."""
+    return float(FINE_LEAST_MS * FINE_GROWTH**place)
 
 
 class Counter:
@@ -82,7 +98,7 @@ class HttpSeries:
     """
 
     __slots__ = (
-        "cancelled_total", "cells", "duration_buckets", "duration_sum_ms", "errors", "families", "labels", "owners",
+        "cancelled_total", "cells", "duration_buckets", "duration_sum_ms", "errors", "families", "fine", "labels", "owners",
         "request_total", "retry_total", "skipped",
     )  # fmt: skip
 
@@ -90,6 +106,7 @@ class HttpSeries:
         self.labels = labels
         self.families = families
         self.owners = 0  # the registry's: how many hold this handle
+        self.fine: dict[int, int] | None = None  # the registry's too, when somebody asks for it: fine_place -> successes
         self.request_total = 0
         self.cancelled_total = 0
         self.retry_total = 0
@@ -129,6 +146,10 @@ class HttpSeries:
         cell.sum_ms += latency_ms
         self.duration_buckets[duration_bucket] += 1
         self.duration_sum_ms += duration_ms
+        fine = self.fine
+        if fine is not None and key & 1:
+            place = fine_place(latency_ms)
+            fine[place] = fine.get(place, 0) + 1
 
     def failed(self, error: str, duration_ms: float) -> None:
         """It ended without a complete response.  `error` is one of a small fixed set of names ("reset", "timeout")."""

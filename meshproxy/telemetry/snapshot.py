@@ -73,6 +73,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     https: list[Http]
     tcps: list[Tcp]
     plain: list[Plain]
+    fine: dict[int, int] | None = None  # Registry.fine
 
 
 def take(registry: Registry) -> Snapshot:
@@ -87,6 +88,7 @@ def take(registry: Registry) -> Snapshot:
             )
             for name, family in registry.families.items()
         ],
+        registry.fine,
     )
 
 
@@ -126,6 +128,14 @@ def add(registry: Registry, snapshot: Snapshot) -> None:
         add_tcp(registry, tcp)
     for plain in snapshot.plain:
         add_plain(registry, plain)
+    add_fine(registry, snapshot.fine)
+
+
+def add_fine(registry: Registry, fine: dict[int, int] | None) -> None:
+    if fine is not None:
+        buckets = registry.refine()
+        for place, count in fine.items():
+            buckets[place] = buckets.get(place, 0) + count
 
 
 def add_http(registry: Registry, http: Http) -> HttpSeries:

@@ -64,9 +64,10 @@ class Configure(msgspec.Struct, tag="configure"):
 
 
 class Ask(msgspec.Struct, tag="ask"):
-    """For a Measured with the same number."""
+    """For a Measured with the same number.  `fine`: from now on with latencies in 2 % buckets."""
 
     number: int
+    fine: bool = False
 
 
 class Explain(msgspec.Struct, tag="explain"):

@@ -119,15 +119,15 @@ class WorkerProcess:
         if not self.over.is_set():
             self._popen.kill()
 
-    async def measure(self, timeout_s: float) -> bool:
-        """Ask for its counters; False if they did not come in time."""
+    async def measure(self, timeout_s: float, fine: bool = False) -> bool:
+        """Ask for its counters; False if they did not come in time.  `fine`: see Ask."""
         if not self.alive:
             return False
         self._asks += 1
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked[self._asks] = answered
         number = self._asks
-        self.send(Ask(number))
+        self.send(Ask(number, fine))
         try:
             await asyncio.wait_for(answered, timeout_s)
         except TimeoutError:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.memory import FORWARD, SIDECAR
+from meshproxy.telemetry.families import FINE
 from meshproxy.telemetry.snapshot import Snapshot
 from meshproxy.workers.messages import Listen, Start, Unlisten
 from meshproxy.workers.plan import ForwardPlan, SidecarPlan, plain_values
@@ -77,6 +78,7 @@ class Supervisor:
         self.log_level = log_level
         self.greet = greet
         self.totals = Totals(ctx.registry)
+        self._fine = False  # somebody asks for latencies in fine buckets
         ctx.pressure.carries_nothing()
         self.workers: list[WorkerProcess] = []
         self.restarts = [Restarts() for _ in range(count)]
@@ -216,12 +218,13 @@ class Supervisor:
         await asyncio.shield(self._gathering)
 
     async def page(self, names: Collection[str] | None) -> bytes:
+        self._fine = self._fine or (names is not None and FINE.name in names)
         await self.gather()
         return self.totals.page(names, self.pids())
 
     async def _gather(self) -> None:
         asked = [worker for worker in self.workers if worker.alive]
-        answers = await asyncio.gather(*(worker.measure(SCRAPE_S) for worker in asked))
+        answers = await asyncio.gather(*(worker.measure(SCRAPE_S, self._fine) for worker in asked))
         self._late.value += sum(not answered and worker.alive for worker, answered in zip(asked, answers, strict=True))
 
     async def _poll(self) -> None:

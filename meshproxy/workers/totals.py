@@ -18,7 +18,7 @@ from typing import Final
 
 from meshproxy.telemetry.families import COUNTER, Labels
 from meshproxy.telemetry.registry import IDLE_S, Registry
-from meshproxy.telemetry.snapshot import Http, Outcome, Plain, Snapshot, Tcp, add, add_http, add_plain, add_tcp, take
+from meshproxy.telemetry.snapshot import Http, Outcome, Plain, Snapshot, Tcp, add, add_fine, add_http, add_plain, add_tcp, take
 
 WORKER_LOST: Final = "worker_lost"
 
@@ -52,6 +52,7 @@ class Totals:
             lost = http.in_flight()
             if lost > 0:
                 http.outcomes.append(Outcome(0, -1, False, WORKER_LOST, lost, [], 0.0))
+        add_fine(self.ended, last.fine)
         self._bury(last.https, last.tcps, last.plain)
 
     def _bury(self, https: list[Http], tcps: list[Tcp], plain: list[Plain]) -> None:

@@ -113,6 +113,8 @@ class Worker:
         assert lifecycle is not None, "Start is the first message"
         assert traffic is not None
         if isinstance(message, Ask):
+            if message.fine:
+                lifecycle.ctx.registry.refine()
             self.channel.send(Measured(message.number, take(lifecycle.ctx.registry)))
             self.tell()
             return

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import meshproxy
 from meshproxy.telemetry.families import BUCKETS_MS
 from meshproxy.telemetry.registry import Registry
+from meshproxy.telemetry.snapshot import add, take
 
 POD = (("namespace", "shop"), ("deployment", "web"), ("pod", "web-1"))
 
@@ -216,3 +217,40 @@ def test_a_handle_in_use_is_never_swept() -> None:
     waiting.failed("reset", 1.0)
     registry.sweep(2_100.0)
     assert len(registry.https) == 2
+
+
+# ---------------------------------------------------------------- fine latency
+
+
+FINE = "meshproxy_inbound_success_latency_total"
+
+
+def fine(registry: Registry) -> dict[float, float]:
+    """upto_ms -> count"""
+    return {float(dict(labels)["upto_ms"]): value for (_, labels), value in page(registry, [FINE]).items()}
+
+
+def test_inbound_successes_are_counted_finely_from_the_first_time_somebody_asks_by_name() -> None:
+    registry = Registry(POD)
+    inbound, outbound = registry.http("inbound"), registry.http("outbound")
+    inbound.response(200, -1, True, 12.0, 12.0)
+    assert fine(registry) == {}
+    assert all(not name.startswith(FINE) for name, _ in page(registry))  # never on the whole page
+    later = registry.http("inbound", (("client_id", "spiffe://mesh/ns/shop/sa/web"),))
+    for series in (inbound, later):
+        series.response(200, -1, True, 12.0, 99.0)
+    inbound.response(500, -1, False, 12.0, 12.0)
+    outbound.response(200, -1, True, 12.0, 12.0)
+    ((bound, count),) = fine(registry).items()
+    assert count == 2
+    assert 12.0 <= bound <= 12.0 * 1.02
+
+
+def test_the_fine_latencies_of_several_processes_add_up() -> None:
+    whole = Registry(POD)
+    for _ in range(2):
+        worker = Registry()
+        worker.refine()
+        worker.http("inbound").response(200, -1, True, 5.0, 5.0)
+        add(whole, take(worker))
+    assert list(fine(whole).values()) == [2]

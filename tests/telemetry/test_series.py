@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshproxy.telemetry.families import BUCKETS_MS
 from meshproxy.telemetry.registry import HttpSeries, TcpSeries
-from meshproxy.telemetry.series import MAX_NAMES, MAX_OUTCOMES
+from meshproxy.telemetry.series import MAX_NAMES, MAX_OUTCOMES, fine_bound, fine_place
 
 
 def outcomes(series: HttpSeries) -> dict[tuple[int, int, bool], int]:
@@ -104,3 +104,18 @@ def test_buckets_hold_each_sample_once(latencies: list[float]) -> None:
     for latency in latencies:
         expected[bisect_left(BUCKETS_MS, latency)] += 1
     assert series.duration_buckets == expected
+
+
+# ---------------------------------------------------------------- fine buckets
+
+
+@given(st.floats(min_value=0.0, max_value=1e7))
+def test_a_latency_lies_within_two_percent_below_the_bound_of_its_fine_bucket(latency_ms: float) -> None:
+    place = fine_place(latency_ms)
+    assert latency_ms <= fine_bound(place) * (1 + 1e-9)
+    if place:
+        assert latency_ms >= fine_bound(place - 1) * (1 - 1e-9)
+
+
+def test_a_fine_histogram_is_bounded() -> None:
+    assert fine_place(float("1e300")) == 999
