@@ -31,6 +31,7 @@ from meshproxy import __version__
 MAX_BODY_BYTES = 64 * 1024  # read of an answer; the rest is left
 MAX_REDIRECTS = 10  # Go's
 FIRST_WAIT_S, LAST_WAIT_S = 1.0, 30.0  # go-retryablehttp's RetryWaitMin and RetryWaitMax
+MAX_RETRY_AFTER_S = 300.0  # of what a server asks for; the release stands still meanwhile
 MAX_CALL_S = 3600.0  # of a call with all its tries: Retry-After and retries are not ours, and a release waits for this
 CONCURRENCY = 64  # tries at once, of all Canaries: a bound on sockets
 
@@ -193,14 +194,14 @@ class Poster:
         return self._session
 
     def _retry_after(self, status: int, headers: Mapping[str, str]) -> float | None:
-        """RFC 9110 10.2.3: seconds or a date; for 429 and 503, as go-retryablehttp.  MAX_CALL_S bounds it."""
+        """RFC 9110 10.2.3: seconds or a date; for 429 and 503, as go-retryablehttp, at most MAX_RETRY_AFTER_S."""
         text = headers.get("Retry-After", "").strip()
         if status not in (429, 503) or not text:
             return None
         if text.isdecimal():
-            return float(text[:9])
+            return min(MAX_RETRY_AFTER_S, float(text[:9]))
         try:
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - self._now())
+            return min(MAX_RETRY_AFTER_S, max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - self._now()))
         except ValueError:
             return None
 

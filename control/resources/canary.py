@@ -215,7 +215,8 @@ def check_canary(obj: Object, report: Report) -> None:
         if limits.get("min") is not None and limits.get("max") is not None and limits["min"] > limits["max"]:
             report.error((*where, "thresholdRange"), f"min {limits['min']} is above max {limits['max']}")
     for index, hook in enumerate(analysis.get("webhooks") or []):
-        _duration(hook, "timeout", (*path, "webhooks", index), report)
+        if len(hook.get("timeout") or "") > 1 and hook["timeout"] not in ("0s", "0m"):  # Flagger: its default, and no limit
+            _duration(hook, "timeout", (*path, "webhooks", index), report)
 
 
 def _duration(holder: Object, field: str, path: Path, report: Report) -> None:

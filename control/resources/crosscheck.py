@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from control.resources import canary, core, releasepolicy, traffictarget
+from control.resources import alertprovider, canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
 from control.resources.traffic import Traffic, problems
 from control.runtime.layout import SYSTEM_NAMESPACE
@@ -38,7 +38,9 @@ def crosscheck(
         return Diagnostic("warning", file, line, field_name(path), message, hint, key)
 
     result = [
-        warning(*one) for check in (_traffic, _services, _workloads, _canaries, _policies, _targets) for one in check(found)
+        warning(*one)
+        for check in (_traffic, _services, _workloads, _canaries, _alerts, _policies, _targets)
+        for one in check(found)
     ]
     return sorted(result, key=lambda one: (one.file, one.line))
 
@@ -52,6 +54,7 @@ class _Objects:
         self.refused = frozenset(refused)
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
+        self.providers: list[alertprovider.ProviderShape] = []
         self.policies: list[releasepolicy.PolicyShape] = []
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
@@ -74,6 +77,8 @@ class _Objects:
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
+            case (canary.GROUP, "AlertProvider"):
+                self.providers.append(core.parse(obj, alertprovider.ProviderShape))
             case (releasepolicy.GROUP, releasepolicy.KIND):
                 self.policies.append(releasepolicy.parse(obj))
             case ("apps", "Deployment"):
@@ -178,6 +183,22 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
             if found.missing(Key(canary.GROUP, "MetricTemplate", ref.namespace or key.namespace, ref.name)):
                 path = ("spec", "analysis" if one.spec.analysis else "canaryAnalysis", "metrics", index, "templateRef", "name")
                 yield key, path, f"MetricTemplate {ref.name} does not exist: the check fails", "check templateRef"
+
+
+def _alerts(found: _Objects) -> Iterator[Finding]:
+    for one in found.canaries:
+        key = Key(canary.GROUP, "Canary", one.metadata.namespace or "default", one.metadata.name)
+        for index, alert in enumerate(one.analysis.alerts if one.analysis else ()):
+            ref = alert.provider_ref
+            where = ref.namespace or key.namespace
+            if found.missing(Key(canary.GROUP, "AlertProvider", where, ref.name)):
+                path: Path = ("spec", "analysis" if one.spec.analysis else "canaryAnalysis", "alerts", index, "providerRef")
+                yield key, path, f"AlertProvider {where}/{ref.name} does not exist: the alert reaches nobody", ""
+    for provider in found.providers:
+        secret = provider.spec.secret_ref
+        key = Key(canary.GROUP, "AlertProvider", provider.metadata.namespace or "default", provider.metadata.name)
+        if secret is not None and found.missing(Key("", "Secret", key.namespace, secret.name)):
+            yield key, ("spec", "secretRef"), f"Secret {secret.name} does not exist: no alert can be sent", ""
 
 
 def _policies(found: _Objects) -> Iterator[Finding]:

@@ -123,7 +123,7 @@ async def _serve(
         ProcessCollector(registry=None),
         PlatformCollector(registry=None),
         canaries.metrics,
-        telling.courier,
+        telling,
         _Counts(source, store),
     ):
         registry.register(collector)

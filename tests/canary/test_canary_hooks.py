@@ -243,6 +243,8 @@ async def test_what_will_not_change_is_not_tried_again(receiver: Receiver, clien
     [
         (429, "7", 7.0),
         (503, "120", 120.0),
+        (503, "86400", 300.0),
+        (503, "Fri, 15 Jan 2028 08:00:00 GMT", 300.0),
         (500, "7", 1.0),
         (429, "Fri, 15 Jan 2027 08:00:42 GMT", 42.0),
         (429, "Fri, 15 Jan 2027 07:00:00 GMT", 0.0),

@@ -1,0 +1,96 @@
+"""What is told and asked, as the control plane puts it together from its settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from canary_cluster import CANARY, Cluster
+from canary_plays import START, canary_object
+from canary_receiver import Receiver, says
+from prometheus_client import CollectorRegistry
+
+from control.canary.alerts import Alert
+from control.canary.decision import Event
+from control.canary.fields import SpecError
+from control.canary.hooks import Webhook
+from control.canary.spec import parse
+from control.canary.status import Phase, Status
+from control.canary.telling import Telling
+
+STATUS = Status(phase=Phase.PROGRESSING, last_applied="r2")
+
+
+def provider(namespace: str, url: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "AlertProvider",
+        "metadata": {"name": "p", "namespace": namespace},
+        "spec": {"type": "slack", "address": url},
+    }
+
+
+async def test_the_environment_says_who_hears_of_all_canaries(cluster: Cluster) -> None:
+    receiver = Receiver()
+    await receiver.start()
+    cluster.begin()
+    settings = {"EVENT_WEBHOOK_URL": f"{receiver.url}/events", "SLACK_URL": f"{receiver.url}/slack", "SLACK_CHANNEL": "ops"}
+    telling = Telling(cluster.store, lambda: START, "", settings)
+    telling.courier.tell(CANARY, parse(canary_object()), STATUS, [Event(False, "hello")], [Alert("info", "hi")])
+    await telling.courier.settled()
+    await telling.close()
+    await receiver.stop()
+    assert sorted(seen.path for seen in receiver.seen) == ["/events", "/slack"]
+
+
+@pytest.mark.parametrize("name", ["EVENT_WEBHOOK_URL", "SLACK_URL", "MSTEAMS_URL"])
+async def test_an_address_that_is_none_is_refused_by_name(cluster: Cluster, name: str) -> None:
+    with pytest.raises(SpecError, match=f"{name}: 'ops' is no address"):
+        Telling(cluster.store, lambda: START, "", {name: "ops"})
+
+
+async def test_a_service_of_the_mesh_is_asked_through_the_gateway(cluster: Cluster) -> None:
+    """The receiver plays the gateway's proxy: it is sent the whole address."""
+    gateway = Receiver()
+    await gateway.start()
+    cluster.begin()
+    telling = Telling(cluster.store, lambda: START, gateway.url.removeprefix("http://"))
+    result = await telling.hooks.call(Webhook("rollout", "load", "http://podinfo.test/gate/check"), {})
+    await telling.close()
+    await gateway.stop()
+    assert result.ok
+    assert gateway.seen[0].headers["Host"] == "podinfo.test"
+
+
+async def test_references_to_another_namespace_can_be_switched_off(cluster: Cluster) -> None:
+    receiver = Receiver()
+    await receiver.start()
+    cluster.begin()
+    cluster.write(provider("ops", f"{receiver.url}/ops"))
+    telling = Telling(cluster.store, lambda: START, cross_namespace=False)
+    alerts = [{"name": "a", "severity": "info", "providerRef": {"name": "p", "namespace": "ops"}}]
+    telling.courier.tell(CANARY, parse(canary_object({"alerts": alerts})), STATUS, [], [Alert("error", "x")])
+    await telling.courier.settled()
+    await telling.close()
+    await receiver.stop()
+    assert receiver.seen == []
+    (event,) = cluster.store.events(CANARY)
+    assert "references to another namespace are switched off" in event["message"]
+
+
+async def test_calls_are_counted_by_type_and_result(cluster: Cluster) -> None:
+    receiver = Receiver([says(200), says(403)])
+    await receiver.start()
+    telling = Telling(cluster.store, lambda: START)
+    registry = CollectorRegistry()
+    registry.register(telling)
+    for _ in range(3):
+        await telling.hooks.call(Webhook("confirm-rollout", "gate", receiver.url), {})
+    await telling.close()
+    await receiver.stop()
+    found = {
+        result: registry.get_sample_value("meshproxy_canary_webhook_calls_total", {"type": "confirm-rollout", "result": result})
+        for result in ("ok", "failed")
+    }
+    assert found == {"ok": 1, "failed": 2}
+    assert registry.get_sample_value("meshproxy_canary_notices_total", {"kind": "alert", "outcome": "sent"}) == 0
