@@ -20,13 +20,13 @@ from control.canary.ownership import (
     contains,
     digest,
     given_back,
+    held_canary,
     held_for,
     is_ours,
     owner,
 )
 from control.canary.scalers import held_scaler, primary_scaler, scaler_key
-from control.canary.services import apex_service, reverted_apex, service_key, service_ports, services
-from control.canary.spec import CanarySpec
+from control.canary.services import apex_service, service_key, service_ports, services
 from control.canary.workloads import (
     ANNOTATION_REVISION,
     held_target,
@@ -34,13 +34,11 @@ from control.canary.workloads import (
     primary_stamp,
     primary_workload,
     replicas,
-    reverted_target,
     revision,
     selector_label,
     stamp_for,
     target_key,
 )
-from control.store.store import Object
 
 __all__ = [
     "ANNOTATION_CANARY",
@@ -55,6 +53,7 @@ __all__ = [
     "contains",
     "digest",
     "given_back",
+    "held_canary",
     "held_for",
     "held_scaler",
     "held_target",
@@ -68,8 +67,6 @@ __all__ = [
     "primary_workload",
     "referenced_configs",
     "replicas",
-    "reverted_apex",
-    "reverted_target",
     "revision",
     "scaler_key",
     "selector_label",
@@ -78,31 +75,9 @@ __all__ = [
     "services",
     "stamp_for",
     "target_key",
-    "traffic_split",
 ]
 
 # Kinds of the user's objects of which we may hold a field: where to look for what is to be given back.
 HELD_KINDS = (("apps", "Deployment"), ("apps", "DaemonSet"), ("", "Service"), ("keda.sh", "ScaledObject"))
 
-SPLIT_API_VERSION = "split.smi-spec.io/v1alpha2"
-SPLIT_GROUP = "split.smi-spec.io"
-
 primary_deployment = primary_workload
-
-
-def traffic_split(spec: CanarySpec, canary_weight: int) -> Object:
-    """The split with `canary_weight` percent to the canary.  Raises ValueError outside 0..100.  Goes with SetWeights."""
-    if not 0 <= canary_weight <= 100:
-        raise ValueError(f"a canary weight is 0..100 percent, not {canary_weight}")
-    return {
-        "apiVersion": SPLIT_API_VERSION,
-        "kind": "TrafficSplit",
-        "metadata": {"name": spec.apex, "namespace": spec.namespace, "ownerReferences": owner(spec)},
-        "spec": {
-            "service": spec.apex,
-            "backends": [
-                {"service": spec.canary_service, "weight": canary_weight},
-                {"service": spec.primary_service, "weight": 100 - canary_weight},
-            ],
-        },
-    }

@@ -110,6 +110,7 @@ class ServiceSpec:
     affinity: SessionAffinity | None = None
     headless: bool = False
     traffic_distribution: str = ""
+    unmanaged: frozenset[tuple[str, str]] = frozenset()  # ("labels" | "annotations", name) that we do not set on Services
     refused: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -187,6 +188,7 @@ def parse_service(spec: Mapping[str, Any]) -> ServiceSpec:
         affinity=affinity,
         headless=headless,
         traffic_distribution=str(service.get("trafficDistribution") or ""),
+        unmanaged=frozenset(_unmanaged(service)),
         refused=tuple(told.refused),
         ignored=tuple(told.ignored),
     )
@@ -286,6 +288,12 @@ def _rewrite(service: Mapping[str, Any]) -> Rewrite | None:
     if any(char in uri for char in "?# \t\r\n") or not uri.isascii():
         raise SpecError(f"{where}.uri: found {uri!r:.60}, expected a path without query or fragment, in ASCII")
     return Rewrite(uri, host, given.get("type") == "ReplacePrefixMatch")
+
+
+def _unmanaged(service: Mapping[str, Any]) -> list[tuple[str, str]]:
+    where = "spec.service.unmanagedMetadata"
+    given = mapping(service.get("unmanagedMetadata"), where)
+    return [(field, str(name)) for field in ("labels", "annotations") for name in items(given.get(field), f"{where}.{field}")]
 
 
 def _parents(service: Mapping[str, Any]) -> list[Object]:

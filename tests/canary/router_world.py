@@ -1,4 +1,4 @@
-"""From a Canary to what becomes of a request: its objects checked as manifests are, compiled, asked as a client's proxy does."""
+"""From a Canary to what becomes of a request: its objects checked as manifests, compiled, asked as a client's proxy does."""
 
 from __future__ import annotations
 
