@@ -29,7 +29,7 @@ from control.canary.commands import from_rfc3339
 from control.canary.ledger import Ledger
 from control.canary.metric import DURATION, SUCCESS_RATE, Kind
 from control.canary.source import Arms, MetricSource, Query, Subject
-from control.canary.window import PodWindow, Totals, quantile
+from control.canary.window import FINE, RESPONSES, PodWindow, Totals, quantile
 from control.runtime.layout import ADMIN_PORT, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Object, Store
 
@@ -41,7 +41,7 @@ STALE_S = 5.0  # a pod not heard of for this long has no present numbers
 MAX_PODS = 500  # scraped in one round; more is not "embedded", use Prometheus
 MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
 CONCURRENCY = 16
-PATH = "/metrics?" + "&".join(f"name[]={family}" for family in ("response_total", "response_latency_ms"))
+PATH = "/metrics?" + "&".join(f"name[]={family}" for family in (RESPONSES, "response_latency_ms", FINE))
 ANNOTATION_TERMINATING = "meshproxy.dev/terminating-since"  # the embedded runtime's metadata.deletionTimestamp
 
 PodKey = tuple[str, str]  # namespace, name

@@ -2,7 +2,8 @@
 
     a page's increments (window.py, or Prometheus)  ->  Ledger.counted(pod's Deployment, pod, increments)  ->  Ledger.arms()
 
-    successes = inbound successes of the arm's pods
+    successes = inbound successes of the arm's pods; their latency in 2 % buckets once both arms' proxies count them, else
+                in Linkerd's
     failures  = per pod, the larger of what it counted itself and what its callers saw fail at it; plus what found no pod
                 (embedded.py: a failure that both sides saw is one failure; both only grow, so the larger only grows)
 
@@ -28,6 +29,7 @@ class _Arm:
     service: str
     success: float = 0.0
     buckets: dict[float, float] = field(default_factory=dict)  # successes: upper bound in ms -> cumulative
+    fine: dict[float, float] = field(default_factory=dict)  # successes: upper bound in ms -> in just this bucket
     own: dict[str, float] = field(default_factory=dict)  # pod -> failures it counted
     seen: dict[str, float] = field(default_factory=dict)  # pod -> failures its callers saw
     rest: float = 0.0  # failures without a pod, and those of pods that are no longer told apart
@@ -43,7 +45,9 @@ class _Arm:
                 pod = next(iter(pods))  # the oldest
                 self.rest += max(self.own.pop(pod, 0.0), self.seen.pop(pod, 0.0))
 
-    def histogram(self) -> Histogram:
+    def histogram(self, fine: bool) -> Histogram:
+        if fine:
+            return tuple((bound, round(count)) for bound, count in sorted(self.fine.items()))
         ordered = sorted(self.buckets.items())
         shares = [(b, count - below) for (_, below), (b, count) in pairwise([(0.0, 0.0), *ordered])]
         return tuple((bound, max(0, round(count))) for bound, count in shares)
@@ -71,6 +75,8 @@ class Ledger:
                         arm.own[pod] = arm.own.get(pod, 0.0) + gained.failure
                     for bound, count in gained.good.items():
                         arm.buckets[bound] = arm.buckets.get(bound, 0.0) + count
+                    for bound, count in gained.fine.items():
+                        arm.fine[bound] = arm.fine.get(bound, 0.0) + count
         for (to_namespace, to_deployment, to_pod, service), failures in gained.failed_to.items():
             if to_namespace == self._namespace:
                 for arm in (self._canary, self._primary):
@@ -83,7 +89,8 @@ class Ledger:
         self._primary.bound()
 
     def arms(self) -> Arms:
-        return Arms(self._counts(self._canary), self._counts(self._primary))
+        fine = bool(self._canary.fine and self._primary.fine)  # the same bounds in both: shares beyond a mark are compared
+        return Arms(self._counts(self._canary, fine), self._counts(self._primary, fine))
 
-    def _counts(self, arm: _Arm) -> ArmCounts:
-        return ArmCounts(round(arm.success), round(arm.failures), arm.histogram(), self._epoch)
+    def _counts(self, arm: _Arm, fine: bool) -> ArmCounts:
+        return ArmCounts(round(arm.success), round(arm.failures), arm.histogram(fine), self._epoch)

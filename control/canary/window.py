@@ -18,7 +18,8 @@ from control.canary.exposition import samples
 
 RESPONSES = "response_total"
 LATENCY = "response_latency_ms_bucket"
-FAMILIES = (RESPONSES, LATENCY)
+FINE = "meshproxy_inbound_success_latency_total"  # meshproxy.telemetry.families.FINE: counted because we ask for it
+FAMILIES = (RESPONSES, LATENCY, FINE)
 
 LIMIT = 660  # samples kept for a pod: an eleven-minute window at one a second; older windows are cut to this
 
@@ -35,6 +36,8 @@ class Totals:
     buckets: dict[float, float] = field(default_factory=dict)  # upper bound in ms -> cumulative count, inbound
     failed_to: dict[Destination, float] = field(default_factory=dict)  # outbound failures
     good: dict[float, float] = field(default_factory=dict)  # as `buckets`, of what was not answered with 5xx
+    # Of one page's increments only (the ring needs none): upper bound in ms, 2 % each -> successes of just this bucket.
+    fine: dict[float, float] = field(default_factory=dict)
 
     def copy(self) -> Totals:
         return Totals(self.success, self.failure, dict(self.buckets), dict(self.failed_to), dict(self.good))
@@ -109,6 +112,10 @@ class PodWindow:
 def tally(totals: Totals, name: str, labels: Mapping[str, str], gained: float) -> None:
     """Add the increment of one series of FAMILIES."""
     inbound = labels.get("direction") == "inbound"
+    if name == FINE:
+        bound = float(labels.get("upto_ms", "inf"))
+        totals.fine[bound] = totals.fine.get(bound, 0.0) + gained
+        return
     if name == LATENCY:
         if inbound:
             le = float(labels.get("le", "inf"))

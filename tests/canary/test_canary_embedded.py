@@ -36,7 +36,7 @@ class Mesh:
         registry = Registry((("namespace", "test"), ("deployment", deployment), ("pod", name)))
 
         async def metrics(request: web.Request) -> web.Response:
-            return web.Response(body=registry.render(), content_type="text/plain")
+            return web.Response(body=registry.render(request.query.getall("name[]")), content_type="text/plain")
 
         app = web.Application()
         app.router.add_get("/metrics", metrics)
@@ -256,7 +256,7 @@ async def test_both_arms_are_counted_since_they_are_watched(mesh):
     second = await mesh.source.counts(ARMS)
     assert (second.canary.successes, second.canary.failures) == (5, 2)
     assert (second.primary.successes, second.primary.failures) == (90, 1)
-    assert dict(second.canary.latency)[20.0] == 5  # of the successes, in their bucket alone
+    assert [count for _, count in second.canary.latency] == [5]  # of the successes, in their bucket alone
     assert sum(count for _, count in second.primary.latency) == 90
     assert second.canary.since(first.canary).requests == 7
 
@@ -334,3 +334,20 @@ async def test_a_release_that_is_not_watched_is_not_counted(mesh):
     await mesh.scrape()
     mesh.source.watch({})
     assert await mesh.source.counts(ARMS) is None
+
+
+async def test_latency_is_in_two_percent_buckets_once_both_arms_count_it(mesh):
+    canary, primary = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    answer(primary, good=3, ms=15.0)
+    await mesh.scrape()
+    coarse = await mesh.source.counts(ARMS)
+    assert dict(coarse.primary.latency)[20.0] == 3
+    answer(canary, good=2, bad=1, ms=15.0)
+    await mesh.scrape()
+    fine = await mesh.source.counts(ARMS)
+    for arm, successes in ((fine.canary, 2), (fine.primary, 3)):
+        ((bound, count),) = arm.latency
+        assert count == successes
+        assert 15.0 <= bound <= 15.0 * 1.02
