@@ -60,6 +60,8 @@ def service() -> Object:
 class Cluster:
     """User's directory, state directory, and the stores of the canary controller and of the runtime."""
 
+    canary_store = FileStore
+
     def __init__(self, path: Path, state: Path | None = None) -> None:
         self.now = START
         self.user = path / "manifests"
@@ -73,7 +75,7 @@ class Cluster:
         """Start over with nothing in memory, as after a crash."""
         if hasattr(self, "store"):
             self.store.close()
-        self.store = FileStore(self.user, self.state, "canary", accepting=True, clock=lambda: self.now)
+        self.store = self.canary_store(self.user, self.state, "canary", accepting=True, clock=lambda: self.now)
         self.runtime = FileStore(None, self.state, "runtime", clock=lambda: self.now)
         self.cli = FileStore(None, self.state, "cli", clock=lambda: self.now)
         self.actor = Actor(self.store)

@@ -116,13 +116,15 @@ class Play:
             due=self.due,
         )
 
-    def tick(self) -> Decision:
-        """One tick, carried out; time goes on by an interval."""
+    def tick(self, crash_after: int | None = None) -> Decision:
+        """One tick, carried out; time goes on by an interval.  With `crash_after` only so many of its actions happen, and
+        nobody remembers that they did."""
         decision = self.decide()
-        for action in decision.actions:
+        for action in decision.actions[:crash_after]:
             self.do(action)
-        self.status = decision.status
-        self.decisions.append(decision)
+        if crash_after is None:
+            self.status = decision.status
+            self.decisions.append(decision)
         self.now += INTERVAL
         return decision
 
