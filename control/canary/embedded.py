@@ -206,7 +206,7 @@ class EmbeddedSource(MetricSource):
     def _meshed_pods(self) -> list[Object]:
         """Pods with a proxy, an address, and no deletion under way; those asked about first, so that a bound on the number
         of pods never costs the ones that matter."""
-        pods = [pod for pod in self._store.list("", "Pod") if _is_meshed(pod)]
+        pods = [pod for pod in self._store.list("", "Pod") if is_meshed(pod)]
         return sorted(pods, key=lambda pod: not any(is_of(pod, subject) for subject in self._subjects))
 
 
@@ -232,7 +232,8 @@ def _is_in(pod: Mapping[str, Any], namespace: str, deployment: str) -> bool:
     return (pod["metadata"].get("namespace") or "default") == namespace and deployment_of(pod) == deployment
 
 
-def _is_meshed(pod: Mapping[str, Any]) -> bool:
+def is_meshed(pod: Mapping[str, Any]) -> bool:
+    """It has a proxy and an address, and is not being deleted."""
     metadata = pod["metadata"]
     annotations = metadata.get("annotations") or {}
     if metadata.get("deletionTimestamp") or ANNOTATION_TERMINATING in annotations:

@@ -9,6 +9,7 @@ is nothing to go by) and an *error* (it did not answer, or not what was asked). 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -17,7 +18,9 @@ import aiohttp
 from yarl import URL
 
 from control.canary.analysis import Measurement
-from control.canary.promql import ONLINE, BadAnswer, NoValue, Server, value_of, without_password
+from control.canary.promql import ONLINE, BadAnswer, NoValue, Server, value_of, vector_of, without_password
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0  # of one query, connecting included; Flagger's
 MAX_ANSWER = 1 << 20  # bytes; a query that gives one number is answered in a few hundred
@@ -60,6 +63,16 @@ class PrometheusClient:
             reason = f"{without_password(server.address)}: {error or type(error).__name__}"
         self.failures += 1
         return Measurement(error=True, reason=reason[: 2 * MAX_TEXT], provider=PROVIDER)
+
+    async def vector(self, server: Server, query: str, interval_s: float) -> list[tuple[dict[str, str], float]] | None:
+        """All elements of what `query` gives; None if it is not answered."""
+        self.queries += 1
+        try:
+            return vector_of((await self._get(server, query, interval_s))[0])
+        except (BadAnswer, TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            log.debug("%s: %s", without_password(server.address), error)
+            self.failures += 1
+            return None
 
     async def problem(self, server: Server) -> str:
         """Why the server cannot be asked, "" if it can."""

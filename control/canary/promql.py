@@ -2,6 +2,7 @@
 
     success_rate(subject, window), duration_p99(...), requests(...)      -> PromQL
     bytes of /api/v1/query -> value_of() -> a number | NoValue (nothing there) | BadAnswer (not an answer)
+                              vector_of() -> all of it | BadAnswer                for arms (prometheus_arms.py)
 
 The built-in queries mean what the embedded source means (embedded.py), on the same families, which are Linkerd's:
 
@@ -112,6 +113,33 @@ def _unreached(namespace: str, deployment: str, service: str, window: str, funct
     return f"{beyond} + {nowhere} + {no_endpoint}"
 
 
+# -- questions about both arms, for evidence: counters as they stand
+
+
+def arm_stamps(namespace: str, arms: tuple[str, str]) -> str:
+    """By pod: when its proxy was last scraped."""
+    return f"max by (deployment, pod) (timestamp(response_total{{{_of_arms(namespace, arms)}}}))"
+
+
+def arm_responses(namespace: str, arms: tuple[str, str]) -> str:
+    return f"sum by (deployment, pod, classification) (response_total{{{_of_arms(namespace, arms)}}})"
+
+
+def arm_latency(namespace: str, arms: tuple[str, str]) -> str:
+    selected = f'{_of_arms(namespace, arms)},status_code!~"5.."'
+    return f"sum by (deployment, pod, le) (response_latency_ms_bucket{{{selected}}})"
+
+
+def arm_callers(namespace: str) -> str:
+    """By calling pod and destination: failures that callers saw."""
+    selected = f'direction="outbound",classification="failure",dst_namespace="{namespace}"'
+    return f"sum by (namespace, pod, dst_namespace, dst_deployment, dst_pod, dst_service) (response_total{{{selected}}})"
+
+
+def _of_arms(namespace: str, arms: tuple[str, str]) -> str:
+    return f'direction="inbound",namespace="{namespace}",deployment=~"{arms[0]}|{arms[1]}"'
+
+
 # -- answers
 
 
@@ -124,20 +152,38 @@ def value_of(body: bytes, asked_at: float, stale_after: float) -> float:
     result = result_of(body)
     if not result:
         raise NoValue("no values found")
-    last = result[-1]
-    if not isinstance(last, dict) or "values" in last or not isinstance(last.get("value"), list) or len(last["value"]) != 2:
-        raise BadAnswer("it is not an instant vector: a query must give one number, not a range or a scalar")
-    at, written = last["value"]
-    if isinstance(at, bool) or not isinstance(at, int | float) or not isinstance(written, str) or not _NUMBER.match(written):
-        raise BadAnswer(f"expected a time and a number as text, found {last['value']!r:.60}")
-    value = float(written)
+    at, value = _point(result[-1])
     if math.isnan(value):
         raise NoValue("the value is NaN")
     if math.isinf(value):
-        raise NoValue(f"the value is {written}")
+        raise NoValue(f"the value is {'+' if value > 0 else '-'}Inf")
     if asked_at - at > stale_after:
         raise NoValue(f"the value is {asked_at - at:.0f} s old, older than the interval of {stale_after:g} s")
     return value
+
+
+def vector_of(body: bytes) -> list[tuple[dict[str, str], float]]:
+    """(labels, value) of each element of a vector, those without a finite value left out.  Raises BadAnswer."""
+    found = []
+    for element in result_of(body):
+        _, value = _point(element)
+        labels = element.get("metric") if isinstance(element, dict) else None
+        if not isinstance(labels, dict):
+            raise BadAnswer(f"expected labels, found {labels!r:.60}")
+        if math.isfinite(value):
+            found.append(({str(name): str(content) for name, content in labels.items()}, value))
+    return found
+
+
+def _point(element: object) -> tuple[float, float]:
+    """(Unix seconds, value) of an element of an instant vector."""
+    pair = element.get("value") if isinstance(element, dict) and "values" not in element else None
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise BadAnswer("it is not an instant vector: a query must give one number, not a range or a scalar")
+    at, written = pair
+    if isinstance(at, bool) or not isinstance(at, int | float) or not isinstance(written, str) or not _NUMBER.match(written):
+        raise BadAnswer(f"expected a time and a number as text, found {pair!r:.60}")
+    return at, float(written)
 
 
 def result_of(body: bytes) -> list[object]:

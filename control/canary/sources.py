@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from control.canary import promql
 from control.canary.analysis import Measurement
+from control.canary.embedded import deployment_of, is_meshed
 from control.canary.fields import SpecError
 from control.canary.metric import SUCCESS_RATE, Kind, Metric
 from control.canary.prometheus import PrometheusClient
+from control.canary.prometheus_arms import PrometheusArms
 from control.canary.promql import Server, server_url
-from control.canary.source import MetricSource, Query, Subject
+from control.canary.source import Arms, MetricSource, Query, Subject
 from control.canary.spec import GROUP
 from control.canary.template import KIND, Blanks, MetricTemplate, parse_template, prometheus_duration, render
 from control.store.store import Key, Store
@@ -38,15 +41,31 @@ class MetricSources(MetricSource):
         *,
         metrics_server: str = "",
         cross_namespace: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._embedded = embedded
         self._prometheus = prometheus
         self._metrics_server = metrics_server
+        self._clock = clock
         self._cross_namespace = cross_namespace
+        self._arms: dict[Subject, PrometheusArms] = {}
 
     def watch(self, subjects: Collection[Subject]) -> None:
         self._embedded.watch([subject for subject in subjects if not self._server_of(subject)])
+        self._arms = {subject: arms for subject, arms in self._arms.items() if subject in subjects}
+
+    async def counts(self, subject: Subject) -> Arms | None:
+        if not self._server_of(subject):
+            return await self._embedded.counts(subject)
+        arms = self._arms.get(subject)
+        if arms is None:
+            try:
+                server = self._server(subject)
+            except SpecError:  # its metrics say so
+                return None
+            arms = self._arms[subject] = PrometheusArms(self._prometheus, server, subject, lambda: self._pods(subject))
+        return await arms.look(self._clock())
 
     async def measure(self, query: Query) -> Measurement:
         metric, subject = query.metric, query.subject
@@ -96,6 +115,11 @@ class MetricSources(MetricSource):
             if problem:
                 return f"Prometheus is not available: {problem}"
         return ""
+
+    def _pods(self, subject: Subject) -> list[str]:
+        """Names of the pods of both arms that have a proxy."""
+        pods = [pod for pod in self._store.list("", "Pod", subject.namespace) if is_meshed(pod)]
+        return [pod["metadata"]["name"] for pod in pods if deployment_of(pod) in (subject.deployment, subject.primary)]
 
     def _server_of(self, subject: Subject) -> str:
         return subject.metrics_server or self._metrics_server

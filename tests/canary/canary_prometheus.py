@@ -31,6 +31,12 @@ def vector(*values: str, at: float | None = None) -> bytes:
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
 
 
+def elements(*found: tuple[dict[str, str], float]) -> bytes:
+    """An instant vector with labels."""
+    result = [{"metric": labels, "value": [time.time(), str(value)]} for labels, value in found]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+
+
 class Scripted:
     """`says` is said to everybody; a function is asked with the query."""
 

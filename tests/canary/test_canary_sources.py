@@ -6,14 +6,16 @@ import json
 import time
 
 import pytest
-from canary_prometheus import Said, scripted, vector
+from canary_prometheus import Said, elements, scripted, vector
 
 from control.canary.analysis import Measurement
+from control.canary.evidence.arms import ArmCounts
 from control.canary.metric import DURATION, SUCCESS_RATE, Metric
 from control.canary.prometheus import PrometheusClient
-from control.canary.source import MetricSource, Query, Subject
+from control.canary.source import Arms, MetricSource, Query, Subject
 from control.canary.sources import MetricSources
 from control.store.files import FileStore
+from control.store.store import Key
 
 SUBJECT = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
 BUILT_IN = Metric(SUCCESS_RATE, 60.0, minimum=99.0)
@@ -24,9 +26,13 @@ class Mesh(MetricSource):
 
     def __init__(self) -> None:
         self.watched: list[Subject] = []
+        self.arms: Arms | None = None
 
     async def measure(self, query: Query) -> Measurement:
         return Measurement(42.0, 7)
+
+    async def counts(self, subject: Subject) -> Arms | None:
+        return self.arms
 
     def watch(self, subjects) -> None:
         self.watched = list(subjects)
@@ -185,3 +191,20 @@ async def test_an_answer_that_is_only_a_stub_suffices(sources):
     """Flagger reads no more than this of an answer."""
     sources.prometheus.says = Said(json.dumps({"data": {"result": [{"value": [time.time(), "100"]}]}}).encode())
     assert (await sources.measure(BUILT_IN, metrics_server=sources.prometheus.server.address)).value == 100.0
+
+
+async def test_the_arms_are_counted_by_who_judges(sources):
+    sources.mesh.arms = Arms(ArmCounts(1), ArmCounts(2))
+    assert await sources.of().counts(SUBJECT) == sources.mesh.arms
+    here = sources.prometheus.server.address
+    pods = [({"deployment": name, "pod": f"{name}-1"}, 5) for name in ("podinfo", "podinfo-primary")]
+    sources.prometheus.says = Said(elements(*pods))
+    of_prometheus = sources.of(metrics_server=here, clock=lambda: 7.0)
+    of_prometheus.watch([SUBJECT])
+    assert await of_prometheus.counts(SUBJECT) == Arms(ArmCounts(epoch=7.0), ArmCounts(epoch=7.0))
+    metadata = {"name": "podinfo-2", "labels": {"meshproxy.dev/proxy-deployment": "podinfo"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "namespace": "test"}}
+    pod["metadata"]["annotations"] = {"meshproxy.dev/proxy": "true"}
+    await sources.store.apply(pod)
+    await sources.store.status(Key("", "Pod", "test", "podinfo-2"), {"podIP": "127.0.0.1"})
+    assert await of_prometheus.counts(SUBJECT) is None  # that pod is not scraped yet
