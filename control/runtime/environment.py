@@ -124,7 +124,7 @@ def container_environment(
 
 def command_line(container: Object, environment: Mapping[str, str]) -> list[str]:
     """command + args with $(VAR) expanded; `python` and `python3` are this very interpreter, so that an app finds the
-    packages that meshproxy was installed with.
+    packages that meshproxy was installed with, and `meshproxy` is this very program.
 
     Raises:
         ConfigError: there is no command: an image cannot be run as a process.
@@ -136,6 +136,8 @@ def command_line(container: Object, environment: Mapping[str, str]) -> list[str]
         )
     if words[0] in ("python", "python3"):
         words[0] = sys.executable
+    elif words[0] == "meshproxy":
+        words[:1] = [sys.executable, "-m", "meshproxy"]
     return words
 
 

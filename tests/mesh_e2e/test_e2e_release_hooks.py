@@ -6,7 +6,6 @@ The load tester is a workload like any other; only the gateway's identity may ca
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,7 +56,7 @@ class Outside:
 def load_tester() -> list[Object]:
     made = deployment("flagger-loadtester", "echo_app", 8080, Path("/nowhere"))
     container = made["spec"]["template"]["spec"]["containers"][0]
-    container["command"] = [sys.executable, "-m", "meshproxy", "loadtester", "--port", "8080"]
+    container["command"] = ["meshproxy", "loadtester", "--port", "8080"]
     container["readinessProbe"] = {"tcpSocket": {"port": "main"}, "periodSeconds": 1}
     guard = {
         "apiVersion": "access.smi-spec.io/v1alpha3",

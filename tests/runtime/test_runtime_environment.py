@@ -142,12 +142,14 @@ def test_the_users_own_environment_stays_out() -> None:
     assert inherited({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "http_proxy": "y"}) == {"PATH": "/bin"}
 
 
-def test_command_and_args_expand_and_python_is_this_interpreter() -> None:
+def test_command_and_args_expand_and_python_and_meshproxy_are_these_very_ones() -> None:
     words = command_line(
         {"name": "app", "command": ["python3", "-m", "$(MODULE)"], "args": ["$(N)"]}, {"MODULE": "web", "N": "7"}
     )
     assert words == [sys.executable, "-m", "web", "7"]
     assert command_line({"command": ["/usr/bin/python3"]}, {}) == ["/usr/bin/python3"]
+    own = command_line({"command": ["meshproxy", "loadtester"], "args": ["--port", "8080"]}, {})
+    assert own == [sys.executable, "-m", "meshproxy", "loadtester", "--port", "8080"]
 
 
 def test_an_image_alone_is_refused_with_the_way_out() -> None:
