@@ -15,6 +15,7 @@ from control.canary.decision import (
     CreatePrimary,
     Decision,
     EnsureApex,
+    EnsureScaler,
     EnsureServices,
     KeepUntilReverted,
     PromoteTemplate,
@@ -25,7 +26,7 @@ from control.canary.decision import (
     ScaleUp,
     SetRouting,
 )
-from control.canary.facts import FINALIZER, deployment_key, target_object, tracked_configs
+from control.canary.facts import FINALIZER, target_object, tracked_configs
 from control.canary.routers import router_for
 from control.canary.routing import Routing
 from control.canary.spec import GROUP, KIND, CanarySpec
@@ -71,11 +72,14 @@ class Actor:
         """One action; `status` is the one decided on.  Raises StoreError."""
         match action:
             case EnsureServices():
-                for service in objects.services(spec, self._target(spec)):
+                for service in objects.services(spec, self._target(spec), self._store.get):
                     await self._store.apply(service)
             case EnsureApex():
                 current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
                 await self._store.apply(objects.apex_service(spec, self._target(spec), current))
+            case EnsureScaler():
+                if (scaler := self._scaler(spec)) is not None:
+                    await self._store.apply(objects.primary_scaler(spec, scaler))
             case CreatePrimary(revision=revision):
                 target = self._target(spec)
                 await self._copy(spec, target, revision, tracked_configs(self._store, spec, target))
@@ -87,6 +91,7 @@ class Actor:
             case SetRouting(routing=routing):
                 await self._route(spec, routing, status)
             case ScaleToZero():
+                await self._hold_scaler(spec, paused=True)
                 await self._store.apply(objects.held_target(spec, 0))
             case ScaleUp():
                 await self._scale_up(spec)
@@ -117,6 +122,11 @@ class Actor:
             await self.give_back(current)
         elif current is not None:
             await self._store.apply(objects.apex_service(spec, self._target(spec), current, selects_target=True))
+        # Now, and not when the Canary's objects are swept: a backend may go before the split that names it.
+        for key in router_for(spec).keys(spec):
+            found = self._store.get(key)
+            if found is not None and objects.is_ours(spec, found):
+                await self._store.delete(key)
 
     async def give_back(self, obj: Object) -> None:
         """Its Canary is gone: the target's replicas, or the apex's selector, are its owner's again.  What we created goes by
@@ -132,22 +142,38 @@ class Actor:
             source = self._store.get(objects.config_key(kind, spec.namespace, name))
             if source is not None:
                 await self._store.apply(objects.primary_config(spec, source))
-        await self._store.apply(objects.primary_deployment(spec, target, tracked, self._wanted_replicas(spec, target)))
+        count: int | None = self._wanted_replicas(spec, target)
+        if self._scaler(spec) is not None and self._store.get(objects.primary_key(spec)) is not None:
+            count = None  # its scaler's
+        await self._store.apply(objects.primary_workload(spec, target, tracked, count))
+
+    def _scaler(self, spec: CanarySpec) -> Object | None:
+        key = objects.scaler_key(spec)
+        return self._store.get(key) if key is not None else None
+
+    async def _hold_scaler(self, spec: CanarySpec, *, paused: bool) -> None:
+        wanted = objects.held_scaler(spec, paused=paused)
+        if wanted is not None and self._scaler(spec) is not None:
+            await self._store.apply(wanted)
 
     def _wanted_replicas(self, spec: CanarySpec, target: Object) -> int:
-        """The target's own number; while we hold it at zero, the primary's; else 1 (Kubernetes' default)."""
+        """The target's own number; while we hold it at zero, the primary's; else the scaler's least, else 1."""
         own = target["spec"].get("replicas", 1)
         if own:
             return int(own)
         return self._primary_replicas(spec)
 
     def _primary_replicas(self, spec: CanarySpec) -> int:
-        primary = self._store.get(deployment_key(spec, spec.primary))
-        return int(primary["spec"].get("replicas") or 1) if primary else 1
+        primary = self._store.get(objects.primary_key(spec))
+        return (objects.replicas(primary) if primary else objects.scaler_minimum(self._scaler(spec))) or 1
 
     async def _scale_up(self, spec: CanarySpec, least: int = 1) -> None:
         """To the owner's number; to the primary's where the owner has none, or fewer than `least`."""
         self._target(spec)
+        await self._hold_scaler(spec, paused=False)
+        if spec.target_kind == "DaemonSet":
+            await self._store.apply(objects.held_target(spec, None))
+            return
         if self._gives_back:
             updated = await self._store.apply(objects.held_target(spec, None))
             if (updated.get("spec") or {}).get("replicas", 0) >= least:
@@ -160,5 +186,5 @@ class Actor:
     def _target(self, spec: CanarySpec) -> Object:
         target = target_object(self._store, spec)
         if target is None:
-            raise TargetChanged(f"deployment {spec.full_target} is gone")
+            raise TargetChanged(f"{spec.target_kind.lower()} {spec.full_target} is gone")
         return target

@@ -173,7 +173,7 @@ class Controller:
         job.spec = spec
         if due:
             job.due = now + max(self._settings.minimum_interval_s, spec.interval_s)
-        first = targets.get(_target_key(spec))
+        first = targets.get(objects.target_key(spec))
         if first not in (None, key):
             text = f"{spec.full_target} is already the target of Canary {first.name}.{first.namespace}" if first else ""
             await self._invalid(key, job, status, text, now)
@@ -264,7 +264,7 @@ class Controller:
             with suppress(ValueError):
                 spec, key = parse(obj), Key.of(obj)
                 claim = (Status.of(obj.get("status")).phase in INITIAL, key)
-                target = _target_key(spec)
+                target = objects.target_key(spec)
                 owners[target] = min(owners.get(target, claim), claim)
         return {target: key for target, (_, key) in owners.items()}
 
@@ -275,7 +275,7 @@ class Controller:
             if (task := self._jobs.pop(key).task) is not None:
                 task.cancel()
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
-        for obj in (*self._store.list("apps", "Deployment"), *self._store.list("", "Service")):
+        for obj in (obj for group, kind in objects.HELD_KINDS for obj in self._store.list(group, kind)):
             name = objects.held_for(obj)
             namespace = obj["metadata"].get("namespace") or "default"
             if not name or Key(GROUP, KIND, namespace, name) in present:
@@ -295,21 +295,17 @@ class Controller:
                     if job := self._jobs.get(change.key):
                         job.early = True
                     self._wake.set()
-            elif change.key.group == "apps" and change.key.kind == "Deployment" and change.old and change.new:
+            elif change.key.group == "apps" and change.old and change.new:
                 before, after = (o.get("spec", {}).get("template") for o in (change.old, change.new))
                 if before != after:
                     for job in self._jobs.values():
-                        if job.spec and (job.spec.namespace, job.spec.target) == (change.key.namespace, change.key.name):
+                        if job.spec and objects.target_key(job.spec) == change.key:
                             job.early = True
                             self._wake.set()
 
 
 def _asked(obj: Object) -> tuple[object, object]:
     return obj.get("spec"), obj["metadata"].get("annotations")
-
-
-def _target_key(spec: CanarySpec) -> Key:
-    return Key("apps", "Deployment", spec.namespace, spec.target)
 
 
 async def run(

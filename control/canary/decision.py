@@ -29,6 +29,11 @@ class EnsureApex:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsureScaler:
+    """The primary's scaler is a copy of the target's."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreatePrimary:
     """The primary is a copy of the target, which must still be at `revision`."""
 
@@ -83,6 +88,7 @@ class Release:
 Action = (
     EnsureServices
     | EnsureApex
+    | EnsureScaler
     | CreatePrimary
     | PromoteTemplate
     | SetRouting

@@ -1,7 +1,7 @@
 """Objects -> facts: all the machine knows about the world, read from the store in one go.
 
     Canary, Deployments, Services, the router's objects, ConfigMaps, Secrets  -> collect() -> Facts
-    Deployment status, as Kubernetes writes it                        -> readiness() -> Readiness
+    a workload's status, as Kubernetes writes it                                -> readiness.py
 
 Nothing is written here and nothing is remembered: two calls on the same objects give equal facts.
 """
@@ -13,32 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary import objects
-from control.canary.commands import Commands, from_rfc3339
+from control.canary.commands import Commands
 from control.canary.question import Answer, Question
+from control.canary.readiness import READY, Readiness, readiness
 from control.canary.routers import router_for
 from control.canary.routing import Routing
 from control.canary.spec import CanarySpec
 from control.canary.status import Status
 from control.store.store import Key, Object, Store
 
+__all__ = ["FINALIZER", "READY", "Facts", "Readiness", "Workload", "collect", "readiness", "target_object", "tracked_configs"]
+
 FINALIZER = "finalizer.flagger.app"  # Flagger's: whichever of the two runs the Canary can let it go
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
-    """Is a Deployment fully rolled out?  `stuck`: it is not and waiting longer will not help."""
-
-    ready: bool
-    text: str = ""
-    stuck: bool = False
-
-
-READY = Readiness(True)
-
-
-@dataclass(frozen=True, slots=True)
 class Workload:
-    """A Deployment, as far as a release cares."""
+    """A Deployment or DaemonSet, as far as a release cares."""
 
     revision: str  # target: hash of its template; primary: the stamp of what it was copied from
     replicas: int  # desired
@@ -55,6 +46,8 @@ class Facts:
     problem: str = ""  # why the target cannot be released at all
     services_ok: bool = False
     apex_ok: bool = False
+    scaler_ok: bool = True  # the primary's scaler is a copy of the target's; also where there is none
+    scaler_problem: str = ""  # why there is none although the Canary names one
     routing: Routing | None = None  # as the router's objects say; None: absent, or not as wanted apart from weights
     routing_problem: str = ""  # why those objects have no effect, "" if they have
     tracked: Mapping[str, str] = field(default_factory=dict)  # configs the template uses -> hash
@@ -66,13 +59,9 @@ class Facts:
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
 
 
-def deployment_key(spec: CanarySpec, name: str) -> Key:
-    return Key("apps", "Deployment", spec.namespace, name)
-
-
 def target_object(store: Store, spec: CanarySpec) -> Object | None:
-    """The target Deployment; None also when only our own leftover fields of a deleted one remain."""
-    obj = store.get(deployment_key(spec, spec.target))
+    """The target; None also when only our own leftover fields of a deleted one remain."""
+    obj = store.get(objects.target_key(spec))
     return obj if obj is not None and (obj.get("spec") or {}).get("template") else None
 
 
@@ -99,7 +88,7 @@ def collect(
 ) -> Facts:
     """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's."""
     target = target_object(store, spec)
-    primary = store.get(deployment_key(spec, spec.primary))
+    primary = store.get(objects.primary_key(spec))
     router = router_for(spec)
     common: dict[str, Any] = {
         "commands": Commands.of(metadata.get("annotations") or {}),
@@ -112,19 +101,19 @@ def collect(
     }
     primary_facts = primary and Workload(
         objects.primary_stamp(primary),
-        _replicas(primary),
-        readiness(primary, spec.progress_deadline_s, spec.primary_ready_threshold, now),
+        objects.replicas(primary),
+        readiness(primary, spec.progress_deadline_s, spec.primary_ready_threshold, now, status.transitioned),
     )
     if target is None:
-        problem = f"deployment {spec.full_target} not found; spec.targetRef of Canary {spec.full_name} names it"
+        problem = f"{spec.target_kind.lower()} {spec.full_target} not found; spec.targetRef of Canary {spec.full_name} names it"
         return Facts(None, primary_facts or None, problem, **common)
     target_facts = Workload(
         objects.revision(target),
-        _replicas(target),
-        readiness(target, spec.progress_deadline_s, spec.canary_ready_threshold, now),
+        objects.replicas(target),
+        readiness(target, spec.progress_deadline_s, spec.canary_ready_threshold, now, status.transitioned),
     )
     try:
-        wanted = objects.services(spec, target)
+        wanted = objects.services(spec, target, store.get)
         apex = store.get(Key("", "Service", spec.namespace, spec.apex))
         wanted_apex = objects.apex_service(spec, target, apex)
     except objects.TargetError as error:
@@ -136,8 +125,20 @@ def collect(
         services_ok=all(objects.contains(store.get(Key.of(obj)), obj) for obj in wanted),
         apex_ok=objects.contains(apex, wanted_apex),
         tracked=tracked_configs(store, spec, target),
+        **_scaler(store, spec),
         **common,
     )
+
+
+def _scaler(store: Store, spec: CanarySpec) -> dict[str, Any]:
+    key = objects.scaler_key(spec)
+    if key is None:
+        return {}
+    scaler = store.get(key)
+    if scaler is None:
+        return {"scaler_problem": f"{key.kind} {key.name}.{key.namespace} not found: replicas are the workloads' own"}
+    wanted = objects.primary_scaler(spec, scaler)
+    return {"scaler_ok": objects.contains(store.get(Key.of(wanted)), wanted)}
 
 
 def _apex_problem(spec: CanarySpec, apex: Object | None) -> str:
@@ -148,44 +149,3 @@ def _apex_problem(spec: CanarySpec, apex: Object | None) -> str:
     if spec.port in ports:
         return ""
     return f"service {spec.apex}.{spec.namespace} has no port {spec.port}, which spec.service.port names; it has {ports}"
-
-
-def _replicas(deployment: Mapping[str, Any]) -> int:
-    value = (deployment.get("spec") or {}).get("replicas")
-    return 1 if value is None else int(value)  # Kubernetes' default
-
-
-def readiness(deployment: Mapping[str, Any], deadline_s: float, threshold_percent: int, now: float) -> Readiness:
-    """Flagger's rule (flagger.md 4.5) on a Deployment's status.
-
-    Stuck: condition Progressing says ProgressDeadlineExceeded, or Available has been False for lack of replicas for longer
-    than `deadline_s`.  `threshold_percent` of the updated replicas must be available."""
-    status = deployment.get("status") or {}
-    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
-    rollout = "waiting for rollout to finish: "
-    generation = int(deployment["metadata"].get("generation") or 0)
-    # A status that was never written has observed nothing, whatever the generation counts from.
-    if "observedGeneration" not in status or int(status["observedGeneration"]) < generation:
-        return Readiness(False, rollout + "observed deployment generation less than desired generation")
-    progressing = conditions.get("Progressing") or {}
-    if progressing.get("reason") == "ProgressDeadlineExceeded":
-        name = deployment["metadata"]["name"]
-        return Readiness(False, f'deployment "{name}" exceeded its progress deadline', stuck=True)
-    available = conditions.get("Available") or {}
-    stuck = False
-    if progressing and available.get("status") == "False" and available.get("reason") == "MinimumReplicasUnavailable":
-        since = available.get("lastUpdateTime") or available.get("lastTransitionTime")
-        stuck = since is not None and from_rfc3339(since) + deadline_s < now
-    desired = _replicas(deployment)
-    updated = int(status.get("updatedReplicas") or 0)
-    total = int(status.get("replicas") or 0)
-    have = int(status.get("availableReplicas") or 0)
-    enough = updated * threshold_percent // 100
-    if updated < desired:
-        return Readiness(False, f"{rollout}{updated} out of {desired} new replicas have been updated", stuck)
-    if total > updated:
-        return Readiness(False, f"{rollout}{total - updated} old replicas are pending termination", stuck)
-    if have < enough:
-        text = f"{have} of {enough} (readyThreshold {threshold_percent}%) updated replicas are available"
-        return Readiness(False, rollout + text, stuck)
-    return READY

@@ -26,6 +26,7 @@ from control.canary.ownership import (
     owner,
 )
 from control.canary.scalers import held_scaler, primary_scaler, scaler_key
+from control.canary.scalers import minimum as scaler_minimum
 from control.canary.services import apex_service, service_key, service_ports, services
 from control.canary.workloads import (
     ANNOTATION_REVISION,
@@ -69,6 +70,7 @@ __all__ = [
     "replicas",
     "revision",
     "scaler_key",
+    "scaler_minimum",
     "selector_label",
     "service_key",
     "service_ports",

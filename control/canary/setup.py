@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from control.canary import strategy
 from control.canary.alerts import INFO
-from control.canary.decision import CreatePrimary, EnsureApex, EnsureServices, ScaleToZero, SetRouting
+from control.canary.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
 from control.canary.draft import Draft, Stop
 from control.canary.objects import stamp_for
 from control.canary.routing import TO_PRIMARY
@@ -35,6 +35,10 @@ def ensure_objects(draft: Draft) -> None:
             draft.warn(f"{kind} {primary} is gone; creating it again from {spec.full_target}")
         draft.do(CreatePrimary(draft.revision))
         draft.stop_warning(f"{primary} not ready: waiting for rollout to finish")
+    if not facts.scaler_ok:
+        draft.do(EnsureScaler())
+    if initial and facts.scaler_problem:
+        draft.warn(facts.scaler_problem)
     if initial and not facts.primary.readiness.ready:
         # Flagger scales the target to zero when this gets stuck.  The user's pods are all there is: they stay.
         draft.stop_warning(f"{primary} not ready: {facts.primary.readiness.text}")

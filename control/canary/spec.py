@@ -181,9 +181,14 @@ def parse(obj: Mapping[str, Any]) -> CanarySpec:
 def _refusals(spec: Mapping[str, Any], target: Mapping[str, Any], analysis: Mapping[str, Any], iterations: int) -> list[str]:
     """Each thing this version cannot do, in words for an Event.  Empty: all of the object is honoured."""
     found: list[str] = []
-    kind = target.get("kind", "Deployment")
-    if kind != "Deployment":
-        found.append(f"spec.targetRef.kind {kind} is not supported yet; use a Deployment")
+    kind = target.get("kind") or "Deployment"
+    if kind == "Service":
+        found.append(
+            "spec.targetRef.kind Service is not supported: what it selects cannot be copied for the primary, nor told apart "
+            "in metrics; name the Deployment or DaemonSet behind it"
+        )
+    elif kind not in ("Deployment", "DaemonSet"):
+        found.append(f"spec.targetRef.kind {kind} is not supported; use a Deployment or a DaemonSet")
     # Flagger accepts this and then never advances (flagger.md 1.3): say it instead.
     if not (spec.get("skipAnalysis") or analysis.get("stepWeight") or analysis.get("stepWeights") or iterations):
         found.append("spec.analysis has neither stepWeight nor stepWeights nor iterations: nothing would ever advance")
@@ -193,8 +198,6 @@ def _refusals(spec: Mapping[str, Any], target: Mapping[str, Any], analysis: Mapp
 def _ignored(spec: Mapping[str, Any], analysis: Mapping[str, Any], routes: ServiceSpec) -> list[str]:
     """What is taken and has no effect, in words for an Event."""
     found: list[str] = []
-    if spec.get("autoscalerRef"):
-        found.append("spec.autoscalerRef (replicas are the Deployments' own)")
     if routes.kind == NONE and not analysis.get("iterations"):
         found.append(f"spec.analysis weights (provider kubernetes routes no requests; iterations is {KUBERNETES_ITERATIONS})")
     return found

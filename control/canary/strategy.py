@@ -62,7 +62,8 @@ def routing(spec: CanarySpec, status: Status) -> Routing:
         return TO_PRIMARY
     mirrored = spec.mirror and status.phase in ANALYSED and status.canary_weight == 0 and status.iterations > 0
     # A promotion that failed leaves nobody but the canary to answer.
-    return Routing(status.canary_weight, mirrored, everyone=status.phase is Phase.FAILED and status.canary_weight > 0)
+    left = bool(spec.routes.trial) and status.phase is Phase.FAILED and status.canary_weight > 0
+    return Routing(status.canary_weight, mirrored, everyone=left)
 
 
 def coherent(spec: CanarySpec, status: Status) -> bool:

@@ -80,6 +80,13 @@ def _canary(obj: Object, report: Report) -> None:
         path, rest = _split_reason(reason, obj)
         what, _, hint = rest.partition("; ")
         report.warning(path, f"{what}: the Canary is accepted, but not run", hint)
+    if obj["spec"].get("autoscalerRef"):
+        report.warning(("spec", "autoscalerRef"), "ignored: replicas are the Deployments' own")
+    if obj["spec"]["targetRef"].get("kind") == "DaemonSet":
+        hint = "name a Deployment: there is one node"
+        report.warning(
+            ("spec", "targetRef", "kind"), "DaemonSets do not run in embedded mode: the Canary waits for its target", hint
+        )
     for reason in ignored:
         path, rest = _split_reason(reason, obj)
         report.warning(path, f"ignored: {rest.strip('()')}")

@@ -34,7 +34,7 @@ def test_the_deprecated_name_of_analysis_is_understood():
     [
         ({"stepWeight": 0}, {}, "nothing would ever advance"),
         ({}, {"provider": "istio"}, "spec.provider istio"),
-        ({}, {"targetRef": {"kind": "DaemonSet", "name": "x"}}, "DaemonSet is not supported"),
+        ({}, {"targetRef": {"kind": "Service", "name": "x"}}, "Service is not supported"),
     ],
 )
 def test_what_is_not_supported_is_named(analysis, spec, words):

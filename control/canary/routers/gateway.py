@@ -54,6 +54,9 @@ class GatewayRouter(Router):
             return None
         return seen if _same(current, self.wanted(spec, seen, status)[0]) else None
 
+    def keys(self, spec: CanarySpec) -> list[Key]:
+        return [self._key(spec)]
+
     def stale(self, spec: CanarySpec) -> list[Key]:
         return [
             Key(split.GROUP, "TrafficSplit", spec.namespace, spec.apex),

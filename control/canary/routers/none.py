@@ -20,6 +20,9 @@ class NoRouter(Router):
         left = [found for key in self.stale(spec) if (found := store.get(key)) is not None and objects.is_ours(spec, found)]
         return None if left else Routing(0)
 
+    def keys(self, spec: CanarySpec) -> list[Key]:
+        return []
+
     def stale(self, spec: CanarySpec) -> list[Key]:
         split = Key("split.smi-spec.io", "TrafficSplit", spec.namespace, spec.apex)
         return [*SplitRouter().stale(spec), *GatewayRouter().stale(spec), split]

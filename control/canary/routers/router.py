@@ -28,6 +28,10 @@ class Router(ABC):
         others of ours that would overrule them."""
 
     @abstractmethod
+    def keys(self, spec: CanarySpec) -> list[Key]:
+        """Names of the objects `wanted` makes, the last to be written first: the order to delete them in."""
+
+    @abstractmethod
     def stale(self, spec: CanarySpec) -> list[Key]:
         """Objects that this router does not use and another may have left: to be deleted if `objects.is_ours`."""
 

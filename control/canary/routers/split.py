@@ -19,7 +19,7 @@ from control.canary import objects
 from control.canary.request import group_match
 from control.canary.routers.effect import told_of
 from control.canary.routers.router import Router
-from control.canary.routing import Routing
+from control.canary.routing import TO_PRIMARY, Routing
 from control.canary.spec import CanarySpec
 from control.canary.status import Status
 from control.resources import gateway, routegroup, split
@@ -69,6 +69,9 @@ class SplitRouter(Router):
             seen = Routing(seen.canary, everyone=rest.canary == 100)
         same = all(self._same(store.get(Key.of(wanted)), wanted) for wanted in self.wanted(spec, seen, status))
         return seen if same else None
+
+    def keys(self, spec: CanarySpec) -> list[Key]:
+        return [Key.of(obj) for obj in reversed(self.wanted(spec, TO_PRIMARY, Status()))]
 
     def stale(self, spec: CanarySpec) -> list[Key]:
         found = [Key(gateway.GROUP, "HTTPRoute", spec.namespace, spec.apex)]
