@@ -87,7 +87,7 @@ def primary_not_ready(draft: Draft) -> NoReturn:
 def failed_promotion(draft: Draft, why: str) -> NoReturn:
     """The primary is broken and its old revision is gone: the analysed canary is the only good one, it takes all."""
     # Everyone, also who does not match in A/B: there is nobody else to answer them.
-    draft.route(Routing(100, everyone=True))
+    draft.route(Routing(100, everyone=bool(draft.spec.routes.trial)))
     where = "all traffic is on the canary" if draft.spec.routed else "the canary is left running"
     message = f"Promotion failed, primary not ready; {where}."
     draft.to(Phase.FAILED, message, canary_weight=100)
