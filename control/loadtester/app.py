@@ -76,7 +76,7 @@ class LoadTester:
         self._open: set[str] = set()
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_PAYLOAD_BYTES, middlewares=[_own_users_only])
+        app = web.Application(client_max_size=MAX_PAYLOAD_BYTES, middlewares=[_own_users_only, _no_browsers])
         add = app.router.add_route
         add("*", "/healthz", _always(200, "OK"))
         add("GET", "/metrics", self._metrics)
@@ -172,6 +172,15 @@ async def _own_users_only(request: web.Request, handler: Handler) -> web.StreamR
         if user not in (0, os.geteuid()):
             log.warning("refused: a connection from %s:%d is of user %s", *peers[:2], user)
             return web.Response(status=403, text="Forbidden: only the user who runs this, and root, may connect on loopback")
+    return await handler(request)
+
+
+@web.middleware
+async def _no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A page of any site could have its reader's browser post a command here, as the right user.  Browsers name the site."""
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+        log.warning("refused: a web page of %s", request.headers.get("Origin", "another site"))
+        return web.Response(status=403, text="Forbidden: web pages may not speak to a load tester")
     return await handler(request)
 
 

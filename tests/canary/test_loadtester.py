@@ -51,8 +51,8 @@ async def serving(tester: LoadTester, host: str = "127.0.0.1") -> AsyncIterator[
 
     async with aiohttp.ClientSession() as session:
 
-        async def ask(path: str, body: str = payload(), method: str = "POST") -> tuple[int, str]:
-            async with session.request(method, f"http://{host}:{port}{path}", data=body) as answer:
+        async def ask(path: str, body: str = payload(), method: str = "POST", **headers: str) -> tuple[int, str]:
+            async with session.request(method, f"http://{host}:{port}{path}", data=body, headers=headers) as answer:
                 return answer.status, await answer.text()
 
         yield ask
@@ -271,6 +271,15 @@ async def test_another_user_of_this_machine_has_no_command_run(tasks: Tasks, tmp
         await runner.cleanup()
     assert answers == ["HTTP/1.1 403 Forbidden", "HTTP/1.1 200 OK"]
     assert marker.exists()
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
+async def test_a_web_page_has_no_command_run(ask: Ask, tmp_path: Path, headers: dict[str, str]) -> None:
+    """A form or fetch() of any page reaches loopback, as the user who reads the page."""
+    marker = tmp_path / "ran"
+    status, said = await ask("/", payload(type="bash", cmd=f"touch {marker}"), **headers)
+    assert (status, marker.exists()) == (403, False)
+    assert "web pages" in said
 
 
 # ---------------------------------------------------------------- the verb, and its hey
