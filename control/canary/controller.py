@@ -29,7 +29,7 @@ from control.canary.decision import Decision
 from control.canary.facts import Facts, collect
 from control.canary.hook_client import HookClient
 from control.canary.hooks import HookResult, checksum, payload
-from control.canary.metric import Metric
+from control.canary.metric import DURATION, Kind, Metric
 from control.canary.metrics import CanaryMetrics
 from control.canary.question import Answer, AskHook, AskMetrics, Question
 from control.canary.source import MetricSource, Query, Subject
@@ -214,18 +214,22 @@ class Controller:
                 body = payload(spec.name, spec.namespace, phase, said, dict(hook.metadata))
                 return await self._hooks.call(hook, body)
             case AskMetrics():
-                return {metric: await self._measure(spec, metric) for metric in dict.fromkeys(spec.metrics)}
+                metrics = tuple(dict.fromkeys(spec.metrics))  # side by side: one server that hangs delays none of the others
+                return dict(
+                    zip(metrics, await asyncio.gather(*(self._measure(spec, metric) for metric in metrics)), strict=True)
+                )
 
     async def _measure(self, spec: CanarySpec, metric: Metric) -> Measurement:
-        asked = time.perf_counter()
         try:
-            return await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s))
+            seen = await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s))
         except Exception as error:  # noqa: BLE001  # whatever broke: not to know is a failed check, counted, so that it cannot hang a release
             self.metrics.error(error)
             log.warning("canary %s: %s of %s: %s", spec.full_name, type(error).__name__, metric.name, error)
             return Measurement(error=True, reason=f"{type(error).__name__}: {error}")
-        finally:
-            self.metrics.analysed(spec, metric.name, time.perf_counter() - asked)
+        if seen.value is not None:
+            in_seconds = metric.name == DURATION and metric.kind is Kind.BUILT_IN
+            self.metrics.analysed(spec, metric.name, seen.value / 1000.0 if in_seconds else seen.value)
+        return seen
 
     async def _source_problem(self, spec: CanarySpec, status: Status) -> str:
         """Asked while the Canary is being set up: the one time that anybody reads the answer with the manifest before them."""

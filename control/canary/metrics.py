@@ -27,7 +27,7 @@ TICK_BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0)
 class _Release:
     spec: CanarySpec
     status: Status
-    analysis_s: dict[str, float] = field(default_factory=dict)  # metric name -> seconds the last query took
+    analysis: dict[str, float] = field(default_factory=dict)  # metric name -> its last value
     buckets: list[int] = field(default_factory=lambda: [0] * (len(TICK_BUCKETS) + 1))
     seconds: float = 0.0
     finished: dict[tuple[str, str], int] = field(default_factory=dict)  # (strategy, how) -> releases
@@ -54,9 +54,10 @@ class CanaryMetrics(Collector):
             ended = (strategy.strategy(spec).value, finished)
             release.finished[ended] = release.finished.get(ended, 0) + 1
 
-    def analysed(self, spec: CanarySpec, metric: str, seconds: float) -> None:
+    def analysed(self, spec: CanarySpec, metric: str, value: float) -> None:
+        """The last value of a metric, as Flagger gives it: in the metric's unit, a built-in duration in seconds."""
         if release := self._releases.get((spec.namespace, spec.name)):
-            release.analysis_s[metric] = seconds
+            release.analysis[metric] = value
 
     def error(self, error: BaseException) -> None:
         name = type(error).__name__
@@ -80,7 +81,7 @@ class CanaryMetrics(Collector):
         )
         weight = GaugeMetricFamily("flagger_canary_weight", "Percent of the traffic.", labels=["workload", "namespace"])
         analysis = GaugeMetricFamily(
-            "flagger_canary_metric_analysis", "Seconds the metric query took.", labels=["name", "namespace", "metric"]
+            "flagger_canary_metric_analysis", "Last result of a metric's analysis.", labels=["name", "namespace", "metric"]
         )
         duration = HistogramMetricFamily(
             "flagger_canary_duration_seconds", "Seconds a tick took.", labels=["name", "namespace"]
@@ -94,8 +95,8 @@ class CanaryMetrics(Collector):
             routing = strategy.routing(spec, release.status)
             weight.add_metric([spec.target, spec.namespace], routing.canary)
             weight.add_metric([spec.primary, spec.namespace], routing.primary)
-            for metric, seconds in sorted(release.analysis_s.items()):
-                analysis.add_metric([*labels, metric], seconds)
+            for metric, value in sorted(release.analysis.items()):
+                analysis.add_metric([*labels, metric], value)
             count, buckets = 0, []
             for bound, number in zip([*map(str, TICK_BUCKETS), "+Inf"], release.buckets, strict=True):
                 count += number

@@ -221,7 +221,9 @@ async def test_its_metrics_carry_flaggers_names(cluster):
         assert line in page.replace('workload="podinfo",namespace="test"', 'namespace="test",workload="podinfo"').replace(
             'workload="podinfo-primary",namespace="test"', 'namespace="test",workload="podinfo-primary"'
         )
-    assert "flagger_canary_metric_analysis{" in page
+    analysed = 'flagger_canary_metric_analysis{metric="%s",name="podinfo",namespace="test"} %s'
+    assert analysed % (SUCCESS_RATE, 100.0) in page
+    assert analysed % (DURATION, 0.012) in page  # seconds, as Flagger has it
     source.says[SUCCESS_RATE] = Measurement(0.0, 50)
     await step(cluster, controller, 3)
     page = generate_latest(registry).decode()
