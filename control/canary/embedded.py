@@ -60,6 +60,8 @@ class EmbeddedSource(MetricSource):
         self._watching_since: float | None = None
         self._pods: dict[PodKey, PodWindow] = {}
         self._ledgers: dict[Subject, Ledger] = {}
+        self._arms: dict[Subject, Arms | None] = {}  # as of the end of the last round
+        self._round_ended = 0.0
         self._wake = asyncio.Event()
         self.scrapes = 0
         self.scrape_failures = 0
@@ -74,6 +76,7 @@ class EmbeddedSource(MetricSource):
             self._watching_since = None
             self._pods.clear()
         self._ledgers = {subject: self._ledgers.get(subject) or Ledger(subject, self._clock()) for subject in wanted}
+        self._arms = {subject: arms for subject, arms in self._arms.items() if subject in wanted}
         self._subjects = wanted
         self._wake.set()
 
@@ -117,9 +120,11 @@ class EmbeddedSource(MetricSource):
         return Measurement(reason=f"unknown metric {query.metric.name}", error=True)
 
     async def counts(self, subject: Subject) -> Arms | None:
-        ledger, now = self._ledgers.get(subject), self._clock()
-        if ledger is None:
-            return None
+        return self._arms.get(subject) if self._clock() - self._round_ended <= STALE_S else None
+
+    def _look(self, subject: Subject, ledger: Ledger) -> Arms | None:
+        """After a whole round and not in the middle of one, where only one arm might have been asked yet."""
+        now = self._clock()
         for deployment in (subject.deployment, subject.primary):
             pods = [pod for pod in self._meshed_pods() if _is_in(pod, subject.namespace, deployment)]
             windows = [self._pods.get(pod_key(pod)) for pod in pods]
@@ -177,6 +182,8 @@ class EmbeddedSource(MetricSource):
         for key in [key for key in self._pods if key not in alive]:
             del self._pods[key]
         await asyncio.gather(*(self._scrape_pod(session, pod) for pod in pods))
+        self._arms = {subject: self._look(subject, ledger) for subject, ledger in self._ledgers.items()}
+        self._round_ended = self._clock()
 
     async def _scrape_pod(self, session: aiohttp.ClientSession, pod: Object) -> None:
         key = pod_key(pod)

@@ -68,9 +68,9 @@ class MetricSource(ABC):
         """From now on these will be asked about (and no others): a source that gathers by itself begins, or rests."""
 
     async def counts(self, subject: Subject) -> Arms | None:
-        """Running totals of both arms since `subject` is watched; asked about once a second.  None: not known (the source
-        cannot count, does not answer, or has just begun).  The same as at the last look: nothing new has come in.
-        Never raises."""
+        """Running totals of both arms since `subject` is watched, as of one moment.  May be asked several times a second.
+        None: not known (the source cannot count, does not answer, or has just begun).  The same as at the last look:
+        nothing new has come in.  Never raises."""
         return None
 
     async def problem(self, subject: Subject, metrics: Collection[Metric]) -> str:

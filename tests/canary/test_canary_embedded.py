@@ -351,3 +351,19 @@ async def test_latency_is_in_two_percent_buckets_once_both_arms_count_it(mesh):
         ((bound, count),) = arm.latency
         assert count == successes
         assert 15.0 <= bound <= 15.0 * 1.02
+
+
+async def test_arms_are_as_of_a_whole_round_and_not_known_when_the_rounds_end(mesh):
+    await mesh.pod("podinfo-1", "podinfo")
+    primary = await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    first = await mesh.source.counts(ARMS)
+    answer(primary, good=5)
+    async with aiohttp.ClientSession() as session:
+        await mesh.source._scrape_pod(session, mesh.store.get(Key("", "Pod", "test", "podinfo-primary-1")))
+    assert await mesh.source.counts(ARMS) == first  # the other arm was not asked yet
+    await mesh.scrape()
+    assert (await mesh.source.counts(ARMS)).primary.successes == 5
+    mesh.now += STALE_S + 1
+    assert await mesh.source.counts(ARMS) is None

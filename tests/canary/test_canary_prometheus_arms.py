@@ -147,6 +147,7 @@ async def test_an_answer_that_fails_is_not_known_and_loses_nothing(world, broken
     world.broken = broken
     assert await world.look() is None
     world.broken = ""
+    world.now += 1
     assert (await world.look()).canary.successes == 10
 
 
@@ -178,3 +179,16 @@ def test_the_queries_select_both_arms_and_their_callers(tmp_path):
     path.write_text(yaml.safe_dump({"tests": [{"interval": "10s", "input_series": given, "promql_expr_test": tests}]}))
     done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_who_looks_often_does_not_ask_often(world):
+    first = await world.look()
+    asked = len(world.prometheus.requests)
+    world.now += 0.25
+    assert await world.look() is first
+    world.broken = "timestamp("
+    world.now += 1
+    assert await world.look() is None
+    world.now += 0.25
+    assert await world.look() is None
+    assert len(world.prometheus.requests) == asked + 1

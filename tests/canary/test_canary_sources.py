@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import count
 
 import pytest
 from canary_prometheus import Said, elements, scripted, vector
@@ -199,7 +200,7 @@ async def test_the_arms_are_counted_by_who_judges(sources):
     here = sources.prometheus.server.address
     pods = [({"deployment": name, "pod": f"{name}-1"}, 5) for name in ("podinfo", "podinfo-primary")]
     sources.prometheus.says = Said(elements(*pods))
-    of_prometheus = sources.of(metrics_server=here, clock=lambda: 7.0)
+    of_prometheus = sources.of(metrics_server=here, clock=map(float, count(7)).__next__)
     of_prometheus.watch([SUBJECT])
     assert await of_prometheus.counts(SUBJECT) == Arms(ArmCounts(epoch=7.0), ArmCounts(epoch=7.0))
     metadata = {"name": "podinfo-2", "labels": {"meshproxy.dev/proxy-deployment": "podinfo"}}
