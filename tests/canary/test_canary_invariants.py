@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from control.canary import strategy
 from control.canary.analysis import Measurement, Outcome, analyse
+from control.canary.commands import Commands
 from control.canary.decision import PromoteTemplate, ScaleToZero, SetRouting
-from control.canary.facts import READY
+from control.canary.facts import READY, Workload
+from control.canary.hooks import HookResult
 from control.canary.routing import TO_PRIMARY, Routing
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import ANALYSED, TRANSITIONS, Phase
@@ -24,6 +26,7 @@ MEASUREMENTS = st.one_of(
     st.just(Measurement(reason="down", error=True)),
     st.just(Measurement(float("nan"), 0.0)),
 )
+MATCH = [{"headers": {"x-canary": {"exact": "insider"}}}]
 STEPS = st.one_of(
     st.just({"stepWeight": 10, "maxWeight": 50}),
     st.builds(lambda s, m: {"stepWeight": s, "maxWeight": m}, st.integers(1, 100), st.integers(1, 100)),
@@ -31,9 +34,23 @@ STEPS = st.one_of(
         lambda steps: {"stepWeight": 0, "stepWeights": sorted(steps)}
     ),
 )
+ANALYSES = st.builds(
+    lambda steps, mirror: {**steps, "mirror": mirror},
+    st.one_of(
+        STEPS,
+        st.integers(1, 4).map(lambda n: {"stepWeight": 0, "iterations": n}),
+        st.integers(1, 4).map(lambda n: {"stepWeight": 0, "iterations": n, "match": MATCH}),
+    ),
+    st.booleans(),
+)
+HOOKS = [
+    {"type": kind, "name": kind, "url": "http://gate.test/"}
+    for kind in ("confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "rollback")
+]
+WORLDS = ["waiting", "stuck", "primary", "routing", "early", "config", "hooks", "gone", "scaled", "apex", "unaccepted"]
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["good", "good", "good", "measure", "edit", "waiting", "stuck", "primary", "split", "early", "config"]),
+        st.sampled_from(["good", "good", "good", "good", "measure", "edit", "order", "strategy", *WORLDS]),
         MEASUREMENTS,
         MEASUREMENTS,
         st.integers(1, 4),
@@ -42,58 +59,106 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(0, 30), MOVES)
-def test_weights_sum_to_100_phases_follow_the_table_and_nothing_is_promoted_on_a_bad_or_missing_number(
-    analysis, step_back, moves
-):
-    play = Play.initialised(canary_spec({**analysis, "stepWeightPromotion": step_back}))
-    for move, success, duration, number in moves:
-        play.target = replace(play.target, readiness=READY)
-        play.primary = replace(play.primary, readiness=READY)
-        play.seen = {SUCCESS_RATE: Measurement(100.0, 50), DURATION: Measurement(10.0, 50)}
-        play.due = move != "early"
-        if move == "measure":
-            play.seen = {SUCCESS_RATE: success, DURATION: duration}
-        elif move == "edit":
-            play.edit(f"v{number}")
-        elif move == "waiting":
-            play.target = replace(play.target, readiness=waiting())
-        elif move == "stuck":
-            play.target = replace(play.target, readiness=stuck())
-        elif move == "primary":
-            play.primary = replace(play.primary, readiness=stuck())
-        elif move == "split":
-            play.routing = None if number == 1 else Routing(number)
-        elif move == "config":
-            play.tracked = {"configmap/x": str(number)}
-        facts, before = play.facts(), play.status
-        measured = {metric: play.seen[metric.name] for metric in play.spec.metrics}
-        primary_before = play.primary.revision
-        decision = play.tick()
+def good_world(play: Play) -> None:
+    """Everything that a move may have made odd, and that goes by itself, is over."""
+    play.target = replace(play.target or Workload("v9", 0, READY), readiness=READY)
+    play.primary = replace(play.primary, readiness=READY)
+    play.measure()
+    play.due = True
+    play.hooks = {}
+    play.routing_problem = ""
+    play.commands = Commands()
 
-        assert play.routing.canary + play.routing.primary == 100
-        assert play.routing == strategy.routing(play.spec, play.status)
-        assert play.status.phase is before.phase or play.status.phase in TRANSITIONS[before.phase]
-        for action in decision.actions:
-            if isinstance(action, PromoteTemplate):
+
+def make_odd(play: Play, move: str, success: Measurement, duration: Measurement, number: int, other: dict) -> None:
+    match move:
+        case "measure":
+            play.seen = {SUCCESS_RATE: success, DURATION: duration}
+        case "edit":
+            play.edit(f"v{number}")
+        case "order":
+            play.order(("abort", "promote", "retry", "approve")[number - 1], gate="promotion")
+        case "strategy":
+            play.spec = canary_spec({**other, "webhooks": HOOKS})
+        case "waiting" | "stuck":
+            play.target = replace(play.target, readiness=waiting() if move == "waiting" else stuck())
+        case "primary":
+            play.primary = replace(play.primary, readiness=stuck() if number > 1 else waiting())
+        case "routing":
+            play.routing = None if number == 1 else Routing(number)
+        case "early":
+            play.due = False
+        case "config":
+            play.tracked = {"configmap/x": str(number)}
+        case "hooks":
+            play.hooks = {hook["name"]: HookResult(False) for hook in HOOKS[: number + 1]}
+            play.hooks["rollback"] = HookResult(number == 1)
+        case "gone":
+            play.delete_target()
+        case "scaled":
+            play.target = replace(play.target, replicas=number - 1)
+        case "apex":
+            play.apex_ok = False
+        case "unaccepted":
+            play.routing_problem = "HTTPRoute podinfo.test is not ready"
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANALYSES, ANALYSES, st.integers(0, 30), MOVES)
+def test_whatever_happens_nothing_is_promoted_unchecked_nobody_is_sent_to_nobody_and_every_phase_has_an_exit(
+    analysis, other, step_back, moves
+):
+    play = Play.initialised(canary_spec({**analysis, "stepWeightPromotion": step_back, "webhooks": HOOKS}))
+    for move, success, duration, number in moves:
+        good_world(play)
+        make_odd(play, move, success, duration, number, other)
+        check_one_tick(play)
+    good_world(play)
+    play.edit("last")
+    play.until(Phase.SUCCEEDED, limit=240)
+    # What was released last may still have been on its way: then it is "last"'s turn.
+    play.tick()
+    play.until(Phase.SUCCEEDED, limit=240)
+    assert (play.primary.revision.partition("-")[0], play.routing, play.target.replicas) == ("last", Routing(0), 0)
+
+
+def check_one_tick(play: Play) -> None:
+    facts, before, spec = play.facts(), play.status, play.spec
+    measured = {metric: play.seen[metric.name] for metric in spec.metrics}
+    primary_before = play.primary.revision
+    decision = play.tick()
+    passed = analyse(spec, measured).outcome is Outcome.PASSED and play.hooks.get("rollout", HookResult(True)).ok
+    ordered = facts.commands.promote is not None
+    analysed = before.phase in ANALYSED
+
+    assert play.routing.canary + play.routing.primary == 100
+    if facts.target is not None:
+        assert play.routing == strategy.routing(spec, play.status)
+    assert play.status.phase is before.phase or play.status.phase in TRANSITIONS[before.phase]
+    for action in decision.actions:
+        if isinstance(action, PromoteTemplate):
+            assert action.revision == facts.target.revision
+            if not ordered:
                 assert before.phase in (*ANALYSED, Phase.PROMOTING)
-                assert action.revision == before.last_applied == facts.target.revision
-                if before.phase in ANALYSED:
-                    assert before.canary_weight >= play.spec.top_weight
-                    assert before.failed_checks < play.spec.threshold
-                    assert analyse(play.spec, measured).outcome is Outcome.PASSED
-                    assert facts.due
-            if isinstance(action, SetRouting) and action.routing.canary > before.canary_weight and before.phase in ANALYSED:
-                assert before.canary_weight == 0 or analyse(play.spec, measured).outcome is Outcome.PASSED
-            if isinstance(action, ScaleToZero):
-                assert play.routing == TO_PRIMARY  # nobody is sent to pods that go
-        if play.primary.revision != primary_before:
-            assert any(isinstance(action, PromoteTemplate) for action in decision.actions)
+                assert action.revision == before.last_applied
+            if analysed and not ordered:
+                assert isinstance(strategy.next_step(spec, before), strategy.Promote)
+                assert before.failed_checks < spec.threshold
+                assert passed
+                assert facts.due
+                assert play.hooks.get("confirm-promotion", HookResult(True)).ok
+        if isinstance(action, SetRouting) and analysed and action.routing.canary > before.canary_weight:
+            assert strategy.begins(before) or passed or action.routing == strategy.routing(spec, before)
+        if isinstance(action, ScaleToZero):
+            assert play.routing == TO_PRIMARY  # nobody is sent to pods that go
+    if play.target is None:
+        assert play.routing.canary == 0 or play.status.phase is Phase.FAILED
+    if play.primary.revision != primary_before:
+        assert any(isinstance(action, PromoteTemplate) for action in decision.actions)
 
 
 @settings(max_examples=100, deadline=None)
-@given(STEPS)
+@given(ANALYSES)
 def test_a_release_whose_checks_all_pass_always_ends_promoted(analysis):
     play = Play.initialised(canary_spec(analysis))
     play.edit("v2")
