@@ -62,10 +62,13 @@ class Verdict:
         return self.checks[-1].text if self.checks else ""
 
 
-def analyse(spec: CanarySpec, measurements: Mapping[Metric, Measurement]) -> Verdict:
-    """Check every metric of the spec in list order; stop at the first that does not pass."""
+def analyse(spec: CanarySpec, measurements: Mapping[Metric, Measurement], *, built_in: bool = True) -> Verdict:
+    """Check every metric of the spec in list order; stop at the first that does not pass.  `built_in` False: without the
+    built-in ones."""
     checks: list[Check] = []
     for metric in spec.metrics:
+        if metric.kind is Kind.BUILT_IN and not built_in:
+            continue
         check = _check(spec, metric, measurements.get(metric, NOT_MEASURED))
         checks.append(check)
         if check.outcome is not Outcome.PASSED:

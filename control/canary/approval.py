@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control.canary import hooks
+from control.canary import comparison, hooks
 from control.canary.alerts import WARN
 from control.canary.draft import Draft, Stop
 from control.canary.hooks import HookResult, Webhook
@@ -87,7 +87,8 @@ def _wait_for_increase(draft: Draft, what: str, gate: str, *, mute: bool) -> Non
 
 
 def confirm_promotion(draft: Draft) -> None:
-    """Ends the tick in WaitingPromotion if the analysed revision may not be promoted."""
+    """Ends the tick in WaitingPromotion if the analysed revision may not be promoted; where it is, if that is not proved."""
+    comparison.suffice(draft)
     for hook in of_type(draft, hooks.CONFIRM_PROMOTION):
         if not draft.hook(hook, Phase.PROGRESSING.value).ok:
             _wait_for_promotion(draft, f"waiting for promotion approval {hook.name}", mute=hook.mute_alert)

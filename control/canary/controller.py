@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
@@ -31,6 +32,9 @@ from control.canary.hook_client import HookClient
 from control.canary.hooks import HookResult, checksum, payload
 from control.canary.metric import DURATION, Kind, Metric
 from control.canary.metrics import CanaryMetrics
+from control.canary.observer import LOOK_S, Observer, is_judged
+from control.canary.policies import policy_for
+from control.canary.policy import ReleasePolicy
 from control.canary.question import Answer, AskHook, AskMetrics, Question
 from control.canary.source import MetricSource, Query, Subject
 from control.canary.spec import GROUP, KIND, CanarySpec, SpecError, parse
@@ -40,6 +44,7 @@ from control.store.store import Change, Key, Object, Store, StoreError
 log = logging.getLogger("meshproxy.canary")
 
 MAX_CANARIES = 1000  # more are not run, and that is logged
+AGAIN_S = 1.0  # after a look that called for a tick, or failed
 IDLE_S = 60.0  # longest sleep when nothing is due; changes wake the loop anyway
 
 
@@ -59,6 +64,9 @@ class _Job:
     early: bool = False  # changed since the last tick: look before it is due
     spec: CanarySpec | None = None
     task: asyncio.Task[None] | None = None  # the tick that runs just now
+    policy: ReleasePolicy | None = None  # of the last tick
+    look: float = math.inf  # when both arms are to be looked at again: evidence is acted on when it is there
+    looker: asyncio.Task[None] | None = None
 
 
 class Controller:
@@ -82,6 +90,7 @@ class Controller:
         self._clock = clock
         self._settings = settings or Settings()
         self._actor = Actor(store, gives_back=self._settings.gives_back)
+        self._observer = Observer(store, source)
         self._jobs: dict[Key, _Job] = {}
         self._wake = asyncio.Event()
         self.metrics = CanaryMetrics()
@@ -99,7 +108,7 @@ class Controller:
                         await self._wake.wait()
         finally:
             stop_watching()
-            tasks = [job.task for job in self._jobs.values() if job.task is not None]
+            tasks = self._tasks()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,8 +116,11 @@ class Controller:
     async def step(self, now: float) -> float:
         """Every tick that is due at `now`, to its end; returns when the next one is (Unix seconds)."""
         await self._start(now)
-        if tasks := [job.task for job in self._jobs.values() if job.task is not None]:
+        while tasks := self._tasks():
             await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # their callbacks
+            if any(job.early for job in self._jobs.values()):  # what was looked at calls for a tick
+                await self._start(now)
             self._watch_metrics(self._store.list(GROUP, KIND))
         return self._next_due(now)
 
@@ -130,6 +142,11 @@ class Controller:
                     self._guarded_tick(key, job, present[key], targets, now), name=f"canary {key.name}.{key.namespace}"
                 )
                 job.task.add_done_callback(partial(self._ticked, job))
+            if job.looker is None and job.look <= now:
+                job.looker = asyncio.create_task(
+                    self._guarded_look(key, job, present[key], now), name=f"evidence {key.name}.{key.namespace}"
+                )
+                job.looker.add_done_callback(partial(self._looked, job))
         return self._next_due(now)
 
     def _ticked(self, job: _Job, task: asyncio.Task[None]) -> None:
@@ -137,9 +154,19 @@ class Controller:
             job.task = None
         self._wake.set()
 
+    def _looked(self, job: _Job, task: asyncio.Task[None]) -> None:
+        if job.looker is task:
+            job.looker = None
+        self._wake.set()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for job in self._jobs.values() for task in (job.task, job.looker) if task is not None]
+
     def _next_due(self, now: float) -> float:
-        """Of those that do not tick just now: these wake the loop when they are done."""
-        return min((job.due for job in self._jobs.values() if job.task is None), default=now + IDLE_S)
+        """Of those that do not tick or look just now: these wake the loop when they are done."""
+        ticks = [job.due for job in self._jobs.values() if job.task is None]
+        looks = [job.look for job in self._jobs.values() if job.looker is None]
+        return min((*ticks, *looks), default=now + IDLE_S)
 
     # -- one tick
 
@@ -181,16 +208,38 @@ class Controller:
         self.metrics.seen(spec, status)
         problem = await self._source_problem(spec, status)
         facts = collect(self._store, spec, status, obj["metadata"], now, source_problem=problem, due=due)
+        job.policy = policy_for(self._store, spec)
+        if job.policy is not None and is_judged(spec, status, job.policy):
+            facts = replace(facts, compared=await self._observer.look(key, spec, status, job.policy, now))
         decision = await self._decide(spec, status, facts, now)
         for event in decision.events:
             log.log(logging.WARNING if event.warning else logging.INFO, "canary %s: %s", name, event.text)
         await self._actor.carry_out(spec, status, decision)
+        if facts.compared is not None and decision.status != status:
+            await self._observer.record(key, now)
+        job.look = now + LOOK_S if is_judged(spec, decision.status, job.policy) else math.inf
         if self._courier is not None:
             self._courier.tell(key, spec, decision.status, decision.events, decision.notices)
         if decision.status.phase in ENDING:  # what is being deleted does not wait for an interval
             job.due = min(job.due, now + self._settings.minimum_interval_s)
         self.metrics.seen(spec, decision.status)
         self.metrics.ticked(spec, time.perf_counter() - begun, decision.finished)
+
+    async def _guarded_look(self, key: Key, job: _Job, obj: Object, now: float) -> None:
+        """Between ticks: is there evidence of harm by now?  Then there is a tick at once."""
+        job.look = now + LOOK_S
+        spec, status, policy = job.spec, Status.of(obj.get("status")), job.policy
+        if spec is None or policy is None or not is_judged(spec, status, policy):
+            job.look = math.inf
+            return
+        try:
+            if (await self._observer.look(key, spec, status, policy, now)).harmful:
+                job.early = True
+                job.look = now + AGAIN_S
+        except Exception as error:  # noqa: BLE001  # the next tick, or the next look, says it again; here it is counted and logged
+            self.metrics.error(error)
+            log.warning("canary %s.%s: looking at its evidence: %s: %s", key.name, key.namespace, type(error).__name__, error)
+            job.look = now + AGAIN_S
 
     # -- what a tick asks for
 
@@ -276,8 +325,11 @@ class Controller:
         """Canaries that are gone, also those that went while nobody was looking: give back what we hold for them."""
         for key in [key for key in self._jobs if key not in present]:
             log.info("canary %s.%s is gone", key.name, key.namespace)
-            if (task := self._jobs.pop(key).task) is not None:
-                task.cancel()
+            job = self._jobs.pop(key)
+            for task in (job.task, job.looker):
+                if task is not None:
+                    task.cancel()
+        self._observer.keep_only(frozenset(self._jobs))
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
         for obj in (obj for group, kind in objects.HELD_KINDS for obj in self._store.list(group, kind)):
             name = objects.held_for(obj)

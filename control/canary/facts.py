@@ -14,6 +14,7 @@ from typing import Any
 
 from control.canary import objects
 from control.canary.commands import Commands
+from control.canary.evidence.standing import Compared
 from control.canary.question import Answer, Question
 from control.canary.readiness import READY, Readiness, readiness
 from control.canary.routers import router_for
@@ -56,6 +57,7 @@ class Facts:
     due: bool = True
     deleting: bool = False  # the Canary has been deleted, and waits for its finalizers
     finalizer: bool = False  # it has ours
+    compared: Compared | None = None  # with the primary; None: this release is not judged by evidence
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
 
 

@@ -84,15 +84,15 @@ def primary_not_ready(draft: Draft) -> NoReturn:
     failed_promotion(draft, primary.readiness.text)
 
 
-def failed_promotion(draft: Draft, why: str) -> NoReturn:
+def failed_promotion(draft: Draft, why: str, what: str = "primary not ready") -> NoReturn:
     """The primary is broken and its old revision is gone: the analysed canary is the only good one, it takes all."""
     # Everyone, also who does not match in A/B: there is nobody else to answer them.
     draft.route(Routing(100, everyone=bool(draft.spec.routes.trial)))
     where = "all traffic is on the canary" if draft.spec.routed else "the canary is left running"
-    message = f"Promotion failed, primary not ready; {where}."
+    message = f"Promotion failed, {what}; {where}."
     draft.to(Phase.FAILED, message, canary_weight=100)
     draft.finished = "failed"
-    draft.record(f"Promotion of {draft.spec.full_target} failed, primary not ready: {why}", warning=True)
-    draft.alert(ERROR, f"Promotion failed, primary not ready: {why}")
+    draft.record(f"Promotion of {draft.spec.full_target} failed, {what}: {why}", warning=True)
+    draft.alert(ERROR, f"Promotion failed, {what}: {why}")
     tell_post_rollout(draft)
     raise Stop

@@ -47,7 +47,7 @@ async def append(store: Store, spec: CanarySpec, records: Sequence[Record]) -> N
     kept = decisions(current)
     for record in records:
         _add(kept, to_object(record), len(records))
-    await store.status(key, {"decisions": bounded(kept)})
+    await store.status(key, {**(current.get("status") or {}), "decisions": bounded(kept)})
 
 
 def _add(kept: list[dict[str, Any]], entry: dict[str, Any], batch: int) -> None:

@@ -5,7 +5,8 @@ One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the
     deleted? refused? suspended? target there?   -> terminate; say so, stop                          termination.py
     services, primary, routing, apex             -> make them, wait for the primary (-> Initialized) setup.py
     new revision?                                -> gate, scale the target up       (-> Progressing) approval.py
-    order to abort; newer revision               -> roll back; restart from weight 0                 failure.py
+    order to abort; evidence of harm             -> roll back                                        failure.py, comparison.py
+    newer revision                               -> restart from weight 0
     canary pods ready? routing in force?         -> wait, or roll back when stuck
     rollback hooks                               -> roll back
     Promoting, Finalising                        -> traffic back to the primary, target to zero      promotion.py
@@ -26,7 +27,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from control.canary import approval, failure, promotion, setup, strategy, termination
+from control.canary import approval, comparison, failure, promotion, setup, strategy, termination
 from control.canary.alerts import INFO
 from control.canary.analysis import Outcome, analyse
 from control.canary.decision import Decision, Event, ScaleUp
@@ -103,6 +104,7 @@ def _release(draft: Draft) -> None:
         setup.rest(draft)
         raise Stop
     failure.abort(draft)
+    comparison.pull(draft)
     if not spec.skip_analysis and not facts.primary.readiness.ready:
         failure.primary_not_ready(draft)
     if draft.status.phase not in RUNNING:
@@ -230,9 +232,10 @@ def _analyse(draft: Draft) -> None:
         return
     if not approval.external_checks(draft):
         _failed_check(draft)
-    verdict = analyse(draft.spec, draft.measurements())
+    verdict = analyse(draft.spec, draft.measurements(), built_in=draft.facts.compared is None)
     draft.checks = verdict.checks
     if verdict.outcome is Outcome.PASSED:
+        comparison.go_on(draft)
         return
     if verdict.outcome is Outcome.FAILED:
         draft.noted(failed_checks=draft.status.failed_checks + 1)

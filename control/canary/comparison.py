@@ -1,0 +1,93 @@
+"""A release judged by evidence: what the machine does with a comparison of canary and primary.
+
+    at every look     harm                         -> roll back at once; while promoting: all requests stay on the canary
+    at a tick         source lost, few requests    -> hold (nothing is counted as failed)
+    at the promotion  not all within the margin    -> hold, and say how many more requests it takes
+                      ... or hold for max_wait_s   -> onInconclusive: hold | rollback | approve
+
+The built-in metrics of the Canary are not held against their thresholds then: the same numbers are judged, against the primary
+instead.  Its other metrics are, as ever.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from control.canary import failure, promotion
+from control.canary.alerts import ERROR, WARN
+from control.canary.analysis import Check, Outcome
+from control.canary.draft import Draft
+from control.canary.evidence.judge import Assessment, Finding, Verdict
+from control.canary.evidence.standing import Compared
+from control.canary.status import ANALYSED, Phase
+
+GATE = "evidence"  # what a person approves where the numbers do not
+
+
+def pull(draft: Draft) -> None:
+    """Evidence of harm ends the release in whichever tick it is there."""
+    compared, phase = draft.facts.compared, draft.status.phase
+    if compared is None or not compared.harmful or draft.revision != draft.status.last_applied:
+        return
+    if phase in ANALYSED and promotion.copied(draft):
+        return  # the primary is the same revision already, if the status does not say so yet
+    draft.checks = checks(compared.verdict)
+    text = f"evidence of harm: {compared.verdict.text}"
+    if phase in ANALYSED:
+        failure.roll_back(draft, f"Rolling back {draft.spec.full_name} {text}", ERROR, f"Rolling back, {text}")
+    if phase is Phase.PROMOTING:
+        failure.failed_promotion(draft, compared.verdict.text, "the new primary is worse than the canary")
+
+
+def go_on(draft: Draft) -> None:
+    """Ends the tick unless there is enough to look at for the next step."""
+    compared = draft.facts.compared
+    if compared is None:
+        return
+    draft.checks = (*draft.checks, *checks(compared.verdict))
+    name = draft.spec.full_name
+    if compared.lost_since is not None:
+        _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
+    if compared.requests < compared.min_requests:
+        missing = compared.min_requests - compared.requests
+        _say(draft, f"Halt {name} advancement: {missing} more requests at weight {draft.status.canary_weight:g} needed")
+
+
+def suffice(draft: Draft) -> None:
+    """Ends the tick unless the canary is certainly within every margin."""
+    compared = draft.facts.compared
+    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(GATE):
+        return
+    _hold(draft, compared, draft.status.transitioned, compared.verdict.text)
+
+
+def _hold(draft: Draft, compared: Compared, since: float, why: str) -> NoReturn:
+    name, waited = draft.spec.full_name, draft.now - since
+    if waited >= compared.max_wait_s and compared.on_inconclusive == "rollback":
+        text = f"inconclusive after {waited:.0f} s: {why}"
+        failure.roll_back(draft, f"Rolling back {name} {text}", ERROR, f"Rolling back, {text}")
+    if waited >= compared.max_wait_s and compared.on_inconclusive == "approve":
+        before = draft.status
+        draft.status = before.says(f"Waiting for approval of {GATE}.", draft.now)
+        if draft.status != before:
+            draft.halt(f"Halt {name} advancement waiting for approval {GATE}")
+            draft.alert(WARN, f"Canary evidence is inconclusive, waiting for approval: {why}")
+    _say(draft, f"Halt {name} advancement: {why}")
+
+
+def _say(draft: Draft, text: str) -> NoReturn:
+    """An Event at each tick, as Flagger's halts; the history has one entry, with the numbers of the last time."""
+    draft.stop_warning(text)
+
+
+def checks(verdict: Verdict) -> tuple[Check, ...]:
+    """As the history keeps numbers: percent of the canary's requests, at most the primary's and the margin."""
+    return tuple(_check(one) for one in verdict.assessments)
+
+
+def _check(one: Assessment) -> Check:
+    counts = one.counts
+    outcome = {Finding.HARM: Outcome.FAILED, Finding.SAFE: Outcome.PASSED, Finding.OPEN: Outcome.WARMING}[one.finding]
+    value = 100.0 * counts.canary_failed / counts.canary if counts.canary else None
+    most = 100.0 * (counts.primary_failed / counts.primary + one.margin) if counts.primary else None
+    return Check(one.metric, outcome, value, counts.canary, None, most, one.text)

@@ -1,0 +1,114 @@
+"""Looks at both arms of each release that is judged by evidence, several times a second, and remembers where it stands.
+
+    source.counts --look()--> Standing of each Canary --compared()--> facts for the machine
+                                   |          ^
+                              record()     resume, after a crash
+                                   v          |
+                              ReleasePolicy.status.evidence
+
+Looking changes nothing in the world; that the evidence calls for a roll back is for the machine to decide, in the tick that
+the controller starts because of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from control.canary import history
+from control.canary.evidence.judge import Terms
+from control.canary.evidence.standing import Compared, Standing, resume
+from control.canary.hooks import checksum
+from control.canary.policy import EvidencePolicy, ReleasePolicy
+from control.canary.source import MetricSource, Subject
+from control.canary.spec import CanarySpec
+from control.canary.status import ANALYSED, Phase, Status
+from control.canary.strategy import Strategy, strategy
+from control.store.store import Key, Store
+
+LOOK_S = 0.25  # between looks: what is seen is acted on; a look without news costs some microseconds
+RECORD_S = 10.0  # between records: that much evidence is lost in a crash, of both arms
+
+
+@dataclass(slots=True)
+class _Kept:
+    standing: Standing
+    recorded_at: float
+    recorded: Standing | None = None
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)  # answers must not overtake each other
+
+
+class Observer:
+    """One for a controller.  All it holds can be lost but for what was counted since the last record."""
+
+    def __init__(self, store: Store, source: MetricSource) -> None:
+        self._store = store
+        self._source = source
+        self._kept: dict[Key, _Kept] = {}
+
+    async def look(self, key: Key, spec: CanarySpec, status: Status, policy: ReleasePolicy, now: float) -> Compared:
+        """`policy` has evidence.  Raises StoreError only when a record cannot be written."""
+        assert policy.evidence is not None
+        run = run_of(status)
+        kept = self._kept.get(key)
+        if kept is None or kept.standing.run != run:
+            kept = self._kept[key] = _Kept(self._resume(key, run), now)
+        async with kept.looking:
+            arms = await self._source.counts(Subject.of(spec))
+            pair = None if arms is None else (arms.canary, arms.primary)
+            if pair is not None and status.phase is Phase.PROMOTING:
+                pair = pair[1], pair[0]
+            terms = terms_of(policy.evidence)
+            kept.standing = kept.standing.look(pair, status.canary_weight, now, terms, policy.warm_up_s)
+        if now - kept.recorded_at >= RECORD_S:
+            await self.record(key, now)
+        return self._compared(kept.standing, policy)
+
+    async def record(self, key: Key, now: float) -> None:
+        """Write down where it stands.  Raises StoreError."""
+        kept = self._kept.get(key)
+        policy = history.policy_key(key.namespace, key.name)
+        current = self._store.get(policy)
+        if kept is None or current is None or kept.recorded is kept.standing:
+            return
+        kept.recorded_at, kept.recorded = now, kept.standing
+        await self._store.status(policy, {**(current.get("status") or {}), "evidence": kept.standing.to_object()})
+
+    def keep_only(self, keys: frozenset[Key]) -> None:
+        for key in self._kept.keys() - keys:
+            del self._kept[key]
+
+    def _resume(self, key: Key, run: str) -> Standing:
+        policy = self._store.get(history.policy_key(key.namespace, key.name))
+        return resume(((policy or {}).get("status") or {}).get("evidence"), run)
+
+    @staticmethod
+    def _compared(standing: Standing, policy: ReleasePolicy) -> Compared:
+        assert policy.evidence is not None
+        return Compared(
+            standing.verdict(terms_of(policy.evidence)),
+            standing.requests,
+            standing.lost_since,
+            max(1, policy.evidence.min_requests),
+            policy.on_inconclusive,
+            policy.max_wait_s,
+        )
+
+
+def is_judged(spec: CanarySpec, status: Status, policy: ReleasePolicy | None) -> bool:
+    """Is there anything to compare?  Not in blue/green without mirroring: there the arms never serve at the same time."""
+    if policy is None or policy.evidence is None or spec.suspend or spec.skip_analysis:
+        return False
+    if strategy(spec) is Strategy.BLUE_GREEN and not spec.mirror:
+        return False
+    return status.phase in (*ANALYSED, Phase.PROMOTING)
+
+
+def run_of(status: Status) -> str:
+    """The revision, its configuration, which attempt at it, and in which role."""
+    role = "promoting" if status.phase is Phase.PROMOTING else "canary"
+    return f"{checksum(status.tracked, status.last_applied)}-{status.run_started:.0f}-{role}"
+
+
+def terms_of(evidence: EvidencePolicy) -> Terms:
+    return Terms(evidence.alpha, evidence.failure_margin, evidence.slow_margin)
