@@ -12,7 +12,7 @@ Names, defaults and meanings: flagger.app/v1beta1.  `routers` makes objects of i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control.canary.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
@@ -155,11 +155,6 @@ def parse_service(spec: Mapping[str, Any]) -> ServiceSpec:
     if kind == NONE and (trial or mirror or affinity):
         told.ignored.append("spec.analysis.match, mirror and sessionAffinity: provider kubernetes routes no requests")
         trial, mirror, affinity = (), False, None
-    if headless and kind != NONE:
-        told.refused.append(
-            "spec.service.headless: requests to a headless Service go to the pods they name and are not shared out; "
-            "leave it out, or use provider kubernetes"
-        )
     for name, why in _FOREIGN.items():
         if service.get(name):
             told.ignored.append(f"spec.service.{name}: {why}")
@@ -193,7 +188,18 @@ def parse_service(spec: Mapping[str, Any]) -> ServiceSpec:
         ignored=tuple(told.ignored),
     )
     _check(made)
-    return made
+    return _headless(made)
+
+
+def _headless(made: ServiceSpec) -> ServiceSpec:
+    """Who resolves a headless Service gets pods, and asks them: only who asks for it by name is shared out, by splits."""
+    if not made.headless or made.kind == NONE:
+        return made
+    if made.kind == GATEWAY or made.needs_route:
+        why = "no HTTPRoute can be attached to such a Service; leave it out, or use provider smi:v1alpha2"
+        return replace(made, refused=(*made.refused, f"spec.service.headless: {why}"))
+    why = "requests to a pod's own address are not shared out"
+    return replace(made, ignored=(*made.ignored, f"spec.service.headless: {why}"))
 
 
 def refusals(spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -383,7 +383,7 @@ def test_other_ports_of_the_apex_are_not_shared_out() -> None:
     ("analysis", "more", "text"),
     [
         ({}, {"corsPolicy": {"allowOrigin": ["*"]}}, "spec.service.corsPolicy is not supported"),
-        ({}, {"headless": True}, "spec.service.headless: requests to a headless Service"),
+        ({}, {"headless": True, "timeout": "1s"}, "spec.service.headless: no HTTPRoute can be attached"),
         ({"match": [{"withoutHeaders": {"a": {}}}]}, {}, "spec.analysis.match[0].withoutHeaders is not supported"),
         ({"match": [{"sourceLabels": {"a": "b"}}]}, {}, "spec.analysis.match[0].sourceLabels is not supported"),
         ({"match": [{"port": 81}]}, {}, "spec.analysis.match[0].port 81: only requests to spec.service.port 80"),
