@@ -25,6 +25,7 @@ from meshproxy.wire.message import Head
 
 POINTS: Final = 160  # of an endpoint on a ring, at weight 1 (ketama's); deviation of shares ~ 1 / sqrt(points)
 MAX_POINTS: Final = 200_000  # of one ring: weights are scaled down above
+MEAN_POINTS: Final = 8 * POINTS  # of its endpoints on average, likewise: a point costs a microsecond to make
 SLOTS_EACH: Final = 100  # of a Maglev table, for each endpoint at least: shares within 1 % (the paper's M > 100 N)
 _SIZES: Final = (509, 1021, 2039, 4093, 8191, 16381, 32749, 65521)  # primes
 MAX_KEY: Final = 4096  # bytes of a key that are hashed; header limits keep real ones far below
@@ -108,12 +109,17 @@ class Maglev(Table):
 class Ring(Table):
     def __init__(self, names: list[bytes], targets: list[Target]) -> None:
         self.targets = targets
-        total = sum(target.weight for target in targets)
-        mean = total / len(targets) if targets else 1.0
-        each = min(float(POINTS), MAX_POINTS / max(1, len(targets)))
+        # How many points an endpoint has must not depend on who else is there, or keys would move between those that stay.
+        # Where there would be too many, all have half, a quarter ...: the others' coming and going seldom changes which.
+        each = float(POINTS)
+        total = each * sum([target.weight for target in targets])
+        most = min(MAX_POINTS, MEAN_POINTS * len(targets))
+        while total > most:
+            each /= 2.0
+            total /= 2.0
         points: list[tuple[int, bytes, int]] = []
         for index, name in enumerate(names):
-            count = max(1, round(each * targets[index].weight / mean))
+            count = max(1, round(each * targets[index].weight))
             points += [(hash_key(name + b"#%d" % i), name, index) for i in range(count)]
         points.sort()
         self.hashes = [point[0] for point in points]

@@ -46,6 +46,7 @@ from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport
 from meshproxy.proxy.websocket import asking
+from meshproxy.telemetry.families import MAX
 from meshproxy.wire.engine import NO_FIELDS, Stream
 from meshproxy.wire.message import Field, Head
 
@@ -63,6 +64,13 @@ class Made:
         self.routes: dict[tuple[str, bool], Route] = {}
         self.rules: dict[str, Route] = {}
         self.pods: dict[str, Route] = {}
+
+
+def note_given(backends: list[BackendEntry], weights: list[int], given: set[str]) -> None:
+    """Note those that have a weight and draw nothing: it was given to others (policy/route.py `weights_of`)."""
+    for index, backend in enumerate(backends):
+        if backend.weight > 0 and weights[index] == 0:
+            given.add(backend.key)
 
 
 class Outbound(Side):
@@ -86,6 +94,7 @@ class Outbound(Side):
         self.rules: dict[str, Route] = {}  # by RouteEntry.key
         self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
         self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
+        self.redistributed: set[str] = set()  # backends whose share goes to others
         self.external: dict[tuple[bytes, bool], Route] = {}
         self.external_route_series = ctx.registry.route("outbound", (("authority", "external"),))
         self.external_connects = ctx.registry.counter(
@@ -97,8 +106,12 @@ class Outbound(Side):
     def apply(self, tables: Tables) -> None:
         """Swap the tables.  All of the new ones are in effect for the next request; nothing of the old is lost that lives."""
         made = Made(tables)
+        given: set[str] = set()
         self.backends.begin()
         for entry in tables.services.values():
+            note_given(entry.backends, entry.weights, given)
+            for rule in entry.routes.values():
+                note_given(rule.backends, rule.weights, given)
             for opaque in (False, True):
                 backends = [self.backend(made, leaf, entry, opaque) for leaf in entry.backends]
                 made.routes[(entry.key, opaque)] = self.keep_or_make_route(entry, opaque, backends)
@@ -123,6 +136,19 @@ class Outbound(Side):
         self.tables = tables
         self.memo = {}
         self.ready = True
+        for backend in given | self.redistributed:
+            self.redistribute(backend, backend in given)
+        self.redistributed = given
+
+    def redistribute(self, backend: str, now: bool) -> None:
+        """Say so in a metric.  Backends without endpoints get no request where that is declared, so none can be counted."""
+        gauge = self.ctx.registry.gauge(
+            "meshproxy_backend_redistributed",
+            "1 while a backend has no endpoint and its share goes to others, as its split or route declares.",
+            (("backend", backend),),
+            MAX,
+        )
+        gauge.value = 1.0 if now else 0.0
 
     def backend(self, made: Made, leaf: BackendEntry, entry: ServiceEntry, opaque: bool) -> Backend:
         members: list[Endpoint] = []

@@ -9,6 +9,8 @@ import pytest
 from mesh_bytes import bytes_mesh as bytes_mesh
 from mesh_intruder import certificate
 from mesh_manifests import account, deployment, service
+from mesh_policy import policy_mesh as policy_mesh
+from mesh_policy import world as world
 from mesh_run import MeshRun
 
 from certs.authority import open_authority

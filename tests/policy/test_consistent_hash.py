@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from meshproxy.policy.balancer import Load, Target
-from meshproxy.policy.consistent_hash import HashKey, Maglev, Ring, Table, cookie, hash_key
+from meshproxy.policy.consistent_hash import MEAN_POINTS, POINTS, HashKey, Maglev, Ring, Table, cookie, hash_key
 from meshproxy.wire.message import Field, Head
 
 KEYS = [hash_key(b"user-%d" % i) for i in range(4_000)]
@@ -57,6 +57,27 @@ def test_when_one_of_twenty_goes_hardly_any_key_moves_that_was_not_its(kind: typ
     after = owners(kind(all_names[:7] + all_names[8:], members[:7] + members[8:]), members)  # type: ignore[call-arg]
     others = [(was, now) for was, now in zip(before, after, strict=True) if was != 7]
     assert sum(was != now for was, now in others) <= moved * len(others)
+
+
+@pytest.mark.parametrize("gone", range(4))
+def test_when_one_goes_no_key_moves_on_a_ring_between_the_others_whatever_their_weights(gone: int) -> None:
+    members = targets(4)
+    for member, weight in zip(members, (1.0, 1.0, 4.0, 9.0), strict=True):
+        member.weight = weight
+    before = owners(Ring(names(4), members), members)
+    left = [index for index in range(4) if index != gone]
+    after = owners(Ring([names(4)[index] for index in left], [members[index] for index in left]), members)
+    assert all(now == was for was, now in zip(before, after, strict=True) if was != gone)
+
+
+def test_a_ring_of_great_weights_has_a_bounded_number_of_points() -> None:
+    members = targets(20)
+    for number, member in enumerate(members):
+        member.weight = 1000.0 if number % 2 else 500.0
+    ring = Ring(names(20), members)
+    assert 20 * POINTS < len(ring.hashes) <= 20 * MEAN_POINTS
+    counts = Counter(owners(ring, members))
+    assert sum(counts[number] for number in range(1, 20, 2)) / len(KEYS) == pytest.approx(2 / 3, abs=0.05)
 
 
 @KINDS

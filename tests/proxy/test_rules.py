@@ -183,8 +183,13 @@ async def test_a_backend_without_endpoints_keeps_its_share_and_answers_503(house
 
 
 async def test_its_share_goes_to_the_others_where_that_is_asked_for(houses: Any, web: Web) -> None:
-    door = await outbound(houses(), web.tables((ALL, to("v1", "v2", redistribute=True)), absent="v2"))
+    rule = (ALL, to("v1", "v2", redistribute=True))
+    door = await outbound(houses(), web.tables(rule, absent="v2"))
     assert await bodies(door, ask(), 10) == {"v1": 10}
+    assert 'meshproxy_backend_redistributed{backend="shop/v2:80"} 1.0' in door.side.ctx.registry.render().decode()
+    door.side.apply(web.tables(rule))
+    assert await bodies(door, ask(), 10) == {"v1": 5, "v2": 5}
+    assert 'meshproxy_backend_redistributed{backend="shop/v2:80"} 0.0' in door.side.ctx.registry.render().decode()
 
 
 async def test_a_path_that_can_be_read_in_two_ways_is_refused_where_rules_are_on_paths(houses: Any, web: Web) -> None:
