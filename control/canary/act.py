@@ -108,7 +108,7 @@ class Actor:
         """What another router of ours left goes last: until then it goes on saying what it said."""
         router = router_for(spec)
         for wanted in router.wanted(spec, routing, status):
-            await self._store.apply(wanted)
+            await self._store.apply(objects.taken_over(spec, wanted, self._store.get(Key.of(wanted))))
         for key in router.stale(spec):
             found = self._store.get(key)
             if found is not None and objects.is_ours(spec, found):
@@ -127,6 +127,8 @@ class Actor:
             found = self._store.get(key)
             if found is not None and objects.is_ours(spec, found):
                 await self._store.delete(key)
+            elif found is not None and objects.held_for(found) == spec.name:
+                await self.give_back(found)
 
     async def give_back(self, obj: Object) -> None:
         """Its Canary is gone: the target's replicas, or the apex's selector, are its owner's again.  What we created goes by

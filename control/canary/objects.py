@@ -24,6 +24,7 @@ from control.canary.ownership import (
     held_for,
     is_ours,
     owner,
+    taken_over,
 )
 from control.canary.scalers import held_scaler, primary_scaler, scaler_key
 from control.canary.scalers import minimum as scaler_minimum
@@ -76,10 +77,19 @@ __all__ = [
     "service_ports",
     "services",
     "stamp_for",
+    "taken_over",
     "target_key",
 ]
 
 # Kinds of the user's objects of which we may hold a field: where to look for what is to be given back.
-HELD_KINDS = (("apps", "Deployment"), ("apps", "DaemonSet"), ("", "Service"), ("keda.sh", "ScaledObject"))
+HELD_KINDS = (
+    ("apps", "Deployment"),
+    ("apps", "DaemonSet"),
+    ("", "Service"),
+    ("keda.sh", "ScaledObject"),
+    ("split.smi-spec.io", "TrafficSplit"),
+    ("specs.smi-spec.io", "HTTPRouteGroup"),
+    ("gateway.networking.k8s.io", "HTTPRoute"),
+)
 
 primary_deployment = primary_workload

@@ -73,6 +73,16 @@ def held_canary(spec: CanarySpec, *finalizers: str) -> Object:
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
 
 
+def taken_over(spec: CanarySpec, made: Object, current: Mapping[str, Any] | None) -> Object:
+    """`made` as it is to be applied: where the user wrote an object of that name, held and not owned, so that it is theirs
+    again - and still there - when the Canary is gone."""
+    if current is None or is_ours(spec, current):
+        return made
+    metadata = {name: value for name, value in made["metadata"].items() if name != "ownerReferences"}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), ANNOTATION_CANARY: spec.name}
+    return {**made, "metadata": metadata}
+
+
 def given_back(spec: CanarySpec, api_version: str, kind: str, name: str) -> Object:
     """A user's object of which we hold nothing any more."""
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": spec.namespace}}

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control.canary.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
-from control.canary.request import Match, parse_matches
-from control.resources.gateway_check import PROTECTED
+from control.canary.request import MAX_MATCHES, Match, parse_matches
+from control.resources.gateway_check import MAX_RULES, PROTECTED
 from control.store.store import Object
 
 SPLIT, GATEWAY, NONE = "split", "gateway", "none"
@@ -224,7 +224,16 @@ def _check(made: ServiceSpec) -> None:
             f"spec.service.timeout: {made.timeout} is shorter than what one attempt may take ({made.backend_timeout}); "
             "give it at least as long"
         )
-    if made.rewrite and made.rewrite.prefix and any(m.path is None or m.path.how != "prefix" for m in made.matches):
+    matches, trials = max(1, len(made.matches)), len(made.trial)
+    narrowed = matches * trials if made.needs_route or made.kind == GATEWAY else trials
+    if max(matches, narrowed) > MAX_MATCHES:
+        raise SpecError(
+            f"spec.service.match and spec.analysis.match: together {narrowed} kinds of requests, expected at most {MAX_MATCHES}"
+        )
+    prefixes = made.rewrite is not None and made.rewrite.prefix
+    if prefixes and narrowed + matches * (3 if made.affinity else 1) > MAX_RULES:
+        raise SpecError(f"spec.service.rewrite: ReplacePrefixMatch needs a rule for each match, at most {MAX_RULES} in all")
+    if prefixes and any(m.path is None or m.path.how != "prefix" for m in made.matches):
         raise SpecError("spec.service.rewrite.type: ReplacePrefixMatch needs a uri.prefix in each entry of spec.service.match")
 
 

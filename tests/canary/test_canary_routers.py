@@ -416,6 +416,12 @@ def test_fields_of_other_meshes_are_ignored_and_told() -> None:
         ({"match": "x"}, {}, r"spec\.analysis\.match: expected a list"),
         ({}, {"timeout": "soon"}, r"spec\.service\.timeout: 'soon' is not a duration"),
         ({}, {"timeout": "1s", "backendTimeout": "2s"}, r"spec\.service\.timeout: 1s is shorter"),
+        ({"match": [{}] * 9}, {"match": [{}] * 9, "timeout": "1s"}, "together 81 kinds of requests, expected at most 64"),
+        (
+            {},
+            {"match": [{"uri": {"prefix": "/a"}}] * 17, "rewrite": {"uri": "/", "type": "ReplacePrefixMatch"}},
+            "at most 16 in all",
+        ),
         ({}, {"rewrite": {"uri": "x"}}, r"spec\.service\.rewrite\.uri: found 'x'"),
         (
             {},

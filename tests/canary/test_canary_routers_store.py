@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import pytest
-from canary_cluster import Cluster
+from canary_cluster import Cluster, deployment, service
 from canary_plays import canary_object
 from router_world import RUNNING, target
 
 from control.canary import objects
+from control.canary.controller import Controller
+from control.canary.decision import SetRouting
+from control.canary.embedded import EmbeddedSource
 from control.canary.routers import router_for, with_cookies
 from control.canary.routing import Routing
 from control.canary.spec import CanarySpec, parse
@@ -31,8 +35,9 @@ async def begin(cluster: Cluster, analysis: dict[str, Any] | None = None, **spec
     made = cluster.store.get(Key("flagger.app", "Canary", "test", "podinfo"))
     assert made is not None
     parsed = parse(made)
-    for service in (*objects.services(parsed, target()), objects.apex_service(parsed, target(), None)):
-        await cluster.store.apply(service)
+    current = cluster.store.get(Key("", "Service", "test", "podinfo"))
+    for obj in (*objects.services(parsed, target()), objects.apex_service(parsed, target(), current)):
+        await cluster.store.apply(obj)
     return parsed
 
 
@@ -206,6 +211,46 @@ async def test_the_users_own_objects_of_those_names_are_not_leftovers(cluster):
     cluster.write({"apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit", "metadata": metadata, "spec": body})
     await write(cluster, spec, Routing(30))
     assert seen(cluster, spec) == Routing(30)
+
+
+@pytest.mark.parametrize("provider", ["", "gatewayapi:v1"])
+async def test_an_object_of_the_users_is_taken_over_and_given_back_whole(cluster, provider):
+    """Flagger takes them over too; with it, the user's weights are gone."""
+    cluster.write(deployment(), service())
+    spec = await begin(cluster, provider=provider)
+    metadata = {"name": "podinfo", "namespace": "test"}
+    backend = {"name": "podinfo", "port": 80}
+    theirs = {
+        "": {
+            "apiVersion": "split.smi-spec.io/v1alpha2",
+            "kind": "TrafficSplit",
+            "metadata": metadata,
+            "spec": {"service": "podinfo", "backends": [{"service": "podinfo", "weight": 1}]},
+        },
+        "gatewayapi:v1": {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": metadata,
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "podinfo"}],
+                "rules": [{"backendRefs": [backend]}],
+            },
+        },
+    }[provider]
+    cluster.write(theirs)
+    key = Key.of(theirs)
+    await cluster.actor.do(spec, SetRouting(Routing(30)), RUNNING)
+    cluster.refresh()
+    assert seen(cluster, spec) == Routing(30)
+    assert not objects.is_ours(spec, cluster.store.get(key))
+    (cluster.user / "canary-podinfo.yaml").unlink()
+    for _ in range(2):
+        cluster.now += 2  # a file that vanished is believed after a second
+        cluster.refresh()
+    await Controller(cluster.store, EmbeddedSource(cluster.store, time.time), clock=lambda: cluster.now).step(cluster.now)
+    cluster.refresh()
+    assert cluster.store.get(key)["spec"] == theirs["spec"]
+    assert objects.held_for(cluster.store.get(key)) == ""
 
 
 # ---------------------------------------------------------------- does it have an effect?

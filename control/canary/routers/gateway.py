@@ -52,7 +52,8 @@ class GatewayRouter(Router):
         seen = self._read(spec, current) if current is not None else None
         if current is None or seen is None:
             return None
-        return seen if _same(current, self.wanted(spec, seen, status)[0]) else None
+        wanted = objects.taken_over(spec, self.wanted(spec, seen, status)[0], current)
+        return seen if _same(current, wanted) else None
 
     def keys(self, spec: CanarySpec) -> list[Key]:
         return [self._key(spec)]

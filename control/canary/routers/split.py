@@ -67,7 +67,7 @@ class SplitRouter(Router):
             if rest is None or rest.canary not in (0, 100):
                 return None
             seen = Routing(seen.canary, everyone=rest.canary == 100)
-        same = all(self._same(store.get(Key.of(wanted)), wanted) for wanted in self.wanted(spec, seen, status))
+        same = all(self._same(spec, store.get(Key.of(wanted)), wanted) for wanted in self.wanted(spec, seen, status))
         return seen if same else None
 
     def keys(self, spec: CanarySpec) -> list[Key]:
@@ -123,8 +123,9 @@ class SplitRouter(Router):
         return Routing.of_weights(canary // 1000, primary // 1000) if canary % 1000 == primary % 1000 == 0 else None
 
     @staticmethod
-    def _same(current: Object | None, wanted: Object) -> bool:
+    def _same(spec: CanarySpec, current: Object | None, wanted: Object) -> bool:
         """By meaning, so that what an API server defaults or another version spells otherwise is no difference."""
+        wanted = objects.taken_over(spec, wanted, current)
         if current is None or not objects.contains(current["metadata"], wanted["metadata"]):
             return False
         try:
