@@ -124,7 +124,7 @@ async def _serve(
         PlatformCollector(registry=None),
         canaries.metrics,
         telling,
-        _Counts(source, store),
+        _Counts(source, store, facts, prometheus),
     ):
         registry.register(collector)
     server = ControlServer(authority, source, layout.tokens, settings.leaf_lifetime, registry=registry)
@@ -188,8 +188,9 @@ async def _housekeeping(authority: CurrentAuthority, server: ControlServer, toke
 class _Counts(Collector):
     """What the parts count as plain integers, read at a scrape."""
 
-    def __init__(self, source: CompiledSource, store: FileStore) -> None:
+    def __init__(self, source: CompiledSource, store: FileStore, scraper: EmbeddedSource, prometheus: PrometheusClient) -> None:
         self._source, self._store = source, store
+        self._scraper, self._prometheus = scraper, prometheus
 
     def collect(self) -> Iterable[Metric]:
         source, store = self._source, self._store
@@ -206,3 +207,11 @@ class _Counts(Collector):
         yield CounterMetricFamily(
             "meshproxy_control_store_errors", "Refreshes of the store that failed", value=store.refresh_errors
         )
+        scraper, prometheus = self._scraper, self._prometheus
+        for name, what, count in (
+            ("scrapes", "Pages of proxies read for Canaries", scraper.scrapes),
+            ("scrape_failures", "Pages of proxies that could not be read", scraper.scrape_failures),
+            ("prometheus_queries", "Questions to a Prometheus for Canaries", prometheus.queries),
+            ("prometheus_failures", "Of those: not answered, or with what is no answer", prometheus.failures),
+        ):
+            yield CounterMetricFamily(f"meshproxy_canary_{name}", what, value=count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,12 @@ import pytest
 from mesh_load import Load
 from mesh_manifests import NAMESPACE, Object, account, deployment
 from mesh_prometheus import MISSING, Prometheus
-from mesh_run import MeshRun, until
+from mesh_run import MeshRun, fetch, until
 
+from control.canary.prometheus import PrometheusClient
+from control.canary.prometheus_arms import PrometheusArms
+from control.canary.promql import Server
+from control.canary.source import Arms, Subject
 from control.store.files import FileStore
 from control.store.store import Key
 
@@ -47,6 +52,8 @@ class Shop:
         self.mesh = mesh
         self.prometheus = prometheus
         self.wanted: dict[str, dict[str, str]] = {}
+        self.sent = 0  # to web in the last releases
+        self.arms: Arms | None = None  # of web, as last seen in them
         self._store: FileStore | None = None
 
     def revise(self, name: str, **env: str) -> None:
@@ -89,11 +96,18 @@ class Shop:
                 for name, one in found.items()
             )
 
-        async with Load(client, "http://web.e2e/", 30, prefix="w"), Load(client, "http://desk.e2e/", 30, prefix="d"):
+        asking = PrometheusClient()
+        subject = Subject(NAMESPACE, "web", "web-canary", "web", "web")
+        counting = PrometheusArms(asking, Server(self.prometheus.address), subject, tuple)
+        load = Load(client, "http://web.e2e/", 30, prefix="w")
+        async with load, Load(client, "http://desk.e2e/", 30, prefix="d"):
             deadline = asyncio.get_running_loop().time() + 60
             while not await asyncio.to_thread(ended):
+                self.arms = await counting.look(time.time()) or self.arms
                 assert asyncio.get_running_loop().time() < deadline, {name: self.said(name) for name in expected}
                 await asyncio.sleep(0.1)
+        await asking.close()
+        self.sent = len(load.outcomes)
         told = {name: self.said(name) - before[name][1] for name in expected}
         assert {name: self.status(name)["phase"] for name in expected} == expected, told
         return told
@@ -118,7 +132,8 @@ def canary(name: str) -> Object:
         "spec": {
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
             "service": {"port": 80, "targetPort": "main"},
-            "analysis": {"interval": "1s", "threshold": 5, "stepWeights": [50], "metrics": metrics},
+            # Prometheus takes up to 5 s to act on what discovery tells it of a new pod: until then there are no values
+            "analysis": {"interval": "1s", "threshold": 10, "stepWeights": [50], "metrics": metrics},
         },
     }
 
@@ -160,6 +175,11 @@ async def test_a_good_revision_is_promoted_and_one_that_a_template_measures_badl
     told = await shop.releases(web="Succeeded", desk="Failed")
     assert any(text.startswith("Halt desk.e2e advancement not-found ") and text.endswith(" > 5") for text in told["desk"]), told
     assert not any("success rate" in text for text in told["desk"])
+    assert shop.arms is not None
+    assert shop.arms.canary.successes > 0
+    assert shop.arms.primary.successes > 0
+    assert shop.arms.canary.requests + shop.arms.primary.requests <= shop.sent
+    assert sum(count for _, count in shop.arms.canary.latency) == shop.arms.canary.successes
 
 
 async def test_errors_and_slowness_are_seen_by_the_built_in_queries(shop: Shop) -> None:
@@ -193,3 +213,11 @@ def test_discovery_names_every_pod_with_a_proxy(shop: Shop) -> None:
         return {labels["pod"] for labels, value in shop.prometheus.ask('up{job="meshproxy"}') if value == 1}
 
     until(lambda: names <= scraped(), f"all of {sorted(names)} to be scraped")
+
+
+def test_the_control_plane_counts_what_it_asks(shop: Shop) -> None:
+    host, _, port = shop.mesh.info.control_admin.rpartition(":")
+    page = dict(line.rsplit(" ", 1) for line in fetch(host, int(port), "/metrics").splitlines() if not line.startswith("#"))
+    assert float(page["meshproxy_canary_prometheus_queries_total"]) > 10
+    assert float(page["meshproxy_canary_scrapes_total"]) == 0  # nobody is judged by the mesh's own numbers here
+    assert 0 < float(page['flagger_canary_metric_analysis{metric="request-duration",name="desk",namespace="e2e"}']) < 5
