@@ -21,6 +21,7 @@ BUILT_IN = (SUCCESS_RATE, DURATION)
 
 DEFAULT_INTERVAL_S = 60.0  # Flagger's "1m"
 MAX_METRICS = 64  # of one Canary: each is a query a tick
+MAX_QUERY = 16 << 10  # characters: it travels in a URL
 
 
 class Kind(Enum):
@@ -70,8 +71,10 @@ def _parse(entry: Mapping[str, Any], where: str, namespace: str) -> list[Metric]
     if name in BUILT_IN:
         found.append(Metric(name, interval_s, *_limits(entry, where, name)))
     if query := entry.get("query"):
+        if len(text(query, f"{where}.query")) > MAX_QUERY:
+            raise SpecError(f"{where}.query: expected at most {MAX_QUERY} characters, found {len(query)}")
         limits = _limits(entry, where, "")
-        found.append(Metric(name, interval_s, *limits, query=text(query, f"{where}.query"), variables=variables))
+        found.append(Metric(name, interval_s, *limits, query=query, variables=variables))
     if ref := mapping(entry.get("templateRef"), f"{where}.templateRef"):
         named = text(ref.get("name"), f"{where}.templateRef.name")
         template = (ref.get("namespace") or namespace, named)

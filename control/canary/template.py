@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary.fields import SpecError, flag, items, mapping, text
-from control.canary.metric import Metric
+from control.canary.metric import MAX_QUERY, Metric
 from control.canary.promql import Server, server_url
 from control.canary.secret import secret_value
 from control.canary.source import Subject
@@ -24,8 +24,6 @@ from control.canary.source import Subject
 KIND = "MetricTemplate"
 PROMETHEUS = "prometheus"
 # Flagger's others (datadog, cloudwatch, ...) are services of somebody else's, each with a client of its own.
-
-MAX_QUERY = 16 << 10  # characters: it travels in a URL
 
 _HOLE = re.compile(r"(?P<left>\s*\{\{-\s|\{\{)(?P<inside>.*?)(?P<right>\s-\}\}\s*|\}\})", re.DOTALL)
 _COMMENT = re.compile(r"\s*/\*.*\*/\s*\Z", re.DOTALL)

@@ -58,6 +58,7 @@ def test_a_built_in_name_with_a_template_is_both_checks():
         ({"name": DURATION, "interval": "soon"}, r"metrics\[0\].interval: 'soon' is not a duration"),
         ({"name": DURATION, "thresholdRange": {"max": float("nan")}}, r"thresholdRange.max: expected a number"),
         ({"name": "x", "templateRef": {"namespace": "y"}}, r"templateRef.name: expected a name"),
+        ({"name": "x", "query": "y" * 20_000}, r"query: expected at most 16384 characters, found 20000"),
         ({"name": "x", "query": ["a"]}, r"query: expected a name"),
     ],
 )

@@ -4,13 +4,18 @@ The cases are those of test_canary_embedded.py: the two sources must mean the sa
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
 from control.canary import promql
+from control.canary.metric import Metric
+from control.canary.source import Subject
+from control.canary.template import Blanks, parse_template, render
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 
@@ -111,3 +116,24 @@ def test_the_duration_is_the_p99_of_the_targets_pods(tmp_path):
 
 def test_no_latency_is_no_value(tmp_path):
     evaluated(tmp_path, P99, [latency(("10", 0), ("+Inf", 0))], None)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "canary" / "metrics.md").read_text()
+
+
+def test_the_configuration_of_the_page_is_one_that_prometheus_takes(tmp_path):
+    (config,) = re.findall(r"```yaml\n(scrape_configs:.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(config)
+    done = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_template_of_the_page_measures_what_it_says(tmp_path):
+    (text,) = re.findall(r"```yaml\n(apiVersion: flagger.app/v1beta1\nkind: MetricTemplate.*?)```", PAGE, re.DOTALL)
+    template = parse_template(yaml.safe_load(text))
+    metric = Metric("not-found", 60.0, variables=(("direction", "inbound"),))
+    query = render(template.query, Blanks.of(Subject("test", "podinfo", "podinfo-canary"), metric))
+    missing = [{**inbound(10)[0], "series": inbound(10)[0]["series"].replace('"200"', '"404"')}]
+    evaluated(tmp_path, query, [inbound(30), missing], 25.0)
