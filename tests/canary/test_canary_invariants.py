@@ -48,14 +48,17 @@ HOOKS = [
     for kind in ("confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "rollback")
 ]
 WORLDS = ["waiting", "stuck", "primary", "routing", "early", "config", "hooks", "gone", "scaled", "apex", "unaccepted"]
+# (ticks in which all goes well, what is odd then and for how long, how)
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["good", "good", "good", "good", "measure", "edit", "order", "strategy", *WORLDS]),
+        st.integers(0, 9),
+        st.sampled_from(["measure", "edit", "order", "strategy", "hooks", *WORLDS]),
+        st.integers(1, 3),
         MEASUREMENTS,
         MEASUREMENTS,
-        st.integers(1, 4),
+        st.integers(0, 63),
     ),
-    max_size=40,
+    max_size=12,
 )
 
 
@@ -75,28 +78,31 @@ def make_odd(play: Play, move: str, success: Measurement, duration: Measurement,
         case "measure":
             play.seen = {SUCCESS_RATE: success, DURATION: duration}
         case "edit":
-            play.edit(f"v{number}")
+            play.edit(f"v{number % 4}")
         case "order":
-            play.order(("abort", "promote", "retry", "approve")[number - 1], gate="promotion")
+            play.order(("abort", "promote", "retry", "approve")[number % 4], gate="promotion")
         case "strategy":
             play.spec = canary_spec({**other, "webhooks": HOOKS})
         case "waiting" | "stuck":
             play.target = replace(play.target, readiness=waiting() if move == "waiting" else stuck())
         case "primary":
-            play.primary = replace(play.primary, readiness=stuck() if number > 1 else waiting())
+            play.primary = replace(play.primary, readiness=stuck() if number % 2 else waiting())
         case "routing":
-            play.routing = None if number == 1 else Routing(number)
+            play.routing = Routing(number) if number else None
         case "early":
             play.due = False
         case "config":
             play.tracked = {"configmap/x": str(number)}
         case "hooks":
-            play.hooks = {hook["name"]: HookResult(False) for hook in HOOKS[: number + 1]}
-            play.hooks["rollback"] = HookResult(number == 1)
+            if number < 48:  # one of them says the unusual
+                name = HOOKS[number % len(HOOKS)]["name"]
+                play.hooks = {name: HookResult(name == "rollback")}
+            else:
+                play.hooks = {hook["name"]: HookResult(bool(number >> i & 1)) for i, hook in enumerate(HOOKS)}
         case "gone":
             play.delete_target()
         case "scaled":
-            play.target = replace(play.target, replicas=number - 1)
+            play.target = replace(play.target, replicas=number % 4)
         case "apex":
             play.apex_ok = False
         case "unaccepted":
@@ -109,10 +115,17 @@ def test_whatever_happens_nothing_is_promoted_unchecked_nobody_is_sent_to_nobody
     analysis, other, step_back, moves
 ):
     play = Play.initialised(canary_spec({**analysis, "stepWeightPromotion": step_back, "webhooks": HOOKS}))
-    for move, success, duration, number in moves:
-        good_world(play)
-        make_odd(play, move, success, duration, number, other)
-        check_one_tick(play)
+    for serial, (quiet, move, lasting, success, duration, number) in enumerate(moves):
+        if play.status.phase in (Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED):
+            good_world(play)
+            play.edit(f"r{serial}")
+        for _ in range(quiet):
+            good_world(play)
+            check_one_tick(play)
+        for _ in range(lasting):
+            good_world(play)
+            make_odd(play, move, success, duration, number, other)
+            check_one_tick(play)
     good_world(play)
     play.edit("last")
     play.until(Phase.SUCCEEDED, limit=240)
