@@ -360,8 +360,8 @@ class Controller:
                             self._wake.set()
 
 
-def _asked(obj: Object) -> tuple[object, object]:
-    return obj.get("spec"), obj["metadata"].get("annotations")
+def _asked(obj: Object) -> tuple[object, ...]:
+    return obj.get("spec"), obj["metadata"].get("annotations"), obj["metadata"].get("deletionTimestamp")
 
 
 async def run(

@@ -5,7 +5,8 @@ in the directory   in `accepted/`
 good               written, if it differs
 refused            what was accepted before stays
 not there          stays while its file cannot be read to the end, or the directory is empty or out of reach;
-                   otherwise deleted after GRACE (at once if it came from another directory)
+                   otherwise deleted after GRACE (at once if it came from another directory); while a manager's
+                   finalizer holds it, it stays with a deletionTimestamp, and what is written anew waits
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from control.resources.documents import Path as FieldPath
 from control.resources.validate import Review, review
-from control.store.overlay import base_of, counted
+from control.store.overlay import base_of, counted, finalized
 from control.store.records import ACCEPTED, Record, identity, timestamp
 from control.store.store import Diagnostic, Key, Object, StoreError
 from control.store.tree import RecordTree
@@ -86,7 +88,7 @@ class Acceptance:
             if record is not None and self._write(key, record, problems):
                 touched.add(key)
         for key in [*self._missing(now)]:
-            if self._give_up(key, problems):
+            if self._give_up(key, now, problems):
                 touched.add(key)
         self._write_problems = problems
         return touched
@@ -115,7 +117,11 @@ class Acceptance:
         """The record to write, or None if what is on disk says it already."""
         found = self._tree.records.get(key, {})
         known = found.get(ACCEPTED)
-        if known is not None and known.created and known.object == obj:
+        if known is not None and known.deleted_at:
+            if finalized(found):
+                return None
+            exists = False  # the old one is gone; this is another of its name
+        elif known is not None and known.created and known.object == obj:
             if (known.file, known.line) == (file, line):
                 return None
             return Record(known.uid, True, known.created_at, known.generation, obj, {}, file, line)
@@ -129,17 +135,24 @@ class Acceptance:
     def _missing(self, now: float) -> Iterator[Key]:
         """Accepted objects that the user's files no longer hold, and have not for the grace period."""
         for key in self._accepted():
-            source = self._tree.records[key][ACCEPTED].file
+            record = self._tree.records[key][ACCEPTED]
+            source = record.file
             kept = key in self._review.accepted or key in self._review.refused or source in self._review.holding
-            if kept or self._empty or self._user.problems:
+            if record.deleted_at and key not in self._review.accepted:
+                yield key  # until its finalizers are gone
+            elif kept or self._empty or self._user.problems:
                 self._missing_since.pop(key, None)
             elif not self._user.covers(source) or now - self._missing_since.setdefault(key, now) >= GRACE:
                 yield key  # without grace if it came from another directory: no file is on the move then
 
-    def _give_up(self, key: Key, problems: list[Diagnostic]) -> bool:
+    def _give_up(self, key: Key, now: float, problems: list[Diagnostic]) -> bool:
         self._missing_since.pop(key, None)
         found = self._tree.records[key]
         record = found[ACCEPTED]
+        if finalized(found):
+            if record.deleted_at:
+                return False
+            return self._write(key, replace(record, deleted_at=timestamp(now)), problems)
         others = any(other.created and other.uid == record.uid for manager, other in found.items() if manager != ACCEPTED)
         if others:  # somebody else made it too: only the user's fields go, and the count of changes stays
             bare = Record(record.uid, False, record.created_at, record.generation + 1, identity(record.object))

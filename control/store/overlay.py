@@ -66,10 +66,22 @@ def overlay(records: Mapping[str, Record]) -> Object | None:
     metadata["uid"] = base.uid
     metadata["creationTimestamp"] = base.created_at
     metadata["generation"] = generation
+    if base.deleted_at:
+        metadata["deletionTimestamp"] = base.deleted_at
     # Opaque, equal in every process that sees the same object.
     digest = hashlib.sha256(msgspec.json.encode(obj, order="sorted")).digest()
     metadata["resourceVersion"] = str(int.from_bytes(digest[:7]))
     return obj
+
+
+def finalized(records: Mapping[str, Record]) -> bool:
+    """Has a manager put a finalizer on this object, so that it stays when its maker deletes it?  The maker's own do not count:
+    nobody would take them off."""
+    found = base_of(records)
+    return found is not None and any(
+        manager != found[0] and record.uid == found[1].uid and bool(record.object["metadata"].get("finalizers"))
+        for manager, record in records.items()
+    )
 
 
 def merge(under: Object, over: Object) -> Object:

@@ -44,6 +44,7 @@ class Record:
     status: Object = field(default_factory=dict)
     file: str = ""  # accepted only: where the document is
     line: int = 0
+    deleted_at: str = ""  # accepted only: the user deleted it then, and another manager's finalizer holds it
 
 
 class Damaged(Exception):
@@ -106,6 +107,8 @@ def encode(record: Record) -> bytes:
         content["status"] = record.status
     if record.file:
         content["source"] = {"file": record.file, "line": record.line}
+    if record.deleted_at:
+        content["deletedAt"] = record.deleted_at
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
 
 
@@ -124,6 +127,7 @@ def decode(data: bytes) -> tuple[Key, Record]:
             content.get("status") or {},
             str(source.get("file", "")),
             int(source.get("line", 0)),
+            str(content.get("deletedAt", "")),
         )
         key = Key.of(obj)
         check_key(key)

@@ -126,7 +126,10 @@ class Store(ABC):
     @abstractmethod
     async def apply(self, obj: Object) -> Object:
         """Server-side apply: this manager now owns exactly the fields in `obj` (status excepted) and no others of that
-        object; what it owned before and no longer names goes.  Creates the object if need be.  Returns it as it is now."""
+        object; what it owned before and no longer names goes.  Creates the object if need be.  Returns it as it is now.
+
+        With metadata.finalizers on an object of the user's, its deletion waits: it stays, with a deletionTimestamp, until this
+        manager applies without them."""
 
     @abstractmethod
     async def status(self, key: Key, status: Object) -> None:

@@ -303,6 +303,43 @@ class StoreContract:
         await cluster.sync()
         assert store.get(key("child")) is not None
 
+    # ------------------------------------------------------------ finalizers
+
+    async def test_what_has_a_finalizer_stays_when_it_is_deleted_until_that_is_taken_off(self, cluster: Cluster) -> None:
+        await cluster.give(config_map("a"), config_map("b"))
+        await cluster.sync()
+        store = cluster.store("canary")
+        await store.apply(config_map("a", finalizers=["canary.test/held"]))
+        await cluster.give(config_map("b"))
+        await cluster.sync()
+        held = store.get(key("a"))
+        assert held is not None
+        assert held["metadata"]["deletionTimestamp"].endswith("Z")
+        await cluster.sync()
+        assert cluster.store("cli").get(key("a")) == held
+        await store.apply(config_map("a"))
+        await cluster.sync()
+        assert store.get(key("a")) is None
+
+    async def test_what_is_made_again_while_a_finalizer_holds_the_old_one_comes_after_it(self, cluster: Cluster) -> None:
+        await cluster.give(config_map("a", {"x": "1"}), config_map("b"))
+        await cluster.sync()
+        store = cluster.store("canary")
+        await store.apply({**config_map("a", finalizers=["canary.test/held"]), "data": {}})
+        await cluster.give(config_map("b"))
+        await cluster.sync()
+        await cluster.give(config_map("a", {"x": "1"}), config_map("b"))
+        await cluster.sync()
+        old = store.get(key("a"))
+        assert old is not None
+        assert "deletionTimestamp" in old["metadata"]
+        await store.apply({**config_map("a"), "data": {}})
+        await cluster.sync()
+        new = store.get(key("a"))
+        assert new is not None
+        assert "deletionTimestamp" not in new["metadata"]
+        assert new["metadata"]["uid"] != old["metadata"]["uid"]
+
     async def test_an_object_made_again_has_a_new_uid_and_nothing_of_the_old_one(self, cluster: Cluster) -> None:
         store = cluster.store("runtime")
         old = await store.apply(deployment("web", 1))
