@@ -46,7 +46,7 @@ def others(store: Store, spec: CanarySpec, policy: ReleasePolicy | None) -> tupl
             status = Status.of(obj.get("status"))
         except ValueError:
             continue  # its own tick says what is wrong with it
-        target = store.get(Key("apps", "Deployment", other.namespace, other.target))
+        target = store.get(objects.target_key(other))
         revision = objects.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
         found.append(member(name, status, revision, steps=len(theirs.steps) if theirs else 0))
     return tuple(found)
