@@ -64,6 +64,7 @@ class _Job:
     early: bool = False  # changed since the last tick: look before it is due
     spec: CanarySpec | None = None
     task: asyncio.Task[None] | None = None  # the tick that runs just now
+    asking: bool = False  # it waits for an answer, and has done nothing yet
     policy: ReleasePolicy | None = None  # of the last tick
     look: float = math.inf  # when both arms are to be looked at again: evidence is acted on when it is there
     looker: asyncio.Task[None] | None = None
@@ -137,6 +138,12 @@ class Controller:
         self._watch_metrics(canaries)
         targets = self._targets(canaries)
         for key, job in self._jobs.items():
+            if job.task is not None and job.early and job.asking:
+                # An order, a new revision or evidence must not wait for a webhook, which may take an hour.  Nothing was done:
+                # the tick begins again, and sees what is new before it asks.
+                job.task.cancel()
+                job.asking = False
+                job.due = now
             if job.task is None and (job.early or job.due <= now):
                 job.task = asyncio.create_task(
                     self._guarded_tick(key, job, present[key], targets, now), name=f"canary {key.name}.{key.namespace}"
@@ -211,7 +218,7 @@ class Controller:
         job.policy = policy_for(self._store, spec)
         if job.policy is not None and is_judged(spec, status, job.policy):
             facts = replace(facts, compared=await self._observer.look(key, spec, status, job.policy, now))
-        decision = await self._decide(spec, status, facts, now)
+        decision = await self._decide(job, spec, status, facts, now)
         for event in decision.events:
             log.log(logging.WARNING if event.warning else logging.INFO, "canary %s: %s", name, event.text)
         await self._actor.carry_out(spec, status, decision)
@@ -243,7 +250,7 @@ class Controller:
 
     # -- what a tick asks for
 
-    async def _decide(self, spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
+    async def _decide(self, job: _Job, spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
         """Ticks with the same facts and ever more answers.  Each round asks something new, so the rounds are bounded by the
         webhooks of the Canary."""
         answers: dict[Question, Answer] = {}
@@ -251,7 +258,11 @@ class Controller:
             for question in decision.asks:
                 if question in answers:
                     raise RuntimeError(f"the machine asks again for {question}")
-                answers[question] = await self._answer(spec, status, question)
+                job.asking = True
+                try:
+                    answers[question] = await self._answer(spec, status, question)
+                finally:
+                    job.asking = False
         return decision
 
     async def _answer(self, spec: CanarySpec, status: Status, question: Question) -> Answer:

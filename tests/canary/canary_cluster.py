@@ -114,8 +114,8 @@ class Cluster:
             await self.runtime.status(Key.of(obj), status)
         self.refresh()
 
-    def status(self) -> Status:
-        return Status.of((self.store.get(CANARY) or {}).get("status"))
+    def status(self, key: Key = CANARY) -> Status:
+        return Status.of((self.store.get(key) or {}).get("status"))
 
     def weights(self) -> tuple[int, int] | None:
         split = self.store.get(SPLIT)

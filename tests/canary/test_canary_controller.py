@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, deployment, service
 from canary_plays import canary_object
@@ -11,6 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from control.canary.analysis import Measurement
 from control.canary.commands import ANNOTATION_ABORT, Command
 from control.canary.controller import Controller
+from control.canary.hook_client import HookClient
+from control.canary.hooks import HookResult, Webhook
 from control.canary.source import MetricSource, Query, Subject
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import Phase
@@ -33,9 +37,22 @@ class Numbers(MetricSource):
         self.watched = frozenset(subjects)
 
 
-async def stepper(cluster: Cluster, source: Numbers) -> Controller:
+class Gate(HookClient):
+    """A webhook that answers once it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.bodies: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+
+    async def call(self, hook: Webhook, body: Mapping[str, Any]) -> HookResult:
+        self.bodies.put_nowait(body)
+        await self.opened.wait()
+        return HookResult(True)
+
+
+async def stepper(cluster: Cluster, source: Numbers, hooks: HookClient | None = None) -> Controller:
     await cluster.roll_out()
-    return Controller(cluster.store, source, clock=lambda: cluster.now)
+    return Controller(cluster.store, source, hooks=hooks, clock=lambda: cluster.now)
 
 
 async def step(cluster: Cluster, controller: Controller, times: int = 1) -> None:
@@ -194,11 +211,122 @@ async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(cluster: Cluster, phase: Phase) -> None:
+async def until(cluster: Cluster, phase: Phase, key: Key = CANARY) -> None:
     async with asyncio.timeout(20):
-        while cluster.status().phase is not phase:  # files have no event to wait for
+        while cluster.status(key).phase is not phase:  # files have no event to wait for
             cluster.refresh()
             await asyncio.sleep(0.01)
+
+
+def hooked(kind: str) -> dict[str, Any]:
+    return {"interval": "10m", "webhooks": [{"type": kind, "name": "slow", "url": "http://gate.test/", "metadata": {"a": "b"}}]}
+
+
+async def test_a_webhook_that_hangs_holds_up_its_own_release_and_no_other_and_an_order_does_not_wait_for_it(cluster):
+    other = canary_object({"interval": "10m"})
+    other["metadata"]["name"] = other["spec"]["targetRef"]["name"] = "other"
+    target = deployment()
+    target["metadata"]["name"] = "other"
+    target["spec"]["selector"]["matchLabels"]["app"] = target["spec"]["template"]["metadata"]["labels"]["app"] = "other"
+    cluster.write(deployment(), service(), canary_object(hooked("pre-rollout")), target, other)
+    gate = Gate()
+    controller = await stepper(cluster, Numbers(), gate)
+    for _ in range(2):
+        await controller.step(cluster.now)
+        await cluster.roll_out()
+        cluster.now += 600
+    cluster.write(deployment("v2"))
+    await controller.step(cluster.now)
+    await cluster.roll_out()
+    cluster.now += 600
+    task = asyncio.create_task(controller.run())
+    try:
+        async with asyncio.timeout(20):
+            body = await gate.bodies.get()
+        revision = cluster.status().last_applied
+        assert (body["name"], body["namespace"], body["phase"], body["metadata"]) == (
+            "podinfo",
+            "test",
+            "Progressing",
+            {"a": "b"},
+        )
+        assert body["checksum"]
+        target["spec"]["template"]["spec"]["containers"][0]["image"] = "podinfo:v2"
+        cluster.write(target)
+        await until(cluster, Phase.PROGRESSING, Key("flagger.app", "Canary", "test", "other"))
+        order = {ANNOTATION_ABORT: str(Command(revision, cluster.now + 1))}
+        cluster.write(canary_object(hooked("pre-rollout"), annotations=order))
+        await until(cluster, Phase.FAILED)
+        assert not gate.opened.is_set()
+        assert gate.bodies.empty()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_tick_that_was_interrupted_while_it_asked_is_made_up_for(cluster):
+    """Interrupted by an order that is not for this revision: the webhook is asked again, at once and not an interval later."""
+    cluster.write(deployment(), service(), canary_object(hooked("confirm-rollout")))
+    gate = Gate()
+    controller = await stepper(cluster, Numbers(), gate)
+    for _ in range(2):
+        await controller.step(cluster.now)
+        await cluster.roll_out()
+        cluster.now += 600
+    task = asyncio.create_task(controller.run())
+    try:
+        await asyncio.sleep(0)
+        cluster.write(deployment("v2"))
+        async with asyncio.timeout(20):
+            await gate.bodies.get()
+            cluster.write(canary_object(hooked("confirm-rollout"), annotations={ANNOTATION_ABORT: str(Command("x", 1.0))}))
+            await gate.bodies.get()
+        gate.opened.set()
+        await until(cluster, Phase.PROGRESSING)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_without_a_way_to_call_them_webhooks_do_not_agree(cluster):
+    cluster.begin(analysis=hooked("confirm-rollout"))
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller)
+    assert cluster.status().phase is Phase.WAITING
+
+
+async def test_with_revert_on_deletion_the_primary_answers_until_the_target_can(cluster):
+    cluster.begin(revertOnDeletion=True)
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 3)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller, 3)
+    assert cluster.weights() == (20, 80)
+    (cluster.user / "canary-podinfo.yaml").unlink()
+    for _ in range(2):
+        cluster.refresh()
+        cluster.now += 1
+    assert cluster.store.get(CANARY)["metadata"]["deletionTimestamp"]
+    await cluster.runtime.status(TARGET, {"availableReplicas": 0})
+    cluster.refresh()
+    await controller.step(cluster.now)
+    assert (cluster.status().phase, cluster.weights()) == (Phase.TERMINATING, (0, 100))
+    assert cluster.store.get(PRIMARY) is not None
+    assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo-primary"}
+    for _ in range(4):
+        cluster.now += 1
+        await cluster.roll_out()
+        await controller.step(cluster.now)
+        cluster.refresh()
+    assert cluster.store.get(CANARY) is None
+    assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo"}
+    assert (cluster.replicas(TARGET), cluster.image(TARGET)) == (2, "podinfo:v2")
+    assert (cluster.store.get(PRIMARY), cluster.store.get(SPLIT)) == (None, None)
+    messages = [event["message"] for event in cluster.store.events(CANARY)]
+    assert "Terminating canary podinfo.test" in messages
+    assert "Terminated canary podinfo.test" in messages
 
 
 async def test_its_metrics_carry_flaggers_names(cluster):
