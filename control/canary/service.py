@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control.canary.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
-from control.canary.request import MAX_MATCHES, Match, parse_matches
+from control.canary.request import MAX_MATCHES, PREFIX, Match, parse_matches
 from control.resources.gateway_check import MAX_RULES, PROTECTED
 from control.store.store import Object
 
@@ -233,8 +233,8 @@ def _check(made: ServiceSpec) -> None:
     prefixes = made.rewrite is not None and made.rewrite.prefix
     if prefixes and narrowed + matches * (3 if made.affinity else 1) > MAX_RULES:
         raise SpecError(f"spec.service.rewrite: ReplacePrefixMatch needs a rule for each match, at most {MAX_RULES} in all")
-    if prefixes and any(m.path is None or m.path.how != "prefix" for m in made.matches):
-        raise SpecError("spec.service.rewrite.type: ReplacePrefixMatch needs a uri.prefix in each entry of spec.service.match")
+    if prefixes and any(m.path is not None and m.path.how != PREFIX for m in (*made.matches, *made.trial)):
+        raise SpecError("spec.service.rewrite.type: ReplacePrefixMatch wants a uri.prefix wherever a match has a uri")
 
 
 def _timeout(service: Mapping[str, Any], name: str) -> str:

@@ -422,6 +422,7 @@ def test_fields_of_other_meshes_are_ignored_and_told() -> None:
             {"match": [{"uri": {"prefix": "/a"}}] * 17, "rewrite": {"uri": "/", "type": "ReplacePrefixMatch"}},
             "at most 16 in all",
         ),
+        ({"match": [{"uri": {"exact": "/a"}}]}, {"rewrite": {"uri": "/", "type": "ReplacePrefixMatch"}}, "wants a uri.prefix"),
         ({}, {"rewrite": {"uri": "x"}}, r"spec\.service\.rewrite\.uri: found 'x'"),
         (
             {},

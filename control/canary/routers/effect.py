@@ -26,8 +26,15 @@ _REASONS = frozenset(
 
 
 def told_of(store: Store, namespace: str, keys: Sequence[Key]) -> str:
-    """What takes their effect from these objects, "" if nothing does.  Looks at the routing objects of one namespace."""
+    """What takes their effect from these objects, "" if nothing does.  Looks at the routing objects of one namespace.
+
+    A rule of theirs that another of theirs covers is as its Canary says: analysis.match may fit all that service.match does."""
     wanted = frozenset(keys)
     objects = [obj for group, kind in traffic.KINDS for obj in store.list(group, kind, namespace)]
-    found = [one for one in traffic.problems(traffic.Traffic.of(objects)) if one.key in wanted and one.reason in _REASONS]
+    own = tuple(f"{key.kind} {key.namespace}/{key.name} " for key in keys)
+    found = [
+        one
+        for one in traffic.problems(traffic.Traffic.of(objects))
+        if one.key in wanted and one.reason in _REASONS and not one.message.startswith(own)
+    ]
     return "; ".join(f"{one.key.kind} {one.key.name}.{namespace}: {one.message}" for one in found[:3])
