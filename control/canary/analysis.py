@@ -9,7 +9,7 @@ exception is a source that has only just begun to look ("warming"): that is our 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -62,11 +62,17 @@ class Verdict:
         return self.checks[-1].text if self.checks else ""
 
 
-def analyse(spec: CanarySpec, measurements: Mapping[Metric, Measurement], *, built_in: bool = True) -> Verdict:
-    """Check every metric of the spec in list order; stop at the first that does not pass.  `built_in` False: without the
-    built-in ones."""
+def analyse(
+    spec: CanarySpec,
+    measurements: Mapping[Metric, Measurement],
+    besides: Sequence[Metric] = (),
+    *,
+    built_in: bool = True,
+) -> Verdict:
+    """Check every metric of the spec in list order, then those besides; stop at the first that does not pass.  `built_in`
+    False: without the built-in ones."""
     checks: list[Check] = []
-    for metric in spec.metrics:
+    for metric in (*spec.metrics, *besides):
         if metric.kind is Kind.BUILT_IN and not built_in:
             continue
         check = _check(spec, metric, measurements.get(metric, NOT_MEASURED))

@@ -41,7 +41,7 @@ def confirm_rollout(draft: Draft, *, skip: bool) -> None:
     if "rollout" in spec.gates:
         if not draft.approved("rollout"):
             _wait_for_rollout(draft, "rollout", mute=False)
-        draft.event(f"Confirm-rollout check {BY_HAND} passed")
+        _approved(draft, "Confirm-rollout")
 
 
 def _wait_for_rollout(draft: Draft, gate: str, *, mute: bool) -> None:
@@ -56,6 +56,12 @@ def _wait_for_rollout(draft: Draft, gate: str, *, mute: bool) -> None:
             draft.alert(WARN, "Canary is waiting for approval.")
     rest(draft)
     raise Stop
+
+
+def _approved(draft: Draft, check: str) -> None:
+    """By a person: the history keeps who and why."""
+    command = draft.facts.commands.approve
+    draft.record(f"{check} check {BY_HAND} passed{command.signature.suffix if command else ''}")
 
 
 def confirm_traffic_increase(draft: Draft) -> None:
@@ -73,7 +79,7 @@ def approve_traffic_increase(draft: Draft) -> None:
     weight = f"{draft.status.canary_weight:g}"
     if not draft.approved(f"traffic-increase/{weight}"):
         _wait_for_increase(draft, f"at weight {weight}", BY_HAND, mute=False)
-    draft.event(f"Confirm-traffic-increase check {BY_HAND} passed")
+    _approved(draft, "Confirm-traffic-increase")
 
 
 def _wait_for_increase(draft: Draft, what: str, gate: str, *, mute: bool) -> None:
@@ -96,7 +102,7 @@ def confirm_promotion(draft: Draft) -> None:
     if "promotion" in draft.spec.gates:
         if not draft.approved("promotion"):
             _wait_for_promotion(draft, "waiting for promotion approval", mute=False)
-        draft.event(f"Confirm-promotion check {BY_HAND} passed")
+        _approved(draft, "Confirm-promotion")
 
 
 def _wait_for_promotion(draft: Draft, what: str, *, mute: bool) -> None:

@@ -33,12 +33,12 @@ from control.canary.hooks import HookResult, checksum, payload
 from control.canary.metric import DURATION, Kind, Metric
 from control.canary.metrics import CanaryMetrics
 from control.canary.observer import LOOK_S, Observer, is_judged
-from control.canary.policies import policy_for
+from control.canary.policies import group_of
 from control.canary.policy import ReleasePolicy
 from control.canary.question import Answer, AskHook, AskMetrics, Question
 from control.canary.source import MetricSource, Query, Subject
 from control.canary.spec import GROUP, KIND, CanarySpec, SpecError, parse
-from control.canary.status import ENDING, INITIAL, RUNNING, Status
+from control.canary.status import ANALYSED, ENDING, INITIAL, RUNNING, Status
 from control.store.store import Change, Key, Object, Store, StoreError
 
 log = logging.getLogger("meshproxy.canary")
@@ -93,6 +93,7 @@ class Controller:
         self._actor = Actor(store, gives_back=self._settings.gives_back)
         self._observer = Observer(store, source)
         self._jobs: dict[Key, _Job] = {}
+        self._groups: dict[tuple[str, str], asyncio.Lock] = {}  # of at most MAX_CANARIES policies at a time
         self._wake = asyncio.Event()
         self.metrics = CanaryMetrics()
 
@@ -183,7 +184,11 @@ class Controller:
         if due:
             job.due = now + self._settings.minimum_interval_s  # until the spec says otherwise
         try:
-            await self._tick(key, job, obj, targets, now, due)
+            if (group := self._group(key)) is None:
+                await self._tick(key, job, obj, targets, now, due)
+            else:
+                async with group:  # members decide one after the other, each on what the one before it left
+                    await self._tick(key, job, self._store.get(key) or obj, targets, now, due)
         except TargetChanged as error:
             log.info("canary %s.%s: %s; deciding again", key.name, key.namespace, error)
         except (StoreError, ValueError) as error:
@@ -194,6 +199,16 @@ class Controller:
         except Exception as error:  # one Canary's bug must not stop the others; counted, logged with its trace
             self.metrics.error(error)
             log.exception("canary %s.%s: %s", key.name, key.namespace, type(error).__name__)
+
+    def _group(self, key: Key) -> asyncio.Lock | None:
+        """Held by the one member of a release of several that decides just now."""
+        try:
+            policy = group_of(self._store, key.namespace, key.name)
+        except SpecError:
+            return None  # its tick says what is wrong with it
+        if policy is None:
+            return None
+        return self._groups.setdefault((policy.namespace, policy.name), asyncio.Lock())
 
     async def _tick(self, key: Key, job: _Job, obj: Object, targets: dict[Key, Key], now: float, due: bool) -> None:
         begun = time.perf_counter()
@@ -214,10 +229,16 @@ class Controller:
             return
         self.metrics.seen(spec, status)
         problem = await self._source_problem(spec, status)
-        facts = collect(self._store, spec, status, obj["metadata"], now, source_problem=problem, due=due)
-        job.policy = policy_for(self._store, spec)
+        try:
+            facts = collect(self._store, spec, status, obj["metadata"], now, source_problem=problem, due=due)
+        except SpecError as error:
+            await self._invalid(key, job, status, str(error), now)
+            return
+        job.policy = facts.policy
         if job.policy is not None and is_judged(spec, status, job.policy):
             facts = replace(facts, compared=await self._observer.look(key, spec, status, job.policy, now))
+        elif due and job.policy is not None and job.policy.counts and status.phase in ANALYSED:
+            facts = replace(facts, arms=await self._source.counts(Subject.of(spec)))
         decision = await self._decide(job, spec, status, facts, now)
         for event in decision.events:
             log.log(logging.WARNING if event.warning else logging.INFO, "canary %s: %s", name, event.text)
@@ -273,8 +294,9 @@ class Controller:
                 said = checksum(status.tracked, status.last_applied)
                 body = payload(spec.name, spec.namespace, phase, said, dict(hook.metadata))
                 return await self._hooks.call(hook, body)
-            case AskMetrics():
-                metrics = tuple(dict.fromkeys(spec.metrics))  # side by side: one server that hangs delays none of the others
+            case AskMetrics(besides=besides):
+                metrics = tuple(dict.fromkeys((*spec.metrics, *besides)))
+                # Side by side: one server that hangs delays none of the others.
                 return dict(
                     zip(metrics, await asyncio.gather(*(self._measure(spec, metric) for metric in metrics)), strict=True)
                 )
@@ -341,6 +363,7 @@ class Controller:
                 if task is not None:
                     task.cancel()
         self._observer.keep_only(frozenset(self._jobs))
+        self._groups = {group: lock for group, lock in self._groups.items() if lock.locked()}
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
         for obj in (obj for group, kind in objects.HELD_KINDS for obj in self._store.list(group, kind)):
             name = objects.held_for(obj)

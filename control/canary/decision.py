@@ -115,7 +115,7 @@ class Record:
 
     at: float
     phase: str  # after the decision
-    weight: int  # after the decision
+    weight: float  # percent to the canary, after the decision
     failed_checks: int
     revision: str
     text: str

@@ -9,10 +9,10 @@ one.  Each either returns, and the tick goes on, or ends the tick by raising Sto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from control.canary import strategy
+from control.canary import progress, strategy
 from control.canary.alerts import Alert
 from control.canary.analysis import Check, Measurement
 from control.canary.commands import Command
@@ -24,7 +24,7 @@ from control.canary.question import AskHook, AskMetrics, Question
 from control.canary.routers.affinity import with_cookies
 from control.canary.routing import Routing
 from control.canary.spec import CanarySpec
-from control.canary.status import Phase, Status
+from control.canary.status import ANALYSED, Phase, Status
 
 
 class Stop(Exception):
@@ -68,13 +68,14 @@ class Draft:
             self._ask(question)
         return answer
 
-    def measurements(self) -> Mapping[Metric, Measurement]:
-        """What the metrics say.  Ends the tick if that is not known yet."""
-        if not self.spec.metrics:
+    def measurements(self, extra: Sequence[Metric] = ()) -> Mapping[Metric, Measurement]:
+        """What the metrics of the spec, and `extra` ones, say.  Ends the tick if that is not known yet."""
+        if not self.spec.metrics and not extra:
             return {}
-        answer = self.facts.answers.get(AskMetrics())
+        question = AskMetrics(tuple(extra))
+        answer = self.facts.answers.get(question)
         if not isinstance(answer, Mapping):
-            self._ask(AskMetrics())
+            self._ask(question)
         return answer
 
     def _ask(self, question: Question) -> NoReturn:
@@ -87,6 +88,8 @@ class Draft:
         self.actions += actions
 
     def to(self, phase: Phase, message: str = "", **changes: Any) -> None:
+        if phase not in (*ANALYSED, Phase.PROMOTING):
+            self.status = progress.without(self.status)
         self.status = self.status.to(phase, self.now, message, kind=self.spec.target_kind, **changes)
 
     def noted(self, **changes: Any) -> None:
@@ -127,7 +130,7 @@ class Draft:
         """An event that is also kept in the history, with the checks made so far in this tick."""
         self.events.append(Event(warning, text))
         status = self.status
-        weight = strategy.routing(self.spec, status).percent
+        weight = strategy.routing(self.spec, status).canary
         self.records.append(
             Record(self.now, status.phase.value, weight, status.failed_checks, status.last_applied, text, self.checks)
         )

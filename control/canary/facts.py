@@ -15,10 +15,14 @@ from typing import Any
 from control.canary import objects
 from control.canary.commands import Commands
 from control.canary.evidence.standing import Compared
+from control.canary.group import Member
+from control.canary.policies import others, policy_for
+from control.canary.policy import ReleasePolicy
 from control.canary.question import Answer, Question
 from control.canary.readiness import READY, Readiness, readiness
 from control.canary.routers import router_for
 from control.canary.routing import Routing
+from control.canary.source import Arms
 from control.canary.spec import CanarySpec
 from control.canary.status import Status
 from control.store.store import Key, Object, Store
@@ -59,6 +63,9 @@ class Facts:
     finalizer: bool = False  # it has ours
     compared: Compared | None = None  # with the primary; None: this release is not judged by evidence
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
+    policy: ReleasePolicy | None = None  # what holds for this Canary beyond itself
+    others: tuple[Member, ...] = ()  # the other members of its release
+    arms: Arms | None = None  # running totals of both arms; None: not known, or nothing asks for them
 
 
 def target_object(store: Store, spec: CanarySpec) -> Object | None:
@@ -88,11 +95,15 @@ def collect(
     source_problem: str = "",
     due: bool = True,
 ) -> Facts:
-    """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's."""
+    """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's.  Raises
+    SpecError if its ReleasePolicy cannot be meant."""
     target = target_object(store, spec)
     primary = store.get(objects.primary_key(spec))
     router = router_for(spec)
+    policy = policy_for(store, spec)
     common: dict[str, Any] = {
+        "policy": policy,
+        "others": others(store, spec, policy),
         "commands": Commands.of(metadata.get("annotations") or {}),
         "routing": router.observed(store, spec, status),
         "routing_problem": router.problem(store, spec),

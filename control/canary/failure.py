@@ -58,7 +58,9 @@ def abort(draft: Draft) -> None:
     if not draft.ordered(draft.facts.commands.abort):
         return
     if draft.status.phase in (Phase.WAITING, *ANALYSED):
-        roll_back(draft, f"Rolling back {draft.spec.full_name} aborted by hand", WARN, "Rolling back aborted by hand")
+        by = draft.facts.commands.abort.signature.suffix if draft.facts.commands.abort else ""
+        text = f"aborted by hand{by}"
+        roll_back(draft, f"Rolling back {draft.spec.full_name} {text}", WARN, f"Rolling back {text}")
     elif draft.status.phase in RUNNING:
         draft.halt(f"Canary {draft.spec.full_name} cannot be aborted: the primary already runs the new revision")
 

@@ -11,7 +11,7 @@ An approval names the gate, so that it opens one and only once.  Gates that are 
 from __future__ import annotations
 
 from control.canary.policy import ReleasePolicy
-from control.canary.progress import progress
+from control.canary.progress import State, progress
 from control.canary.spec import CanarySpec
 from control.canary.status import Phase, Status
 from control.canary.steps import gate
@@ -25,6 +25,7 @@ def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | N
     if status.phase is not Phase.PROGRESSING:
         return ""
     at = progress(status)
-    if policy is not None and policy.steps and at is not None and at.step and at.passed and policy.step(at.step - 1).pause:
+    waiting = at is not None and at.step > 0 and at.state is State.WAITING
+    if at is not None and waiting and policy is not None and policy.steps and policy.step(at.step - 1).pause:
         return gate(at.step)
-    return f"traffic-increase/{status.canary_weight}" if "traffic-increase" in spec.gates else ""
+    return f"traffic-increase/{status.canary_weight:g}" if "traffic-increase" in spec.gates else ""

@@ -50,9 +50,9 @@ def member(name: str, status: Status, target_revision: str, *, steps: int) -> Me
         seen = progress(status)
         if seen is None:
             return Member(name, Stage.RUNNING, began, at=began)
-        last = seen.step >= steps and seen.passed
-        stage = Stage.PASSED if last else Stage.RUNNING
-        return Member(name, stage, began, seen.step, seen.passed, seen.passed_at if seen.passed_at is not None else seen.since)
+        passed = seen.passed_at is not None
+        stage = Stage.PASSED if passed and seen.step >= steps else Stage.RUNNING
+        return Member(name, stage, began, seen.step, passed, seen.passed_at if seen.passed_at is not None else seen.since)
     if status.phase is Phase.WAITING:
         return Member(name, Stage.COMING, began, at=at)
     if status.phase is Phase.FAILED and new:
@@ -77,8 +77,9 @@ def bound(others: Iterable[Member], passed_at: float | None) -> Member | None:
     return next((one for one in others if one.stage is Stage.BOUND and one.at >= passed_at), None)
 
 
-def waits_for(others: Iterable[Member], step: int, began: float) -> str:
-    """Why we, who have passed `step`, do not go on: "" if all are as far.
+def waits_for(others: Iterable[Member], step: int, began: float, *, last: bool = False) -> str:
+    """Why we, who have passed `step`, do not go on: "" if all are as far.  `last`: it was our last, and all must have passed
+    theirs.
 
     Those that failed before we began are awaited: they begin again because we did."""
     behind = [
@@ -86,14 +87,12 @@ def waits_for(others: Iterable[Member], step: int, began: float) -> str:
         for one in others
         if one.stage is Stage.COMING
         or (one.stage is Stage.FAILED and one.at < began)
-        or (one.stage is Stage.RUNNING and (one.step < step or (one.step == step and not one.step_passed)))
+        or (one.stage is Stage.RUNNING and (last or one.step < step or (one.step == step and not one.step_passed)))
     ]
     if not behind:
         return ""
-    names = ", ".join(
-        f"{one.name} ({one.stage.value if one.stage is not Stage.RUNNING else f'step {one.step}'})" for one in behind
-    )
-    return f"the other members of the release: {names}"
+    how = (f"{one.name} ({f'step {one.step}' if one.stage is Stage.RUNNING else one.stage.value})" for one in behind)
+    return f"the other members of the release: {', '.join(how)}"
 
 
 def begins_again(others: Iterable[Member], failed_at: float) -> Member | None:

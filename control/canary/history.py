@@ -79,7 +79,7 @@ def to_object(record: Record) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "time": to_rfc3339(record.at),
         "phase": record.phase,
-        "canaryWeight": record.weight,
+        "canaryWeight": int(record.weight) if record.weight == int(record.weight) else record.weight,
         "failedChecks": record.failed_checks,
         "revision": record.revision,
         "message": record.text,

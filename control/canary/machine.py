@@ -13,6 +13,7 @@ One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the
     failed checks reached the threshold          -> roll back                       (-> Failed)
     hooks, then metrics                          -> a failed check, or ...
     strategy                                     -> the next weight or iteration, or the promotion   strategy.py
+                                                    by the steps of a ReleasePolicy                  stepping.py
 
 A Decision is carried out in order: actions, then events, then the status, then notices.  A crash anywhere before the status
 is stored repeats the tick; so every action is something to be made true, never something to be done once more.  `status`
@@ -25,17 +26,20 @@ Where we differ from Flagger, on purpose, is in docs/canary/machine.md.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NoReturn
 
-from control.canary import approval, comparison, failure, promotion, setup, strategy, termination
+from control.canary import approval, comparison, failure, progress, promotion, setup, stepping, strategy, termination
 from control.canary.alerts import INFO
 from control.canary.analysis import Outcome, analyse
+from control.canary.commands import Signature
 from control.canary.decision import Decision, Event, ScaleUp
 from control.canary.draft import Draft, Stop
 from control.canary.facts import Facts
 from control.canary.routing import TO_PRIMARY
 from control.canary.spec import CanarySpec
-from control.canary.status import ACCEPTED, ANALYSED, INITIAL, RUNNING, Phase, Status
+from control.canary.status import ACCEPTED, ANALYSED, INITIAL, PROMOTED, RUNNING, Phase, Status
+
+_PAUSED = "Paused"  # how the message of a paused release begins
 
 
 def tick(spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
@@ -104,6 +108,7 @@ def _release(draft: Draft) -> None:
         setup.rest(draft)
         raise Stop
     failure.abort(draft)
+    stepping.with_the_others(draft)
     comparison.pull(draft)
     if not spec.skip_analysis and not facts.primary.readiness.ready:
         failure.primary_not_ready(draft)
@@ -116,7 +121,8 @@ def _release(draft: Draft) -> None:
     if spec.skip_analysis and draft.status.phase in ANALYSED:
         promotion.skip_analysis(draft)
     if draft.status.phase in ANALYSED and draft.ordered(facts.commands.promote):
-        draft.halt(f"Promotion of {spec.full_target} ordered by hand, skipping the rest of the analysis")
+        signature = facts.commands.promote.signature if facts.commands.promote else Signature()
+        draft.halt(f"Promotion of {spec.full_target} ordered by hand, skipping the rest of the analysis{signature.suffix}")
         promotion.promote(draft)
     if not facts.due:
         raise Stop
@@ -140,8 +146,14 @@ def _changed(draft: Draft) -> bool:
     that failed tried again."""
     revision, status = draft.revision, draft.status
     template = revision != status.last_promoted and revision != status.last_applied
-    again = status.phase is Phase.FAILED and not status.canary_weight and draft.ordered(draft.facts.commands.retry)
+    again = _retried(draft) or stepping.begins_again(draft)
     return template or again or dict(draft.facts.tracked) != dict(status.tracked)
+
+
+def _retried(draft: Draft) -> bool:
+    """Has a person ordered the revision that failed to be released once more?"""
+    status = draft.status
+    return status.phase is Phase.FAILED and not status.canary_weight and draft.ordered(draft.facts.commands.retry)
 
 
 def _begin(draft: Draft) -> None:
@@ -157,12 +169,13 @@ def _begin(draft: Draft) -> None:
             raise Stop
         if facts.due and approval.rollback_wanted(draft):
             failure.by_webhook(draft)
+    by = facts.commands.retry.signature.suffix if _retried(draft) and facts.commands.retry is not None else ""
     approval.confirm_rollout(draft, skip=ordered)
     if status.canary_weight:  # after a failed promotion all traffic may be on the target
         draft.route(TO_PRIMARY)
     draft.do(ScaleUp())
     _progress(draft)
-    draft.record(f"New revision detected! Scaling up {draft.spec.full_target}")
+    draft.record(f"New revision detected! Scaling up {draft.spec.full_target}{by}")
     draft.alert(INFO, "New revision detected, progressing canary analysis.", about=True)
     raise Stop
 
@@ -184,6 +197,7 @@ def _restart(draft: Draft) -> None:
 
 def _progress(draft: Draft) -> None:
     fresh: dict[str, Any] = {"canary_weight": 0, "failed_checks": 0, "iterations": 0}
+    draft.status = progress.without(draft.status)
     draft.to(Phase.PROGRESSING, last_applied=draft.revision, tracked=draft.facts.tracked, **fresh)
 
 
@@ -230,28 +244,37 @@ def _analyse(draft: Draft) -> None:
         if not approval.pre_rollout(draft):
             _failed_check(draft)
         return
+    if stepping.warming(draft):
+        draft.stop(f"Canary {draft.spec.full_name} is warming up, its metrics are not judged yet")
     if not approval.external_checks(draft):
         _failed_check(draft)
-    verdict = analyse(draft.spec, draft.measurements(), built_in=draft.facts.compared is None)
+    extra = stepping.extra_checks(draft)
+    verdict = analyse(draft.spec, draft.measurements(extra), extra, built_in=draft.facts.compared is None)
     draft.checks = verdict.checks
     if verdict.outcome is Outcome.PASSED:
         comparison.go_on(draft)
         return
     if verdict.outcome is Outcome.FAILED:
         draft.noted(failed_checks=draft.status.failed_checks + 1)
+    stepping.not_passed(draft)
     draft.halt(verdict.text)
     raise Stop
 
 
 def _failed_check(draft: Draft) -> None:
     draft.noted(failed_checks=draft.status.failed_checks + 1)
+    stepping.not_passed(draft)
     raise Stop
 
 
 def _advance(draft: Draft) -> None:
     spec, status = draft.spec, draft.status
     if draft.facts.commands.pause:
-        draft.stop(f"Canary {spec.full_name} is paused at weight {status.canary_weight:g}")
+        _paused(draft)
+    _resumed(draft)
+    if (policy := stepping.by_steps(draft)) is not None and not (spec.mirror and strategy.begins(status)):
+        stepping.advance(draft, policy)
+    stepping.in_its_window(draft)
     weighted = strategy.strategy(spec) is strategy.Strategy.CANARY
     mirrored = strategy.routing(spec, status).mirrored
     increases = weighted and not mirrored and status.phase is Phase.PROGRESSING
@@ -274,3 +297,22 @@ def _advance(draft: Draft) -> None:
     if step.text:
         draft.record(step.text)
     raise Stop
+
+
+def _paused(draft: Draft) -> NoReturn:
+    """Told at each tick; the history has it once, with who wanted it and why."""
+    spec, before = draft.spec, draft.status
+    suffix = draft.facts.commands.pause_signature.suffix
+    draft.status = before.says(f"{_PAUSED}{suffix}.", draft.now)
+    text = f"Canary {spec.full_name} is paused at weight {before.canary_weight:g}"
+    if draft.status != before:
+        draft.record(text + suffix)
+        raise Stop
+    draft.stop(text)
+
+
+def _resumed(draft: Draft) -> None:
+    said = draft.status.condition(PROMOTED)
+    if said is not None and said.message.startswith(_PAUSED):
+        draft.status = draft.status.says("", draft.now)
+        draft.record(f"Canary {draft.spec.full_name} is resumed{draft.facts.commands.pause_signature.suffix}")

@@ -17,7 +17,12 @@ from control.store.store import Key, Store
 def policy_for(store: Store, spec: CanarySpec) -> ReleasePolicy | None:
     """What holds for this Canary, None if no policy does.  Raises SpecError if a policy that names it cannot be meant."""
     own = store.get(Key(GROUP, KIND, spec.namespace, spec.name))
-    return in_force(spec, parse(own) if own is not None else None, group_of(store, spec.namespace, spec.name))
+    group = group_of(store, spec.namespace, spec.name)
+    if group is not None and (spec.iterations or spec.skip_analysis):
+        what = "spec.analysis.iterations" if spec.iterations else "spec.skipAnalysis"
+        text = f"Canary {spec.name} is released with others by ReleasePolicy {group.name}"
+        raise SpecError(f"{text}: that goes by weights, and not with {what}")
+    return in_force(spec, parse(own) if own is not None else None, group)
 
 
 def group_of(store: Store, namespace: str, name: str) -> ReleasePolicy | None:

@@ -64,6 +64,11 @@ class ReleasePolicy:
     max_wait_s: float = 3600.0
     members: tuple[str, ...] = ()
 
+    @property
+    def counts(self) -> bool:
+        """Does it ask how many requests there were?"""
+        return any(step.min_requests for step in self.steps)
+
     def step(self, index: int) -> PolicyStep:
         """Step `index`, from 0; beyond the last (the policy was edited) the last."""
         return self.steps[min(index, len(self.steps) - 1)]

@@ -1,7 +1,10 @@
 """How far a release is in a list of steps: kept in Canary.status, so that the one write that ends a tick moves all at once.
 
-    condition   type: Step   reason: Step2   status: Unknown (it is looked at) -> True (passed; something else is waited for)
-                message: "weight 0.5 %"      lastTransitionTime: when the weight was set     lastUpdateTime: when it passed
+    condition   type: Step   reason: Step2   message: "weight 0.5 %"   lastTransitionTime: when the weight was set
+                status: Unknown  it is looked at            lacks time, requests, or a check that passes
+                        False    it has all it asks for     waits for a person, or the hours of a window
+                        True     it may go on               waits for the other members of the release
+                lastUpdateTime: since when it has this status
 
 A condition, because Flagger's schema of Canary.status is closed but for its list of conditions; and because the weight there
 is a whole number of percent.  The weight is kept beside the number of the step: a policy that is edited meanwhile applies from
@@ -10,48 +13,50 @@ the next step on.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
+from enum import Enum
 
-from control.canary.status import Condition, Status
+from control.canary.status import STEP, STEP_WEIGHT, Condition, Status
 
-STEP = "Step"
-
+_COUNTED = re.compile(r"begun at request ([0-9]{1,15}) since ([0-9]{1,12}\.[0-9]{3})\Z")
 _REASON = re.compile(r"(Promotion)?Step([0-9]{1,4})\Z")
-_WEIGHT = re.compile(r"weight ([0-9]{1,3}(?:\.[0-9]{1,2})?) %")
+
+
+class State(Enum):
+    LOOKED_AT = "Unknown"
+    WAITING = "False"
+    PASSED = "True"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`step`: how many weights have been set, 0: none yet.  `weight`: percent to the canary (of promotion steps: to the
-    primary).  Times are Unix seconds, whole."""
+    """`step`: how many weights of the list have been set, 0: none yet.  `weight`: percent to the canary.  Times are Unix
+    seconds, whole."""
 
     step: int
     weight: float
     since: float
     promoting: bool = False  # among the promotion steps
-    passed_at: float | None = None  # since when all this step asks for is there
+    state: State = State.LOOKED_AT
+    changed: float | None = None  # when `state` last did; None: as long as the weight
+    counted: tuple[int, float] | None = None  # requests of the canary, and since when they are counted, as the step began
 
     @property
-    def passed(self) -> bool:
-        return self.passed_at is not None
+    def passed_at(self) -> float | None:
+        return None if self.state is not State.PASSED else self.since if self.changed is None else self.changed
 
-    @property
-    def whole_percent(self) -> int:
-        """For Canary.status.canaryWeight: rounded up, so that some is never shown as none."""
-        return math.ceil(self.weight)
+    def to(self, state: State, now: float) -> Progress:
+        return self if state is self.state else replace(self, state=state, changed=float(int(now)))
 
     def on(self, status: Status) -> Status:
         """The status with this progress written into it."""
-        condition = Condition(
-            STEP,
-            "True" if self.passed else "Unknown",
-            f"{'Promotion' if self.promoting else ''}Step{self.step}",
-            f"weight {self.weight:g} %",
-            self.since if self.passed_at is None else self.passed_at,
-            self.since,
-        )
+        changed = self.since if self.changed is None else self.changed
+        reason = f"{'Promotion' if self.promoting else ''}Step{self.step}"
+        message = f"weight {self.weight:g} %"
+        if self.counted is not None:
+            message += f", begun at request {self.counted[0]} since {self.counted[1]:.3f}"
+        condition = Condition(STEP, self.state.value, reason, message, changed, self.since)
         others = tuple(c for c in status.conditions if c.type != STEP)
         return replace(status, conditions=(*others, condition))
 
@@ -60,16 +65,26 @@ def progress(status: Status) -> Progress | None:
     """What `on` wrote; None if there is none (or somebody else's)."""
     condition = status.condition(STEP)
     reason = _REASON.match(condition.reason) if condition else None
-    weight = _WEIGHT.match(condition.message) if condition else None
+    weight = STEP_WEIGHT.match(condition.message) if condition else None
     if condition is None or reason is None or weight is None:
         return None
-    passed_at = condition.updated if condition.status == "True" else None
-    return Progress(int(reason.group(2)), float(weight.group(1)), condition.transitioned, bool(reason.group(1)), passed_at)
+    state = State(condition.status)
+    changed = None if condition.updated == condition.transitioned else condition.updated
+    counted = _COUNTED.search(condition.message)
+    return Progress(
+        int(reason.group(2)),
+        float(weight.group(1)),
+        condition.transitioned,
+        bool(reason.group(1)),
+        state,
+        changed,
+        (int(counted.group(1)), float(counted.group(2))) if counted else None,
+    )
 
 
-def start(now: float, *, promoting: bool = False) -> Progress:
-    """Before the first weight."""
-    return Progress(0, 0.0, float(int(now)), promoting)
+def start(now: float, *, weight: float = 0.0, promoting: bool = False) -> Progress:
+    """Before the first weight of the list."""
+    return Progress(0, weight, float(int(now)), promoting)
 
 
 def without(status: Status) -> Status:

@@ -1,17 +1,20 @@
 """How a release ends well: the primary becomes what was analysed, traffic goes back to it, the target rests.
 
-promote -> Promoting -- primary ready --> weights back to it, at once or by stepWeightPromotion -> Finalising -> Succeeded
+promote -> Promoting -- primary ready --> weights back to it, at once, by stepWeightPromotion or by a policy's promotion steps
+                                          -> Finalising -> Succeeded
 """
 
 from __future__ import annotations
 
 from typing import NoReturn
 
+from control.canary import progress, steps
 from control.canary.alerts import ERROR, INFO
 from control.canary.decision import PromoteTemplate, ScaleToZero
 from control.canary.draft import Draft, Stop
 from control.canary.failure import roll_back, tell_post_rollout
 from control.canary.objects import stamp_for
+from control.canary.policy import ReleasePolicy
 from control.canary.routing import TO_PRIMARY, Routing
 from control.canary.status import Phase
 
@@ -19,6 +22,14 @@ from control.canary.status import Phase
 def promote(draft: Draft) -> NoReturn:
     _copy_template(draft)
     draft.to(Phase.PROMOTING)
+    raise Stop
+
+
+def commit(draft: Draft, why: str) -> NoReturn:
+    """Of several Canaries released together: the status first, the copy in the next tick.  From the moment the status is
+    stored the others are bound to follow, so nothing may have happened before it that they do not know of."""
+    draft.to(Phase.PROMOTING)
+    draft.record(why)
     raise Stop
 
 
@@ -60,13 +71,34 @@ def route_to_primary(draft: Draft) -> NoReturn:
     if not spec.routed:  # pods are all there is: no traffic to shift, and Flagger says nothing here
         draft.to(Phase.FINALISING)
         raise Stop
-    routing = Routing(max(0, round(status.canary_weight - step, 2))) if step else TO_PRIMARY
+    policy = draft.facts.policy
+    by_steps = policy is not None and bool(policy.promotion_steps)
+    routing: Routing | None = Routing(max(0, round(status.canary_weight - step, 2))) if step else TO_PRIMARY
+    if policy is not None and by_steps:
+        routing = _next_back(draft, policy)
+    if routing is None:
+        raise Stop
     draft.route(routing)
     if not routing.canary:
         draft.to(Phase.FINALISING)
-    text = f"Advance {spec.full_name} primary weight {routing.primary:g}" if step else "Routing all traffic to primary"
+    gradual = step or by_steps
+    text = f"Advance {spec.full_name} primary weight {routing.primary:g}" if gradual else "Routing all traffic to primary"
     draft.record(text)
     raise Stop
+
+
+def _next_back(draft: Draft, policy: ReleasePolicy) -> Routing | None:
+    """The next weight by promotion steps, None while the present one lasts; all to the primary at the end."""
+    at = progress.progress(draft.status)
+    if at is None or not at.promoting:
+        at = progress.start(draft.now, weight=draft.status.canary_weight, promoting=True)
+    move = steps.next_back(policy, at, draft.spec.interval_s, draft.now)
+    if isinstance(move, steps.Hold):
+        return None
+    if isinstance(move, steps.Done):
+        return TO_PRIMARY
+    draft.status = move.progress.on(draft.status)
+    return Routing(move.progress.weight)
 
 
 def finish(draft: Draft) -> NoReturn:

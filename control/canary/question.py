@@ -26,7 +26,10 @@ class AskHook:
 
 @dataclass(frozen=True, slots=True)
 class AskMetrics:
-    """What do the metrics of the spec say, as of now?  Answer: a Measurement for each Metric (absent: not measured)."""
+    """What do the metrics of the spec, and those besides, say as of now?  Answer: a Measurement for each Metric (absent: not
+    measured)."""
+
+    besides: tuple[Metric, ...] = ()
 
 
 Question = AskHook | AskMetrics

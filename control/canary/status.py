@@ -15,6 +15,7 @@ Everything the machine needs to go on after a crash is here; nothing is kept in 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -87,6 +88,8 @@ _PROMOTED: Mapping[Phase, tuple[str, str]] = {
 }
 PROMOTED = "Promoted"
 ACCEPTED = "Accepted"  # ours: False while the object asks for something this version cannot do
+STEP = "Step"  # ours: how far a release by steps is, and its exact weight (progress.py)
+STEP_WEIGHT = re.compile(r"weight ([0-9]{1,3}(?:\.[0-9]{1,2})?) %(?:,|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,7 @@ class Status:
             raise ValueError(f"status.phase {text!r} is not one of {expected}; was this Canary run by another controller?")
         return cls(
             phase=phase,
-            canary_weight=int(obj.get("canaryWeight") or 0),
+            canary_weight=_exact(obj, int(obj.get("canaryWeight") or 0)),
             failed_checks=int(obj.get("failedChecks") or 0),
             iterations=int(obj.get("iterations") or 0),
             last_applied=obj.get("lastAppliedSpec") or "",
@@ -237,3 +240,12 @@ class Status:
 
 def _time(text: str | None) -> float:
     return from_rfc3339(text) if text else 0.0
+
+
+def _exact(obj: Mapping[str, Any], whole: int) -> float:
+    """The weight as the condition Step has it, where that is what the whole percent was rounded up from."""
+    for condition in obj.get("conditions") or ():
+        if condition.get("type") == STEP and (match := STEP_WEIGHT.match(condition.get("message", ""))):
+            exact = float(match.group(1))
+            return exact if math.ceil(exact) == whole else whole
+    return whole

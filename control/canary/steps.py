@@ -1,12 +1,12 @@
 """A release by a list of steps: what is next?  Pure; the analysis has passed when this is asked.
 
     (policy, progress, what is seen, now)  -->  Hold   something this step asks for is missing: which
-                                                Wait   the step has passed; what comes next must wait for somebody else
+                                                Wait   the step has all it asks for; a person or the clock must let it go on
                                                 Go     the next weight
                                                 Done   all steps are behind: promote
 
-A step is passed when it has lasted and has had its requests.  What is then waited for is a person (pause), the hours of a
-window, or the other members of the release; none of these keeps a bad release from being rolled back.
+A step has what it asks for when it has lasted and has had its requests.  What is then waited for is a person (pause) or the
+hours of a window; then the other members of the release (group.py).  None of these keeps a bad release from being rolled back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Passed, and waiting.  `gate`: what a person must approve, "" if nobody can hurry it."""
+    """`text`: for what.  `gate`: what a person must approve, "" if nobody can hurry it."""
 
     text: str
     gate: str = ""
@@ -52,11 +52,10 @@ Move = Hold | Wait | Go | Done
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What the world has to say to a step.  `requests`: answered by the canary since the step began; None: nobody knows.
-    `approved`: of the gate of this step.  `others`: why the other members of the release are not ready, "" if they are."""
+    `approved`: of the gate of this step."""
 
     requests: float | None = None
     approved: bool = False
-    others: str = ""
 
 
 def gate(step: int) -> str:
@@ -64,18 +63,18 @@ def gate(step: int) -> str:
     return f"step/{step}"
 
 
-def ahead(steps: Sequence[PolicyStep], at: Progress) -> int:
-    """Index of the step after `at`; len(steps): none.  A weight that would fall (the list was edited) is passed over."""
-    return next((index for index in range(at.step, len(steps)) if steps[index].weight >= at.weight), len(steps))
+def ahead(steps: Sequence[PolicyStep], step: int, weight: float) -> int:
+    """Index of the step after number `step`; len(steps): none.  A weight that would fall (the list was edited) is left out."""
+    return next((index for index in range(step, len(steps)) if steps[index].weight >= weight), len(steps))
 
 
-def lacking(step: PolicyStep, at: Progress, seen: Seen, interval_s: float, now: float, least_requests: int = 0) -> str:
+def lacking(step: PolicyStep, at: Progress, seen: Seen, interval_s: float, now: float) -> str:
     """What this step still asks for, "" if nothing: time first, then requests."""
     lasts = interval_s if step.duration_s is None else step.duration_s
     left = at.since + lasts - now
     if left > 0:
         return f"{left:.0f} s more at weight {at.weight:g}"
-    wanted = step.min_requests or least_requests
+    wanted = step.min_requests
     if wanted and (seen.requests is None or seen.requests < wanted):
         have = 0 if seen.requests is None else int(seen.requests)
         return f"{wanted - have} more requests at weight {at.weight:g}"
@@ -86,27 +85,26 @@ def next_move(policy: ReleasePolicy, at: Progress, seen: Seen, interval_s: float
     """What comes after `at`, of the canary's steps.  `interval_s`: the Canary's, how long a step lasts that does not say."""
     here = policy.step(at.step - 1) if at.step else None
     if here is not None:
-        least = policy.evidence.min_requests if policy.evidence else 0
-        if text := lacking(here, at, seen, interval_s, now, least):
+        if text := lacking(here, at, seen, interval_s, now):
             return Hold(text)
         if here.pause and not seen.approved:
             return Wait(f"approval of step {at.step}", gate(at.step))
     if (opening := opens(policy.windows, now)) is not None:
         return Wait(f"its window, which opens {said(policy.windows, opening)}")
-    if seen.others:
-        return Wait(seen.others)
-    index = ahead(policy.steps, at)
+    index = ahead(policy.steps, at.step, at.weight)
     if index == len(policy.steps):
         return Done()
     return Go(Progress(index + 1, policy.steps[index].weight, float(int(now))))
 
 
 def next_back(policy: ReleasePolicy, at: Progress, interval_s: float, now: float) -> Hold | Go | Done:
-    """The same for the promotion steps, by which the primary takes the traffic back.  Nothing but time is waited for."""
-    here = policy.promotion_steps[min(at.step, len(policy.promotion_steps)) - 1] if at.step else None
+    """The same for the promotion steps, by which the primary takes the traffic back: their weights are the primary's.  Nothing
+    but time is waited for."""
+    steps = policy.promotion_steps
+    here = steps[min(at.step, len(steps)) - 1] if at.step and steps else None
     if here is not None and (text := lacking(here, at, Seen(), interval_s, now)):
         return Hold(text)
-    index = ahead(policy.promotion_steps, at)
-    if index == len(policy.promotion_steps):
+    index = ahead(steps, at.step, 100 - at.weight)
+    if index == len(steps):
         return Done()
-    return Go(Progress(index + 1, policy.promotion_steps[index].weight, float(int(now)), promoting=True))
+    return Go(Progress(index + 1, round(100 - steps[index].weight, 2), float(int(now)), promoting=True))

@@ -9,7 +9,7 @@ from test_canary_policy import policy
 from control.canary import group, steps
 from control.canary.group import Member, Stage, member
 from control.canary.policy import ReleasePolicy, in_force, steps_of
-from control.canary.progress import Progress, progress, start, without
+from control.canary.progress import Progress, State, progress, start, without
 from control.canary.status import Phase, Status
 from control.canary.steps import Done, Go, Hold, Seen, Wait
 
@@ -27,8 +27,9 @@ def move(at: Progress, now: float, of: ReleasePolicy = LIST, **seen):
     return steps.next_move(of, at, Seen(**seen), 10.0, START + now)
 
 
-def at(step: int, weight: float, since: float = 0.0, **more) -> Progress:
-    return Progress(step, weight, START + since, **more)
+def at(step: int, weight: float, since: float = 0.0, passed: float | None = None, **more) -> Progress:
+    found = Progress(step, weight, START + since, **more)
+    return found if passed is None else found.to(State.PASSED, START + passed)
 
 
 def test_the_first_weight_comes_at_once():
@@ -54,12 +55,16 @@ def test_a_step_without_a_duration_lasts_an_interval_and_the_last_ends_the_list(
 
 
 def test_promotion_steps_give_the_primary_its_traffic_back():
-    back = start(START, promoting=True)
-    assert steps.next_back(LIST, back, 10, START) == Go(at(1, 60.0, promoting=True))
-    assert steps.next_back(LIST, at(1, 60), 10, START + 29) == Hold("1 s more at weight 60")
-    assert steps.next_back(LIST, at(1, 60), 10, START + 30) == Go(at(2, 90.0, 30, promoting=True))
-    assert steps.next_back(LIST, at(2, 90), 10, START + 10) == Done()
-    assert steps.next_back(policy(), back, 10, START) == Done()
+    def back(here: Progress, now: float, of: ReleasePolicy = LIST):
+        return steps.next_back(of, here, 10, START + now)
+
+    begun = start(START, weight=50.0, promoting=True)
+    assert back(begun, 0) == Go(at(1, 40.0, promoting=True))
+    assert back(at(1, 40), 29) == Hold("1 s more at weight 40")
+    assert back(at(1, 40), 30) == Go(at(2, 10.0, 30, promoting=True))
+    assert back(at(2, 10), 10) == Done()
+    assert back(start(START, weight=5.0, promoting=True), 0) == Done(), "the primary has more than the list would give it"
+    assert back(begun, 0, policy()) == Done()
 
 
 def test_outside_its_window_a_release_says_when_it_opens():
@@ -80,13 +85,23 @@ def test_an_edited_list_applies_from_the_next_step_and_never_falls(edited, expec
     assert move(at(2, 10), 60, policy(steps=edited)) == expected
 
 
-@pytest.mark.parametrize("kept", [at(2, 0.25), at(7, 100), at(1, 33.33, 5, passed_at=START + 9), at(3, 60, promoting=True)])
+@pytest.mark.parametrize(
+    "kept",
+    [at(2, 0.25), at(7, 100), at(1, 33.33, 5, passed=9), at(3, 60, promoting=True), at(2, 5, counted=(1234, START + 0.125))],
+)
 def test_progress_survives_the_status_of_the_canary(kept: Progress):
     status = kept.on(Status.of(kept.on(Status()).to_object()))
     assert progress(Status.of(status.to_object())) == kept
     assert len(status.conditions) == 1
     assert progress(without(status)) is None
-    assert (at(1, 0.01).whole_percent, at(1, 10).whole_percent) == (1, 10)
+
+
+def test_the_weight_is_whole_percent_for_others_and_exact_for_us():
+    status = at(1, 0.25).on(Status(canary_weight=0.25))
+    assert status.to_object()["canaryWeight"] == 1
+    assert Status.of(status.to_object()).canary_weight == 0.25
+    edited = {**status.to_object(), "canaryWeight": 7}  # written by somebody else: then that is what counts
+    assert Status.of(edited).canary_weight == 7
 
 
 def test_a_canary_without_steps_in_its_policy_has_those_it_says_itself():
@@ -131,10 +146,10 @@ STAGES = [
     (Status().to(Phase.INITIALIZING, 1.0).to(Phase.INITIALIZED, 2.0, last_promoted="v1"), "v2", Stage.COMING),
     (released(None), "v2", Stage.RUNNING),
     (released(at(1, 5)), "v2", Stage.RUNNING),
-    (released(at(1, 5, passed_at=START + 5)), "v2", Stage.RUNNING),
+    (released(at(1, 5, passed=5)), "v2", Stage.RUNNING),
     (released(at(2, 50)), "v2", Stage.RUNNING),
-    (released(at(2, 50, passed_at=START + 5)), "v2", Stage.PASSED),
-    (released(at(2, 50, passed_at=START + 5), phase=Phase.PROMOTING), "v2", Stage.BOUND),
+    (released(at(2, 50, passed=5)), "v2", Stage.PASSED),
+    (released(at(2, 50, passed=5), phase=Phase.PROMOTING), "v2", Stage.BOUND),
     (released(at(2, 50), phase=Phase.SUCCEEDED), "v2", Stage.BOUND),
     (released(at(2, 50), phase=Phase.SUCCEEDED), "v3", Stage.COMING),
     (released(at(2, 50), phase=Phase.FAILED), "v2", Stage.FAILED),
@@ -169,6 +184,19 @@ def cart(stage: Stage, step: int = 0, passed: bool = False, when: float = START)
 )
 def test_members_advance_together(other, text):
     assert group.waits_for([other], 2, START) == text
+
+
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        (cart(Stage.IDLE), ""),
+        (cart(Stage.PASSED, 1, True), ""),
+        (cart(Stage.RUNNING, 3, True), "the other members of the release: cart (step 3)"),
+        (cart(Stage.COMING), "the other members of the release: cart (has not begun)"),
+    ],
+)
+def test_nobody_is_promoted_before_all_have_passed_their_last_step(other, text):
+    assert group.waits_for([other], 2, START, last=True) == text
 
 
 def test_one_that_failed_takes_the_others_with_it_but_not_a_later_release():

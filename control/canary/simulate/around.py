@@ -7,13 +7,14 @@ from typing import Any
 
 from control.canary.analysis import Measurement
 from control.canary.commands import to_rfc3339
+from control.canary.evidence.arms import ArmCounts
 from control.canary.hook_client import HookClient
 from control.canary.hooks import HookResult, Webhook
 from control.canary.metric import Kind
 from control.canary.simulate.given import Given
 from control.canary.simulate.model import Traffic, measure
 from control.canary.simulate.timeline import Said, Seen
-from control.canary.source import MetricSource, Query, Subject
+from control.canary.source import Arms, MetricSource, Query, Subject
 from control.store.files import FileStore
 from control.store.store import Key, Object
 
@@ -61,11 +62,18 @@ class ModelledSource(MetricSource):
     """Asked by the controller; answers by the model or the recording."""
 
     def __init__(
-        self, given: Given, traffic: Callable[[Subject], Traffic], templates: Callable[[], Collection[tuple[str, str]]]
+        self,
+        given: Given,
+        clock: Callable[[], float],
+        traffic: Callable[[Subject], Traffic],
+        templates: Callable[[], Collection[tuple[str, str]]],
     ) -> None:
         self._given = given
         self._traffic = traffic
         self._templates = templates
+        self._clock = clock
+        self._totals: dict[str, tuple[float, float, float, float]] = {}  # since when; canary's, of them failed, primary's
+        self._looked: dict[str, float] = {}
         self.seen: list[tuple[str, Seen]] = []
 
     async def measure(self, query: Query) -> Measurement:
@@ -74,6 +82,26 @@ class ModelledSource(MetricSource):
         seen = Seen(metric.name, measured.value, measured.requests, metric.minimum, metric.maximum, measured.reason)
         self.seen.append((f"{subject.canary}.{subject.namespace}", seen))
         return measured
+
+    async def counts(self, subject: Subject) -> Arms | None:
+        """Adds up the traffic since the last look, at the weight that was in force."""
+        if self._given.recording is not None:
+            return None
+        now, traffic = self._clock(), self._traffic(subject)
+        faults = [fault for name, fault in self._given.faults if name in ("", subject.canary)]
+        faults = [fault for fault in faults if fault.applies(traffic.elapsed_s, traffic.weight)]
+        if any(fault.kind == "down" for fault in faults):
+            return None
+        name = f"{subject.canary}.{subject.namespace}"
+        begun, canary, failed, primary = self._totals.get(name, (now, 0.0, 0.0, 0.0))
+        passed = now - self._looked.get(name, now)
+        rate = 0.0 if any(fault.kind == "silent" for fault in faults) else traffic.rate
+        share = max((fault.value or 0.0 for fault in faults if fault.kind == "errors"), default=0.0)
+        canary, failed = canary + rate * passed, failed + rate * share * passed
+        primary += max(0.0, self._given.rate - traffic.rate) * passed
+        self._totals[name], self._looked[name] = (begun, canary, failed, primary), now
+        arm = ArmCounts(round(canary) - round(failed), round(failed), epoch=begun)
+        return Arms(arm, ArmCounts(round(primary), 0, epoch=begun))
 
     def _answer(self, query: Query) -> Measurement:
         metric, subject = query.metric, query.subject

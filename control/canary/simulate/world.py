@@ -18,9 +18,8 @@ import yaml
 from control.canary.commands import ANNOTATION_APPROVE, Command
 from control.canary.controller import Controller, Settings
 from control.canary.gates import gate_it_waits_at
-from control.canary.policy import ReleasePolicy, in_force
-from control.canary.policy import parse as parse_policy
-from control.canary.progress import progress
+from control.canary.policies import policy_for
+from control.canary.policy import ReleasePolicy
 from control.canary.simulate.around import Answers, ModelledSource, TellingStore, rolled_out
 from control.canary.simulate.given import Given, SimulationError
 from control.canary.simulate.model import Traffic
@@ -31,7 +30,8 @@ from control.canary.status import INITIAL, Phase, Status
 from control.store.files import FileStore
 from control.store.store import Key, Object
 
-MAX_TICKS = 20_000  # of one simulation: a day at one every few seconds
+TICK_S = 1.0  # the shortest interval; evidence is looked at more often, which would only take longer here
+MAX_TICKS = 100_000  # of one simulation: a day at one a second
 MATCHING_SHARE = 0.1  # of the requests match the conditions of an A/B test, or are tests of a blue/green release
 _ANNOTATION = "meshproxy.dev/simulated-revision"
 
@@ -44,6 +44,7 @@ class World:
         self._objects = [copy.deepcopy(obj) for obj in objects]
         self._now = given.start
         self._edited_at = given.start
+        self._edited = False  # is the new revision applied?
         self._first_weight: dict[str, float] = {}  # canary -> when it got its first requests
         self._entries: list[Entry] = []
 
@@ -63,7 +64,7 @@ class World:
             ):
                 self._store.told = []
                 self._answers = Answers(dict(self._given.denied))
-                self._source = ModelledSource(self._given, self._traffic, self._templates)
+                self._source = ModelledSource(self._given, clock, self._traffic, self._templates)
                 settings = Settings(minimum_interval_s=1.0)
                 self._controller = Controller(self._store, self._source, hooks=self._answers, clock=clock, settings=settings)
                 return await self._play()
@@ -72,12 +73,13 @@ class World:
         await self._initialise()
         self._edited_at = self._now
         self._entries.clear()
+        self._edited = True
         self._new_revision()
         for _ in range(MAX_TICKS):
             due = await self._step()
             if self._ended() or self._now - self._edited_at > self._given.limit_s:
                 break
-            self._now = max(due, self._now + 0.001)
+            self._now = max(due, self._now + TICK_S)
         return Timeline(tuple(self._entries), self._outcomes(), self._what_is_missing())
 
     async def _initialise(self) -> None:
@@ -91,7 +93,7 @@ class World:
                 raise SimulationError("; ".join(c.message for s in refused if (c := s.condition("Accepted"))))
             if not any(phase in INITIAL for phase in phases.values()):
                 return
-            self._now = max(due, self._now + 0.001)
+            self._now = max(due, self._now + TICK_S)
         waiting = ", ".join(sorted(name for name, phase in phases.items() if phase in INITIAL))
         last = next((said.text for entry in reversed(self._entries) for said in reversed(entry.said)), "")
         raise SimulationError(f"{waiting} is never initialised: {last}")
@@ -129,7 +131,7 @@ class World:
             measured = tuple(one for whose, one in seen if whose == name)
             if not said and not measured:
                 continue
-            weight = self._weight(status)
+            weight = status.canary_weight
             if weight > 0 or status.iterations:
                 self._first_weight.setdefault(name, self._now)
             self._entries.append(
@@ -145,15 +147,10 @@ class World:
                 )
             )
 
-    @staticmethod
-    def _weight(status: Status) -> float:
-        at = progress(status)
-        return at.weight if at is not None and not at.promoting and at.step else float(status.canary_weight)
-
     def _traffic(self, subject: Subject) -> Traffic:
         name = f"{subject.canary}.{subject.namespace}"
         spec, status = next((spec, status) for whose, spec, status in self._canaries() if whose == name)
-        weight = self._weight(status)
+        weight = status.canary_weight
         share = MATCHING_SHARE if spec.iterations else weight / 100
         first = self._first_weight.setdefault(name, self._now)
         return Traffic(self._given.rate * share, weight, self._now - first)
@@ -185,7 +182,7 @@ class World:
                 continue
             key = Key.of(obj)
             whose = targets.get((key.namespace, key.name))
-            broken = whose is not None and self._entries and bool(unready & {"", whose})
+            broken = whose is not None and self._edited and bool(unready & {"", whose})
             status = rolled_out(obj, self._now, ready=not broken, since=self._edited_at)
             if obj.get("status") != status:
                 await self._runtime.status(key, status)
@@ -205,9 +202,7 @@ class World:
         self._refresh()
 
     def _policy(self, spec: CanarySpec) -> ReleasePolicy | None:
-        key = Key("meshproxy.dev", "ReleasePolicy", spec.namespace, spec.name)
-        obj = self._store.get(key)
-        return in_force(spec, parse_policy(obj) if obj else None)
+        return policy_for(self._store, spec)
 
     # -- the end
 

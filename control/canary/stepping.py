@@ -1,0 +1,186 @@
+"""A release by the steps of its ReleasePolicy, alone or with others: the part of a tick that a policy changes.
+
+before anything else   a member that failed takes us with it; one that is promoted binds us          with_the_others
+analysis               nothing is judged while it warms up; the step's own checks come besides        warming, extra_checks
+the strategy's place   Hold -> look again;  Wait -> say for what;  Go -> gates, members, next weight   advance
+                       Done -> gates, members, promote
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from control.canary import approval, failure, group, progress, promotion, steps, strategy
+from control.canary.alerts import WARN
+from control.canary.draft import Draft, Stop
+from control.canary.metric import Metric
+from control.canary.opening import opens, said
+from control.canary.policy import ReleasePolicy
+from control.canary.progress import Progress, State
+from control.canary.routing import Routing
+from control.canary.status import ANALYSED, Phase
+
+
+def by_steps(draft: Draft) -> ReleasePolicy | None:
+    """The policy whose steps this release follows; None if the Canary says all there is."""
+    policy = draft.facts.policy
+    weighted = strategy.strategy(draft.spec) is strategy.Strategy.CANARY
+    return policy if policy is not None and policy.steps and weighted else None
+
+
+def where(draft: Draft) -> Progress:
+    """How far the release is.  One that was begun without a policy goes on from its weight."""
+    found = progress.progress(draft.status)
+    if found is not None and not found.promoting:
+        return found
+    policy, weight = draft.facts.policy, draft.status.canary_weight
+    number = sum(step.weight <= weight for step in policy.steps) if policy is not None and weight else 0
+    return Progress(number, weight, float(int(draft.status.transitioned or draft.now)))
+
+
+# ---------------------------------------------------------------- the others
+
+
+def with_the_others(draft: Draft) -> None:
+    """All or none: ends the tick if another member has decided for us."""
+    if not draft.facts.others or draft.status.phase not in (Phase.WAITING, *ANALYSED):
+        return
+    spec, others = draft.spec, draft.facts.others
+    if (one := group.bound(others, where(draft).passed_at)) is not None:
+        promotion.commit(draft, f"{one.name}.{spec.namespace}, released with {spec.full_name}, is promoted; promoting as well")
+    if (one := group.failed(others, draft.status.run_started)) is not None:
+        text = f"{one.name}.{spec.namespace}, released with it, failed"
+        failure.roll_back(draft, f"Rolling back {spec.full_name} {text}", WARN, f"Rolling back, {text}")
+
+
+def begins_again(draft: Draft) -> bool:
+    """Rolled back, and a member of the same release has begun once more."""
+    status = draft.status
+    if status.phase is not Phase.FAILED or status.canary_weight or draft.revision == status.last_promoted:
+        return False
+    return group.begins_again(draft.facts.others, status.run_started) is not None
+
+
+# ---------------------------------------------------------------- analysis
+
+
+def extra_checks(draft: Draft) -> Sequence[Metric]:
+    """What the present step checks besides the Canary."""
+    policy = by_steps(draft)
+    at = where(draft)
+    return policy.step(at.step - 1).checks if policy is not None and at.step else ()
+
+
+def warming(draft: Draft) -> bool:
+    """Has the first weight been set only just?  Then the canary is seen, but not judged."""
+    policy = draft.facts.policy
+    if policy is None or not policy.warm_up_s:
+        return False
+    at = progress.progress(draft.status)
+    if at is None:  # blue/green, A/B: from the first iteration on
+        return draft.status.iterations == 1 and draft.now - draft.status.transitioned < policy.warm_up_s
+    return at.step <= 1 and draft.now - at.since < policy.warm_up_s
+
+
+def not_passed(draft: Draft) -> None:
+    """A check failed: whatever the step had, it has to have again."""
+    if (at := progress.progress(draft.status)) is not None:
+        draft.status = at.to(State.LOOKED_AT, draft.now).on(draft.status)
+
+
+# ---------------------------------------------------------------- what comes next
+
+
+def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
+    """After a round of analysis that passed."""
+    spec, at = draft.spec, where(draft)
+    move = steps.next_move(policy, at, _seen(draft, at), spec.interval_s, draft.now)
+    match move:
+        case steps.Hold(text=text):
+            _keep(draft, at.to(State.LOOKED_AT, draft.now))
+            draft.event(f"Canary {spec.full_name} needs {text}")
+            raise Stop
+        case steps.Wait(text=text, gate=gate):
+            _keep(draft, at.to(State.WAITING, draft.now))
+            _wait(draft, text, alert=bool(gate))
+    if at.step and policy.step(at.step - 1).pause and at.state is State.WAITING:
+        command = draft.facts.commands.approve
+        draft.record(f"Step {at.step} of {spec.full_name} approved{command.signature.suffix if command else ''}")
+    last = isinstance(move, steps.Done)
+    _keep(draft, at.to(State.WAITING, draft.now))  # if a gate ends the tick
+    if draft.status.phase is Phase.PROGRESSING:
+        approval.confirm_traffic_increase(draft)
+        if not last:
+            approval.approve_traffic_increase(draft)
+    if last:
+        approval.confirm_promotion(draft)
+    passed = at.to(State.PASSED, draft.now)
+    _keep(draft, passed)
+    began = draft.status.run_started
+    if text := group.waits_for(draft.facts.others, passed.step, began, last=last):
+        _wait(draft, text, alert=False)
+    if not isinstance(move, steps.Go):
+        if draft.facts.others:
+            promotion.commit(draft, f"All that are released with {spec.full_name} have passed; promoting")
+        promotion.promote(draft)
+    if draft.status.phase is Phase.WAITING_PROMOTION:  # steps were added while it waited
+        draft.to(Phase.PROGRESSING)
+    draft.status = draft.status.says("", draft.now)
+    draft.route(Routing(move.progress.weight))
+    draft.noted(iterations=0)
+    _keep(draft, _from_now_on(draft, move.progress))
+    draft.record(f"Advance {spec.full_name} canary weight {move.progress.weight:g}")
+    raise Stop
+
+
+def in_its_window(draft: Draft) -> None:
+    """For strategies without steps: ends the tick outside the hours of the policy."""
+    policy = draft.facts.policy
+    if policy is not None and (opening := opens(policy.windows, draft.now)) is not None:
+        _wait(draft, f"its window, which opens {said(policy.windows, opening)}", alert=False)
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _seen(draft: Draft, at: Progress) -> steps.Seen:
+    return steps.Seen(_requests(draft, at), approved=at.step > 0 and draft.approved(steps.gate(at.step)))
+
+
+def _requests(draft: Draft, at: Progress) -> float | None:
+    """Answered by the canary in this step.  By a source that counts; else as the checks of this tick saw them: those whose
+    window lies within the step."""
+    if draft.facts.compared is not None:
+        return float(draft.facts.compared.requests)
+    arms = draft.facts.arms
+    if arms is not None and at.counted is not None:
+        begun, epoch = at.counted
+        # A source that began anew has counted only what came since, which is not too much.
+        return float(arms.canary.requests - begun if abs(epoch - arms.canary.epoch) < 1e-3 else arms.canary.requests)
+    elapsed = draft.now - at.since
+    metrics = (*draft.spec.metrics, *extra_checks(draft))
+    windows = {metric.name: metric.interval_s for metric in metrics}
+    found = [c.requests for c in draft.checks if c.requests is not None and windows.get(c.metric, elapsed + 1) <= elapsed]
+    return max(found, default=None)
+
+
+def _from_now_on(draft: Draft, at: Progress) -> Progress:
+    """With the number of requests so far, if a source counts them."""
+    arms = draft.facts.arms
+    return at if arms is None else replace(at, counted=(arms.canary.requests, round(arms.canary.epoch, 3)))
+
+
+def _keep(draft: Draft, at: Progress) -> None:
+    draft.status = at.on(draft.status)
+
+
+def _wait(draft: Draft, text: str, *, alert: bool) -> NoReturn:
+    """Say what is waited for; people are told once."""
+    before = draft.status
+    draft.status = before.says(f"Waiting for {text}.", draft.now)
+    draft.halt(f"Halt {draft.spec.full_name} advancement waiting for {text}")
+    if alert and draft.status != before:
+        draft.alert(WARN, f"Canary is waiting for {text}.")
+    raise Stop
