@@ -71,6 +71,10 @@ NO_VALUES = {
     "infinite": (Said(vector("+Inf")), r"\+Inf"),
     "minus infinite": (Said(vector("-Inf")), "-Inf"),
     "stale": (Said(vector("100", at=time.time() - 61)), "older than the interval of 60 s"),
+    "stale without a date": (
+        Said(vector("100", at=time.time() - DAY), headers={"Date": "long ago"}),
+        "older than the interval",
+    ),
     "stale out of a cache": (
         Said(
             vector("100", at=time.time() - DAY), headers={"Date": formatdate(time.time() - DAY, usegmt=True), "Age": str(DAY)}
