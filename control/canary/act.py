@@ -133,8 +133,7 @@ class Actor:
     async def give_back(self, obj: Object) -> None:
         """Its Canary is gone: the target's replicas, or the apex's selector, are its owner's again.  What we created goes by
         its ownerReferences."""
-        metadata = {"name": obj["metadata"]["name"], "namespace": obj["metadata"].get("namespace") or "default"}
-        await self._store.apply({"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata})
+        await self._store.apply(objects.left_behind(obj, gives_back=self._gives_back))
 
     async def _copy(self, spec: CanarySpec, target: Object, revision: str, tracked: dict[str, str]) -> None:
         if objects.revision(target) != revision:

@@ -23,6 +23,7 @@ from control.canary.ownership import (
     held_canary,
     held_for,
     is_ours,
+    left_behind,
     owner,
     taken_over,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "held_scaler",
     "held_target",
     "is_ours",
+    "left_behind",
     "owner",
     "primary_config",
     "primary_deployment",

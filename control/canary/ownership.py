@@ -88,6 +88,27 @@ def given_back(spec: CanarySpec, api_version: str, kind: str, name: str) -> Obje
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": spec.namespace}}
 
 
+def left_behind(obj: Mapping[str, Any], *, gives_back: bool) -> Object:
+    """What stays held of a user's object whose Canary is gone: nothing where the owner's values come back by themselves.
+
+    Where they do not (an API server keeps no value that was overridden) a field that is let go is gone for good; so it is left
+    with the value that needs no primary: a Service selects the target, a Deployment has pods, shares are as they were."""
+    metadata = {"name": obj["metadata"]["name"], "namespace": obj["metadata"].get("namespace") or "default"}
+    made: Object = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
+    body = obj.get("spec") or {}
+    if gives_back:
+        return made
+    match obj["kind"]:
+        case "Service":
+            selector = body.get("selector") or {}
+            made["spec"] = {"selector": {name: value.removesuffix("-primary") for name, value in selector.items()}}
+        case "Deployment":
+            made["spec"] = {"replicas": body.get("replicas") or 1}
+        case "TrafficSplit" | "HTTPRoute" | "HTTPRouteGroup":
+            made["spec"] = body
+    return made
+
+
 def contains(current: object, wanted: object) -> bool:
     """True if everything `wanted` says is so in `current`.  Lists are compared whole."""
     if isinstance(wanted, Mapping):

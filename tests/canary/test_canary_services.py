@@ -10,6 +10,7 @@ from canary_plays import canary_object, canary_spec
 from router_world import target
 
 from control.canary import objects
+from control.canary.act import Actor
 from control.canary.decision import Revert, RevertServices
 from control.canary.spec import CanarySpec, parse
 from control.canary.status import Phase
@@ -149,3 +150,27 @@ async def test_reverting_takes_the_routers_objects_away_before_what_they_name(cl
     assert cluster.store.get(SPLIT) is None
     assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo"}
     assert cluster.store.get(Key("", "Service", "test", "podinfo-primary")) is not None
+
+
+@pytest.mark.parametrize(
+    ("obj", "left"),
+    [
+        (
+            {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "podinfo-primary"}}},
+            {"selector": {"app": "podinfo"}},
+        ),
+        ({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 0, "template": {}}}, {"replicas": 1}),
+        ({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3, "template": {}}}, {"replicas": 3}),
+        ({"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"template": {}}}, None),
+        ({"apiVersion": "split.smi-spec.io/v1alpha2", "kind": "TrafficSplit", "spec": {"service": "a"}}, {"service": "a"}),
+    ],
+)
+async def test_where_a_field_that_is_let_go_is_lost_it_is_left_so_that_no_primary_is_needed(cluster, obj, left):
+    """An API server keeps no value that was overridden; the file store does, and gives it back."""
+    obj = {**obj, "metadata": {"name": "podinfo", "namespace": "test", "annotations": {"meshproxy.dev/canary": "gone"}}}
+    kept = objects.left_behind(obj, gives_back=False)
+    assert kept.get("spec") == left
+    assert "annotations" not in kept["metadata"]
+    assert "spec" not in objects.left_behind(obj, gives_back=True)
+    await Actor(cluster.store, gives_back=False).give_back(obj)
+    assert (cluster.store.get(Key.of(obj)) or {}).get("spec") == left
