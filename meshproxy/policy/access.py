@@ -86,7 +86,8 @@ class HttpMatch:
 
 
 class AccessRule:
-    """One TrafficTarget.  ports: none: every port; http: none: no conditions, and then also what is not HTTP."""
+    """One TrafficTarget.  ports: none: every port; http: none: no conditions, and then also what is not HTTP.
+    `allowed`: requests and tunnels let in by it and not yet put into a metric; its owner counts."""
 
     def __init__(
         self, name: str, clients: tuple[str, ...], ports: tuple[int, ...] = (), http: tuple[HttpMatch, ...] = ()
@@ -95,18 +96,20 @@ class AccessRule:
         self.clients = clients
         self.ports = ports
         self.http = http
+        self.allowed = 0
 
 
 class Decision:
-    """rule    of an allowed request: what allowed it
+    """rule    of an allowed request: the name of what allowed it, which is `by`
     reason  of a denied one: a key of REASONS
     path    of an allowed one: its path in normal form, where it came in another spelling; None where it did not, or no rule is
             on paths.  The app must be given this one, or it would decide by another path than we did.
     """
 
-    def __init__(self, allowed: bool, rule: str, reason: str, path: bytes | None = None) -> None:
-        self.allowed = allowed
-        self.rule = rule
+    def __init__(self, by: AccessRule | None, reason: str, path: bytes | None = None) -> None:
+        self.allowed = by is not None
+        self.by = by
+        self.rule = by.name if by is not None else ""
         self.reason = reason
         self.path = path
 
@@ -115,7 +118,7 @@ class Decision:
 
 
 def _denied(reason: str) -> Decision:
-    return Decision(False, "", reason)
+    return Decision(None, reason)
 
 
 _NO_IDENTITY: Final = _denied(NO_IDENTITY)
@@ -138,7 +141,7 @@ class Grant:
         self.on_headers = False
 
     def add(self, rule: AccessRule) -> None:
-        allowed = Decision(True, rule.name, "")
+        allowed = Decision(rule, "")
         for match in rule.http:
             self.matches.append(match)
             self.allowing.append(allowed)
@@ -195,7 +198,7 @@ class Access:
             return Grant(self._made, _PORT)
         for rule in serving:
             if not rule.http:
-                return Grant(self._made, Decision(True, rule.name, ""))
+                return Grant(self._made, Decision(rule, ""))
         grant = Grant(self._made, None)
         for rule in serving:
             grant.add(rule)
@@ -221,7 +224,7 @@ class Access:
         for index in range(len(grant.matches)):
             if not grant.matches[index].misfit(method, path, head):
                 allowed = grant.allowing[index]
-                return Decision(True, allowed.rule, "", path) if respelt else allowed
+                return Decision(allowed.by, "", path) if respelt else allowed
         return _REQUEST
 
     def explain(self, client: str, port: int, head: Head) -> list[tuple[str, str]]:

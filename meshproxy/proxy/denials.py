@@ -1,13 +1,16 @@
 """What TrafficTargets deny, or would deny in audit: counted by client, port and reason, and logged, but not once a request.
+And what each of them allows, which is counted alone.
 
-note() --> meshproxy_access_denied_total{audit, client_id, reason, target_port}
-       --> a log line: the first of its kind, then at most one each LOG_S, with how many there were
+note() ----> meshproxy_access_denied_total{audit, client_id, reason, target_port}
+        `--> a log line: the first of its kind, then at most one each LOG_S, with how many there were
+a rule's `allowed` --take_in() when scraped, or when other rules come--> meshproxy_access_allowed_total{rule}
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from meshproxy.policy.access import Access
 from meshproxy.proxy.context import Context, log
 from meshproxy.wire.message import Head
 
@@ -17,6 +20,19 @@ PATH_BYTES: Final = 200  # of a path in the log
 
 NAME: Final = "meshproxy_access_denied_total"
 HELP: Final = "Requests and tunnels that no TrafficTarget allows; with audit=true they were let in all the same."
+
+ALLOWED: Final = "meshproxy_access_allowed_total"
+ALLOWED_HELP: Final = "Requests and tunnels let in by a TrafficTarget, by its name."
+
+
+def take_in(ctx: Context, access: Access | None) -> None:
+    """Put into metrics what these rules have allowed since last time: a request pays for one addition, not for a look-up."""
+    if access is None:
+        return
+    for rule in access.rules:
+        counter = ctx.registry.counter(ALLOWED, ALLOWED_HELP, (("rule", rule.name),))
+        counter.value += rule.allowed
+        rule.allowed = 0
 
 
 class Denied:

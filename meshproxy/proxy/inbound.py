@@ -24,7 +24,7 @@ from meshproxy.policy.retry import RetryPolicy
 from meshproxy.policy.route import HTTP1, HTTP2, parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
-from meshproxy.proxy.denials import Denials
+from meshproxy.proxy.denials import Denials, take_in
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.limited import OVER_LIMIT, Limit, LimitedExchange
@@ -89,6 +89,7 @@ class Inbound(Side):
         self.access: Access | None = None  # what TrafficTargets allow; None: none selects this pod
         self.limit: Limit | None = None  # how many requests at once; None: any number
         self.denials = Denials(ctx)
+        ctx.registry.on_scrape(self.count_allowed)
         self.tunnels: list[Tunnel] = []  # open ones, and some that are over
         self.tunnels_swept = TUNNELS_SWEPT
         self.ready = False
@@ -106,6 +107,7 @@ class Inbound(Side):
         would no longer be opened end."""
         self.ports = {port.port: port for port in ports}
         self.mode = mode
+        self.count_allowed()
         self.access = access
         if greatest or self.limit is not None:
             if self.limit is None:
@@ -229,6 +231,9 @@ class Inbound(Side):
     def judged(self, access: Access, client: str, stream: Stream, port: InboundPort, head: Head) -> Head | None:
         """The request as the app may have it, by what TrafficTargets allow; None: it was refused."""
         decision = access.decide(client, port.port, head)
+        by = decision.by
+        if by is not None:
+            by.allowed += 1
         if access.audit:
             if not decision.allowed and not self.is_probe(port, head):
                 self.denials.note(decision.reason, client, port.port, head, True)
@@ -248,6 +253,9 @@ class Inbound(Side):
             refusal = ACCESS[decision.reason]
         refuse(self.ctx, stream, head, "inbound", refusal)
         return None
+
+    def count_allowed(self) -> None:
+        take_in(self.ctx, self.access)
 
     def is_probe(self, port: InboundPort, head: Head) -> bool:
         """Health probes come from no workload, so they have no identity: exactly their paths, exactly GET."""

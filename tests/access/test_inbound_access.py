@@ -153,5 +153,27 @@ async def test_clients_beyond_the_bound_are_counted_together(ctx: Context) -> No
     assert denials(ctx, "other") == 20
 
 
+async def test_what_each_rule_lets_in_is_counted_and_kept_when_rules_change(ctx: Context) -> None:
+    inbound = Inbound(ctx, Credentials(), "127.0.0.1")
+    port = InboundPort(8080, 0, ())
+    rules = access(*RULES)
+    inbound.apply([port], DENY, rules)
+
+    def counted() -> float:
+        page = ctx.registry.render().decode()
+        (line,) = [line for line in page.splitlines() if line.startswith("meshproxy_access_allowed_total{")]
+        assert 'rule="TrafficTarget shop/t"' in line
+        return float(line.rpartition(" ")[2])
+
+    assert counted() == 0, "it is there from the start"
+    head = request("GET /public")
+    for client, allowed in (("reader", True), ("reader", True), ("stranger", False)):
+        assert (inbound.judged(rules, spiffe(client), Answer(), port, head) is not None) is allowed
+    assert counted() == 2
+    inbound.judged(rules, spiffe("reader"), Answer(), port, head)
+    inbound.apply([port], DENY, access(*RULES))
+    assert counted() == 3
+
+
 def test_the_pod_of_these_tests_is_selected() -> None:
     assert access(*RULES) is not None
