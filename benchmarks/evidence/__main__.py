@@ -12,7 +12,7 @@ from statistics import median
 
 from benchmarks.evidence.methods import METHODS, Method, Threshold
 from benchmarks.evidence.plot import plot
-from benchmarks.evidence.streams import STREAMS, Stream
+from benchmarks.evidence.streams import LOOKS, STREAMS, Stream
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Release:
     rolled_back: bool
     requests: int  # of the canary, until it was rolled back, or until the end; of a late fault: since then
     failed: int  # of these
-    seconds: int
+    seconds: float
     safe_at: int | None  # canary requests when it was first certain to be within the margin
 
 
@@ -52,19 +52,19 @@ class Row:
 
 def play(stream: Stream, make: type[Method], seed: int) -> Release:
     method = make()
-    requests = failed = seconds = 0
+    requests = failed = looks = 0
     safe_at = None
-    for second, counts in enumerate(stream.play(seed)):
-        if second >= stream.since:
+    for look, counts in enumerate(stream.play(seed)):
+        if look >= stream.since * LOOKS:
             requests += counts.canary
             failed += counts.canary_failed
-            seconds += 1
+            looks += 1
         said = method.look(counts)
         if said == "harm":
-            return Release(True, requests, failed, seconds, safe_at)
+            return Release(True, requests, failed, looks / LOOKS, safe_at)
         if said == "safe" and safe_at is None:
             safe_at = requests
-    return Release(False, requests, failed, seconds, safe_at)
+    return Release(False, requests, failed, looks / LOOKS, safe_at)
 
 
 def good_table(rows: Sequence[Row]) -> str:
@@ -85,7 +85,8 @@ def bad_table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         figures = [
-            "-" if value == float("inf") else f"{value:,.0f}" for value in map(row.middle, ("requests", "failed", "seconds"))
+            "-" if value == float("inf") else f"{value:,.{what == 'seconds':d}f}"
+            for what, value in ((what, row.middle(what)) for what in ("requests", "failed", "seconds"))
         ]
         lines.append(
             f"| {row.stream.title} | {row.method} | {100 * row.share:.1f} % | {100 * row.missed_by(1000):.1f} % | "

@@ -1,4 +1,4 @@
-"""Who looks at the two arms: each takes a second's Counts and says whether the canary is to be rolled back now.
+"""Who looks at the two arms: each takes half a second's Counts and says whether the canary is to be rolled back now.
 
 evidence      what we do (control/canary/evidence), with the part of alpha that failures have; latency would have the rest
 sequences     a confidence sequence for each arm (beta-binomial mixture), over all since the beginning: the difference of bounds
@@ -11,9 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 
+from benchmarks.evidence.streams import LOOKS
 from control.canary.evidence.interval import bounds
 from control.canary.evidence.judge import FAILURES, Terms
-from control.canary.evidence.sequence import Comparison, Counts
+from control.canary.evidence.sequence import Comparison, Counts, add
 
 TERMS = Terms()
 ALPHA, MARGIN = TERMS.alpha_of(FAILURES), TERMS.failure_margin
@@ -32,9 +33,16 @@ class Evidence(Method):
 
     def __init__(self) -> None:
         self.comparison = Comparison.of(MARGIN)
+        self.open = Counts(0, 0, 0, 0)  # a block ends when both arms had requests (evidence/standing.py)
+        self.looks = 0
 
     def look(self, counts: Counts) -> str:
-        self.comparison = self.comparison.observe(counts, TERMS.safe_goal)
+        self.looks += 1
+        self.open = add(self.open, counts)
+        if not (self.open.canary and self.open.primary) and self.looks < 20:
+            return ""
+        self.comparison = self.comparison.observe(self.open, TERMS.safe_goal, self.looks / LOOKS)
+        self.open, self.looks = Counts(0, 0, 0, 0), 0
         if self.comparison.log_harm >= TERMS.harm_goal(FAILURES):
             return "harm"
         return "safe" if self.comparison.log_safe >= TERMS.safe_goal else ""
@@ -62,13 +70,13 @@ class Threshold(Method):
     title = "threshold, 99 %"
 
     def __init__(self) -> None:
-        self.window: deque[tuple[int, int]] = deque(maxlen=60)
-        self.failed_checks = self.seconds = 0
+        self.window: deque[tuple[int, int]] = deque(maxlen=60 * LOOKS)
+        self.failed_checks = self.looks = 0
 
     def look(self, counts: Counts) -> str:
         self.window.append((counts.canary_failed, counts.canary))
-        self.seconds += 1
-        if self.seconds % 60:
+        self.looks += 1
+        if self.looks % (60 * LOOKS):
             return ""
         if self.failed_checks >= 5:
             return "harm"

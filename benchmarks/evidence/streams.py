@@ -1,6 +1,6 @@
-"""What happens to the requests of both arms, second by second.
+"""What happens to the requests of both arms, look by look.
 
-    plan(second) -> the canary's share      a model -> Counts of each second: failed and all, canary and primary
+    plan(second) -> the canary's share      a model -> Counts of each half second: failed and all, canary and primary
 
 A burst is a run of consecutive requests that all fail.  `shared`: of the whole stream, whichever arm they are for (a database
 hiccup).  `own`: of one arm (a pod that loses a connection with all that was on it); an arm has as many of them, by its share of
@@ -17,6 +17,7 @@ from random import Random
 from control.canary.evidence.sequence import Counts
 
 SECONDS = 600
+LOOKS = 2  # a second
 RATE = 100  # requests a second, both arms together
 LEAD_S = 10  # the canary's pods start: only the primary is seen
 STEP_S = 60
@@ -56,38 +57,50 @@ class Stream:
     bad: bool = False
     shared_bursts: tuple[float, float] = (0.0, 1.0)  # bursts a second, mean length in requests
     own_bursts: tuple[float, float] = (0.0, 1.0)
-    brief: bool = False  # bursts of its own end with their second: a lost connection, not a pod that is down
+    brief: bool = False  # bursts of its own are over after a look or two: a lost connection, not a pod that is down
     plan: Callable[[int], float] = climbing
     rate: int = RATE
     since: int = LEAD_S  # second from which the canary is bad
 
     def play(self, seed: int) -> Iterator[Counts]:
         rng = Random(f"{self.name}/{seed}")
-        due = 0.0
+        due = every = 0.0
         left: dict[str, int] = {}  # requests that a burst still takes
-        for second in range(SECONDS):
-            due += self.rate * self.plan(second)
+        for look in range(SECONDS * LOOKS):
+            second = look // LOOKS
+            share = self.plan(second)
+            every += self.rate / LOOKS
+            due += self.rate / LOOKS * share
             canary = int(due)  # the split is exact (meshproxy/policy/split.py)
             due -= canary
-            primary = self.rate - canary
+            primary = max(0, int(every) - canary)
+            every -= canary + primary
             p1, p0 = self.rates(second)
             hit1 = hit0 = 0
             if self.shared_bursts[0]:
-                hit = _burst(rng, left, "all", *self.shared_bursts, canary + primary)
-                hit1 = sum(rng.random() < canary / self.rate for _ in range(hit)) if hit < self.rate else canary
-                hit1 = min(hit1, canary)
-                hit0 = min(hit - hit1, primary)
+                often, length = self.shared_bursts
+                hit = _burst(rng, left, "all", often / LOOKS, length, canary + primary)
+                hit1 = _drawn(rng, hit, canary, primary)
+                hit0 = hit - hit1
             if self.own_bursts[0]:
                 often, length = self.own_bursts
-                hit1 = _burst(rng, left, "canary", often * canary / self.rate, length, canary)
-                hit0 = _burst(rng, left, "primary", often * primary / self.rate, length, primary)
-                if self.brief:
+                hit1 = _burst(rng, left, "canary", often * share / LOOKS, length, canary)
+                hit0 = _burst(rng, left, "primary", often * (1.0 - share) / LOOKS, length, primary)
+                if self.brief and rng.random() < 0.5:  # half of them lie across a look
                     left.clear()
             yield Counts(hit1 + binomial(rng, canary - hit1, p1), canary, hit0 + binomial(rng, primary - hit0, p0), primary)
 
 
+def _drawn(rng: Random, hit: int, canary: int, primary: int) -> int:
+    """How many of `hit` requests are the canary's: drawn without putting back."""
+    found = 0
+    for done in range(hit):
+        found += rng.random() * (canary + primary - done) < canary - found
+    return found
+
+
 def _burst(rng: Random, left: dict[str, int], whose: str, often: float, length: float, requests: int) -> int:
-    """How many of an arm's requests of this second fall into bursts; what does not fit goes into the next second."""
+    """How many of an arm's requests of this look fall into bursts; what does not fit goes into the next one."""
     if rng.random() < often:
         left[whose] = left.get(whose, 0) + 1 + int(log(1.0 - rng.random()) / log1p(-1.0 / length))
     hit = min(left.get(whose, 0), requests)
@@ -127,7 +140,7 @@ STREAMS = (
     Stream("margin", "just at the margin: 1.1 % and 0.1 %", steady(0.011, 0.001)),
     Stream("shared-bursts", "shared bursts: one in 5 s, 20 requests", ONE, shared_bursts=(0.2, 20.0)),
     Stream("own-bursts", "own bursts: one in 10 s, 5 requests", ONE, own_bursts=(0.1, 5.0)),
-    Stream("own-bursts-20", "own bursts: one in 20 s, 20 within a second", ONE, own_bursts=(0.05, 20.0), brief=True),
+    Stream("own-bursts-20", "own bursts: one in 20 s, 20 at once", ONE, own_bursts=(0.05, 20.0), brief=True),
     Stream("own-outages", "own bursts: one in 20 s, 20 however long", ONE, own_bursts=(0.05, 20.0)),
     Stream("drifting", "drift: both between 0.1 % and 5 %", drifting),
     Stream("outage", "shared outage: half fail for 30 s", outage),

@@ -84,7 +84,7 @@ def test_the_expected_factor_of_a_block_is_at_most_one_when_the_claim_is_true(pr
                 for f0 in range(n0 + 1):
                     chance = comb(n1, f1) * canary**f1 * (1 - canary) ** (n1 - f1)
                     chance *= comb(n0, f0) * rate**f0 * (1 - rate) ** (n0 - f0)
-                    total += chance * exp(start.observe(Counts(f1, n1, f0, n0), GOAL).log_harm)
+                    total += chance * exp(start.observe(Counts(f1, n1, f0, n0), GOAL, 3600.0).log_harm)
             assert total <= 1.0 + 1e-9, (rate, canary)
 
 
@@ -109,10 +109,15 @@ def test_an_outage_that_hits_both_arms_is_no_evidence_whatever_the_weights() -> 
     assert one.total.canary_failed / one.total.canary > 0.25 > 0.1 > one.total.primary_failed / one.total.primary
 
 
-def test_no_single_look_decides_however_bad_it_is() -> None:
-    one = Comparison.of(MARGIN).observe(Counts(10_000, 10_000, 0, 90_000), GOAL)
-    assert one.log_harm < GOAL
-    assert one.observe(Counts(10_000, 10_000, 0, 90_000), GOAL).log_harm >= GOAL
+def test_it_takes_three_looks_to_roll_back_however_bad_they_are() -> None:
+    one, looks = Comparison.of(MARGIN), 0
+    while one.log_harm < GOAL:
+        one, looks = one.observe(Counts(10_000, 10_000, 0, 90_000), GOAL), looks + 1
+    assert looks == 3
+
+
+def test_a_longer_block_may_say_more() -> None:
+    assert Comparison.of(MARGIN).observe(Counts(10_000, 10_000, 0, 90_000), GOAL, 15.0).log_harm >= GOAL
 
 
 # -- power
@@ -121,7 +126,7 @@ def test_no_single_look_decides_however_bad_it_is() -> None:
 def test_a_canary_of_which_a_fifth_fails_is_caught_at_the_third_failure_in_fifteen() -> None:
     one = Comparison.of(MARGIN)
     for second in range(15):
-        one = one.observe(Counts(int(second in (3, 8, 14)), 1, 0, 9), GOAL)
+        one = one.observe(Counts(int(second in (3, 8, 14)), 1, 0, 9), GOAL, 1.0)
     assert one.log_harm >= GOAL
 
 

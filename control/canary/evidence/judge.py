@@ -23,7 +23,7 @@ from math import log
 
 from control.canary.evidence.arms import Block, Histogram, Marks, freeze
 from control.canary.evidence.interval import bounds
-from control.canary.evidence.sequence import Comparison, Counts
+from control.canary.evidence.sequence import LOOK_S, Comparison, Counts
 
 FAILURES = "failures"
 QUANTILES = (0.5, 0.9, 0.99)
@@ -78,8 +78,8 @@ class Evidence:
         marks = freeze(latency, QUANTILES)
         return replace(self, marks=marks) if marks.at else self
 
-    def observe(self, block: Block, terms: Terms) -> Evidence:
-        """After one more block.  Blocks of the warm-up are not to be given here; `learn` takes those."""
+    def observe(self, block: Block, terms: Terms, seconds: float = LOOK_S) -> Evidence:
+        """After one more block of so many seconds.  Blocks of the warm-up are not to be given here; `learn` takes those."""
         after = dict(self.comparisons)
         canary, primary = block.canary, block.primary
         counts = {FAILURES: Counts(canary.failures, canary.requests, primary.failures, primary.requests)}
@@ -87,7 +87,7 @@ class Evidence:
             ours, theirs = canary.slower_than(bound), primary.slower_than(bound)
             counts[slow(quantile)] = Counts(*ours, *theirs)
         for metric, count in counts.items():
-            after[metric] = (after.get(metric) or _comparison(metric, terms)).observe(count, terms.safe_goal)
+            after[metric] = (after.get(metric) or _comparison(metric, terms)).observe(count, terms.safe_goal, seconds)
         return replace(self, comparisons=after, has_latency=self.has_latency or bool(primary.latency or canary.latency))
 
     def learn(self, block: Block, terms: Terms) -> Evidence:

@@ -9,7 +9,7 @@ any time with a chance of alpha at most (Ville's inequality).  That many coins a
       ▼
     wealth *= P(block | a0, a1) / P(block | q, q + margin)        q: the innocent explanation that comes nearest
       │
-      ├─ at most CAP a block: what happens within one look may be one event (a connection lost with all that was on it)
+      ├─ at most 6-fold in half a second: that may be one event (a connection lost with all that was on it)
       ├─ a part goes round to all again: who bet against a good canary for an hour still has a coin when it breaks
       ▼
     harm.wealth >= 1 / alpha: worse than the margin allows          safe.wealth >= 1 / alpha: certainly within the margin
@@ -29,7 +29,8 @@ EXCESSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # suspected beyond the ma
 ODDS = (1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 2.0)  # how the coin is divided between them: what is grave must be found at once
 HARMLESS = (0.0, 0.5)  # suspected of a good canary: no worse at all, or by half the margin
 CASH = 0.05  # of the coin is not bet: what is left when all bettors are wrong
-LOG_CAP = log(15.0)  # a block multiplies a bettor's wealth by 15 at most; 1 / alpha is more, so no single look decides
+LOOK_S = 0.5  # the shortest block that counts whole
+LOG_CAP = log(6.0)  # ... and by how much it may multiply a bettor's wealth: it takes three bad looks to roll back
 SPREAD = 50.0  # at block t a share of 1 / (t + 50) goes round: early bets are left alone, late ones always possible
 MEMORY = 0.99  # of the arms' rates, a block: what was a few minutes ago says little about now
 PRIOR_REQUESTS = 20.0  # the rate expected beforehand weighs as much as so many requests
@@ -87,8 +88,9 @@ class Comparison:
         """Logarithm of the coins for it: at log(1 / alpha) it is within the margin."""
         return _log_sum(self.safe)
 
-    def observe(self, counts: Counts, log_goal: float) -> Comparison:
-        """After one more block.  `log_goal` = log(1 / alpha) of the proof of safety: far more than it is not kept."""
+    def observe(self, counts: Counts, log_goal: float, seconds: float = LOOK_S) -> Comparison:
+        """After one more block of so many seconds.  `log_goal` = log(1 / alpha) of the proof of safety: far more than it is
+        not kept."""
         if not counts.canary or not counts.primary:  # nothing to compare; but the primary's rate is remembered
             return replace(self, recent=_fade(self.recent, counts))
         rate = min(max(self.rates()[1], LEAST_RATE), 1.0 - self.margin - LEAST_RATE)
@@ -96,16 +98,17 @@ class Comparison:
         harm = [rate + self.margin + min(excess, room * (k + 1) / len(EXCESSES)) for k, excess in enumerate(EXCESSES)]
         safe = [rate + self.margin * part for part in HARMLESS]
         blocks = self.blocks + 1
-        stronger = _bet(self.harm, counts, rate, harm, self.margin)
+        cap = LOG_CAP * max(1.0, seconds / LOOK_S)
+        stronger = _bet(self.harm, counts, rate, harm, self.margin, cap)
         share = 1.0 / (blocks + SPREAD)
         return replace(
             self,
             harm=_round(stronger, HARM_STAKES, share, inf),
             peak_harm=max(self.peak_harm, _log_sum(stronger)),
-            safe=_round(_bet(self.safe, counts, rate, safe, self.margin), SAFE_STAKES, share, log_goal + SURPLUS),
+            safe=_round(_bet(self.safe, counts, rate, safe, self.margin, cap), SAFE_STAKES, share, log_goal + SURPLUS),
             blocks=blocks,
             recent=_fade(self.recent, counts),
-            total=_add(self.total, counts),
+            total=add(self.total, counts),
         )
 
     def rates(self) -> tuple[float, float]:
@@ -166,7 +169,9 @@ def _divergence(truth: float, claim: float) -> float:
     return truth * log(truth / claim) + (1.0 - truth) * (log1p(-truth) - log1p(-claim))
 
 
-def _bet(wealth: Sequence[float], counts: Counts, primary: float, suspicions: Sequence[float], margin: float) -> list[float]:
+def _bet(
+    wealth: Sequence[float], counts: Counts, primary: float, suspicions: Sequence[float], margin: float, cap: float
+) -> list[float]:
     """Everybody's logarithm of wealth after the block, before any of it goes round."""
     after = [wealth[0]]
     f0, f1 = counts.primary_failed, counts.canary_failed
@@ -175,7 +180,7 @@ def _bet(wealth: Sequence[float], counts: Counts, primary: float, suspicions: Se
         q = nearest(canary, counts.canary, primary, counts.primary, margin)
         gain = f0 * log(primary / q) + g0 * (log1p(-primary) - log1p(-q))
         gain += f1 * log(canary / (q + margin)) + g1 * (log1p(-canary) - log1p(-q - margin))
-        after.append(one + min(gain, LOG_CAP))
+        after.append(one + min(gain, cap))
     return after
 
 
@@ -202,7 +207,8 @@ def _fade(recent: tuple[float, float, float, float], counts: Counts) -> tuple[fl
     )
 
 
-def _add(total: Counts, counts: Counts) -> Counts:
+def add(total: Counts, counts: Counts) -> Counts:
+    """Both together."""
     return Counts(
         total.canary_failed + counts.canary_failed,
         total.canary + counts.canary,

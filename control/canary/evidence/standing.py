@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from control.canary.evidence.arms import ArmCounts, block
+from control.canary.evidence.arms import ArmCounts, Block, block
 from control.canary.evidence.judge import Evidence, Finding, Terms, Verdict, judge
 from control.canary.evidence.record import from_object, to_object
+from control.canary.evidence.sequence import LOOK_S
+
+LONGEST_S = 10.0  # of a block
 
 Arms = tuple[ArmCounts, ArmCounts]  # the new revision's, and what it is compared with
 
@@ -29,7 +32,8 @@ class Standing:
     before: int = 0  # requests of the canary before this step
     warm_until: float = 0.0
     lost_since: float | None = None  # since when the source does not answer
-    last: Arms | None = None
+    last: Arms | None = None  # where the present block began ...
+    since: float = 0.0  # ... and when
 
     @property
     def requests(self) -> int:
@@ -45,12 +49,17 @@ class Standing:
         if arms is None:
             return replace(after, lost_since=now if self.lost_since is None else self.lost_since, last=None)
         evidence = after.evidence
-        new = block(*arms, *(self.last or (None, None)))
-        if new is not None and (new.canary.requests or new.primary.requests):
-            evidence = evidence.observe(new, terms) if now >= after.warm_until else evidence.learn(new, terms)
-        if weight != self.weight or not evidence.marks.at:
+        new, seconds, moved = block(*arms, *(self.last or (None, None))), now - self.since, weight != self.weight
+        judged = bool(self.weight) and self.since >= after.warm_until
+        if new is not None and not moved and not _closed(new, judged, seconds):
+            return replace(after, lost_since=None)
+        if new is not None:
+            evidence = evidence.observe(new, terms, seconds) if judged else evidence.learn(new, terms)
+        if moved or not evidence.marks.at:
             evidence = evidence.begin_step(arms[1].latency)
-        return replace(after, evidence=evidence, lost_since=None, last=arms)
+        if moved:
+            after = replace(after, before=evidence.requests)
+        return replace(after, evidence=evidence, lost_since=None, last=arms, since=now)
 
     def verdict(self, terms: Terms) -> Verdict:
         return judge(self.evidence, terms)
@@ -59,6 +68,14 @@ class Standing:
         """To be kept; without what was seen last, which another process of the source would not continue."""
         place = {"run": self.run, "weight": self.weight, "before": self.before, "warmUntil": round(self.warm_until, 3)}
         return {**place, **to_object(self.evidence)}
+
+
+def _closed(new: Block, judged: bool, seconds: float) -> bool:
+    """A block ends when it is long enough and both arms had requests: what the primary did while the canary had none would
+    be lost to the comparison.  After a while it ends anyway: rates change."""
+    if seconds < LOOK_S or not (new.canary.requests or new.primary.requests):
+        return False
+    return not judged or seconds >= LONGEST_S or bool(new.canary.requests and new.primary.requests)
 
 
 def resume(obj: Mapping[str, Any] | None, run: str) -> Standing:
