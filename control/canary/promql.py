@@ -137,7 +137,8 @@ def arm_callers(namespace: str) -> str:
 
 
 def _of_arms(namespace: str, arms: tuple[str, str]) -> str:
-    return f'direction="inbound",namespace="{namespace}",deployment=~"{arms[0]}|{arms[1]}"'
+    either = "|".join(arms).replace(".", "[.]")  # a name may have dots, and no other character that means something here
+    return f'direction="inbound",namespace="{namespace}",deployment=~"{either}"'
 
 
 # -- answers

@@ -15,7 +15,7 @@ from control.canary.prometheus_arms import STALE_S, PrometheusArms
 from control.canary.source import Subject
 
 SUBJECT = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
-ARMS = ("podinfo", "podinfo-primary")
+ARMS = ("pod.info", "pod.info-primary")
 
 
 class World:
@@ -153,21 +153,22 @@ async def test_an_answer_that_fails_is_not_known_and_loses_nothing(world, broken
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_the_queries_select_both_arms_and_their_callers(tmp_path):
-    pod = 'namespace="test",deployment="podinfo",pod="c-1"'
+    pod = 'namespace="test",deployment="pod.info",pod="c-1"'
     to = 'dst_namespace="test",dst_pod="c-1"'
     series = {
         f'response_total{{direction="inbound",{pod},client_id="a",classification="success"}}': 3,
         f'response_total{{direction="inbound",{pod},client_id="b",classification="success"}}': 4,
-        'response_total{direction="inbound",namespace="prod",deployment="podinfo",pod="c-1",classification="success"}': 9,
+        'response_total{direction="inbound",namespace="prod",deployment="pod.info",pod="c-1",classification="success"}': 9,
+        'response_total{direction="inbound",namespace="test",deployment="pod-info",pod="c-1",classification="success"}': 9,
         f'response_latency_ms_bucket{{direction="inbound",{pod},status_code="200",le="5"}}': 7,
         f'response_latency_ms_bucket{{direction="inbound",{pod},status_code="503",le="5"}}': 1,
         f'response_total{{direction="outbound",namespace="a",pod="w",classification="failure",{to}}}': 2,
         f'response_total{{direction="outbound",namespace="a",pod="w",classification="success",{to}}}': 8,
     }
     asked = {
-        promql.arm_stamps("test", ARMS): ('{deployment="podinfo",pod="c-1"}', 60),
-        promql.arm_responses("test", ARMS): ('{classification="success",deployment="podinfo",pod="c-1"}', 7),
-        promql.arm_latency("test", ARMS): ('{deployment="podinfo",le="5",pod="c-1"}', 7),
+        promql.arm_stamps("test", ARMS): ('{deployment="pod.info",pod="c-1"}', 60),
+        promql.arm_responses("test", ARMS): ('{classification="success",deployment="pod.info",pod="c-1"}', 7),
+        promql.arm_latency("test", ARMS): ('{deployment="pod.info",le="5",pod="c-1"}', 7),
         promql.arm_callers("test"): ('{dst_namespace="test",dst_pod="c-1",namespace="a",pod="w"}', 2),
     }
     tests = [
