@@ -14,10 +14,10 @@ from control.canary.routers.none import NoRouter
 from control.canary.routers.router import Router
 from control.canary.routers.split import SplitRouter
 from control.canary.routing import Routing
-from control.canary.service import GATEWAY, NONE, refusals
+from control.canary.service import GATEWAY, NONE
 from control.canary.spec import CanarySpec
 
-__all__ = ["Cookies", "Router", "Routing", "cookies", "refusals", "router_for", "with_cookies"]
+__all__ = ["Cookies", "Router", "Routing", "cookies", "router_for", "with_cookies"]
 
 _SPLIT, _GATEWAY, _NONE = SplitRouter(), GatewayRouter(), NoRouter()
 

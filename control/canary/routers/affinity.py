@@ -12,9 +12,9 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from control.canary.routing import Routing
-from control.canary.service import SessionAffinity
 from control.canary.spec import CanarySpec
 from control.canary.status import Status
+from control.canary.treatment import SessionAffinity
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LENGTH = 10  # 57 bits: as long as Flagger's

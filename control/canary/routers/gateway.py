@@ -23,9 +23,9 @@ from control.canary.routers.effect import told_of
 from control.canary.routers.router import Router
 from control.canary.routers.split import trial_name
 from control.canary.routing import Routing
-from control.canary.service import HeaderChanges
 from control.canary.spec import CanarySpec
 from control.canary.status import Status
+from control.canary.treatment import HeaderChanges
 from control.resources import gateway, routegroup, split
 from control.store.store import Key, Object, Store
 
