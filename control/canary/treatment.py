@@ -98,7 +98,8 @@ def parse_retries(service: Mapping[str, Any], told: Told) -> tuple[Retries | Non
     if unknown:
         told.ignored.append(f"spec.service.retries.retryOn: {', '.join(unknown)} (HTTP status codes and resets can be retried)")
     each = given.get("perTryTimeout")
-    duration(each, "spec.service.retries.perTryTimeout", 0.0)
+    if duration(each, "spec.service.retries.perTryTimeout", 0.0) > DAY_S:
+        raise SpecError(f"spec.service.retries.perTryTimeout: {each} is more than 24h")
     return Retries(min(attempts, MAX_ATTEMPTS), tuple(sorted(codes))), str(each or "")
 
 

@@ -415,6 +415,8 @@ def test_fields_of_other_meshes_are_ignored_and_told() -> None:
         ({"match": [{"method": {"exact": "FETCH"}}]}, {}, "found 'FETCH', expected GET"),
         ({"match": "x"}, {}, r"spec\.analysis\.match: expected a list"),
         ({}, {"timeout": "soon"}, r"spec\.service\.timeout: 'soon' is not a duration"),
+        ({}, {"timeout": "25h"}, r"spec\.service\.timeout: 25h is more than 24h"),
+        ({}, {"retries": {"attempts": 1, "perTryTimeout": "25h"}}, r"perTryTimeout: 25h is more than 24h"),
         ({}, {"timeout": "1s", "backendTimeout": "2s"}, r"spec\.service\.timeout: 1s is shorter"),
         ({"match": [{}] * 9}, {"match": [{}] * 9, "timeout": "1s"}, "together 81 kinds of requests, expected at most 64"),
         (
