@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from control.api import mesh_pb2
+from control.resources.core import OPAQUE_PROTOCOLS
 
 # Kubernetes' own names, Linkerd's, and the IANA service names people write.
 _KNOWN: dict[str, mesh_pb2.Protocol] = {
@@ -13,12 +14,7 @@ _KNOWN: dict[str, mesh_pb2.Protocol] = {
     "h2c": mesh_pb2.HTTP2,
     "http2": mesh_pb2.HTTP2,
     "grpc": mesh_pb2.HTTP2,
-    "linkerd.io/opaque": mesh_pb2.OPAQUE,
-    "linkerd.io/tcp": mesh_pb2.OPAQUE,
-    "tcp": mesh_pb2.OPAQUE,
-    "tls": mesh_pb2.OPAQUE,  # the app's own TLS passes through as it is
-    "https": mesh_pb2.OPAQUE,
-    "kubernetes.io/wss": mesh_pb2.OPAQUE,
+    **dict.fromkeys(OPAQUE_PROTOCOLS, mesh_pb2.OPAQUE),
 }
 
 

@@ -279,6 +279,10 @@ class Deployment(Shape, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- services
 
 
+# appProtocol of a port whose connections are carried as bytes: TCP, or an app's own TLS that nobody on the way can read.
+OPAQUE_PROTOCOLS = ("linkerd.io/opaque", "linkerd.io/tcp", "tcp", "tls", "https", "kubernetes.io/wss")
+
+
 class ServicePort(Shape, frozen=True, kw_only=True):
     port: PortNumber
     name: Annotated[str, Meta(max_length=63)] = ""

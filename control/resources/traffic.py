@@ -120,6 +120,7 @@ def problems(traffic: Traffic, missing: Missing = lambda key: True) -> list[Prob
 
 EMPTY = "BackendEmpty"
 UNSUPPORTED = "UnsupportedFilter"
+OPAQUE = "OpaquePort"
 
 
 def _empty(traffic: Traffic) -> Iterator[Problem]:
@@ -186,6 +187,11 @@ def _splits(traffic: Traffic, missing: Missing) -> Iterator[Problem]:
         if apex is None and missing(Key("", "Service", one.namespace, one.service)):
             message = f"Service {one.service} does not exist: the split has no effect"
             yield Problem(key, ("spec", "service"), "RootMissing", message)
+        if apex is not None and one.matches:
+            opaque = opaque_ports(apex)
+            if opaque and len(opaque) == len(apex.spec.ports):
+                message = f"{_as_bytes(opaque)}: matches are about requests, and the split does not apply to its connections"
+                yield Problem(key, ("spec", "matches"), OPAQUE, message, "a split without matches is by connection")
         if one.total_milli == 0:
             message = "all weights are 0: requests are answered with 503"
             yield Problem(key, ("spec", "backends"), "AllWeightsZero", message, "give one backend a weight")
@@ -252,10 +258,27 @@ def _route(route: Route, traffic: Traffic, missing: Missing) -> Iterator[Problem
         reason, message = parent_mistake(route, ref, traffic)
         if reason and (reason != "ParentMissing" or missing(Key("", "Service", ref.namespace or home, ref.name))):
             yield Problem(key, path, reason, message)
+        service = traffic.services.get((ref.namespace or home, ref.name))
+        if not reason and service is not None:
+            ports = ports_of(ref, service)
+            opaque = {port: why for port, why in opaque_ports(service).items() if port in ports}
+            if opaque and (len(opaque) == len(ports) or ref.port is not None or ref.section_name):
+                message = f"{_as_bytes(opaque)}: rules are about requests, and do not apply to its connections"
+                yield Problem(key, path, OPAQUE, message)
     for path, reason, message in _rule_mistakes(route, traffic):
         if reason == "BackendMissing" and not missing(Key("", "Service", *message.split()[1].split("/"))):
             continue
         yield Problem(key, path, reason, message)
+
+
+def opaque_ports(service: core.Service) -> dict[int, str]:
+    """Ports that are declared to carry bytes -> the appProtocol that says so."""
+    return {port.port: port.app_protocol for port in service.spec.ports if port.app_protocol.lower() in core.OPAQUE_PROTOCOLS}
+
+
+def _as_bytes(opaque: Mapping[int, str]) -> str:
+    ports = ", ".join(f"{port} (appProtocol {word})" for port, word in sorted(opaque.items()))
+    return f"port {ports} is carried as bytes" if len(opaque) == 1 else f"ports {ports} are carried as bytes"
 
 
 def parent_mistake(route: Route, ref: gateway.ParentRef, traffic: Traffic) -> tuple[str, str]:

@@ -100,7 +100,8 @@ class Identity(mesh_pb2_grpc.IdentityServicer):
     ) -> mesh_pb2.CertifyResponse | None:
         """The RPC.  Neither the token nor the CSR is ever logged."""
         try:
-            issued = self._certify(request, self._clock())
+            with self._metrics.certify_duration.time():
+                issued = self._certify(request, self._clock())
         except Refused as refused:
             self._metrics.certify_refused.labels(refused.reason).inc()
             whose = f"{request.namespace[:MAX_NAME_CHARACTERS]!r}/{request.pod[:MAX_NAME_CHARACTERS]!r}"

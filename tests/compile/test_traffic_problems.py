@@ -145,6 +145,37 @@ def test_what_is_right_is_not_told() -> None:
     assert reasons(http_route("r", to("web-v1", "{path: {value: /a}}"), to("web-v2"))) == []
 
 
+BYTES = {"port": 5432, "name": "sql", "appProtocol": "TCP"}
+SEEN = {"port": 80, "name": "http", "appProtocol": "http"}
+
+
+@pytest.mark.parametrize(
+    ("ports", "parent", "told"),
+    [
+        ([BYTES], "{group: '', kind: Service, name: web}", True),
+        ([BYTES, SEEN], "{group: '', kind: Service, name: web, port: 5432}", True),
+        ([BYTES, SEEN], "{group: '', kind: Service, name: web, sectionName: sql}", True),
+        ([BYTES, SEEN], "{group: '', kind: Service, name: web, port: 80}", False),
+        ([BYTES, SEEN], "{group: '', kind: Service, name: web}", False),  # those of its ports that are HTTP
+        ([{"port": 5432}], "{group: '', kind: Service, name: web}", False),  # nobody knows before a connection speaks
+    ],
+)
+def test_a_route_for_a_port_that_carries_bytes_is_told(ports: list[Object], parent: str, told: bool) -> None:
+    objects = [service("web", *ports), service("web-v1"), http_route("r", to("web-v1"), parent=parent)]
+    found = [one for one in problems(Traffic.of(objects)) if one.key.name == "r"]
+    assert [(one.reason, one.path) for one in found] == ([("OpaquePort", ("spec", "parentRefs", 0))] if told else [])
+    if told:
+        assert found[0].message.startswith("port 5432 (appProtocol TCP) is carried as bytes: ")
+
+
+def test_a_split_with_matches_where_all_ports_carry_bytes_is_told() -> None:
+    matching = matching_split("a", "g", web_v1=1)
+    backends = [service("web-v1", BYTES), GET]
+    assert [one.reason for one in problems(Traffic.of([service("web", BYTES), *backends, matching]))] == ["OpaquePort"]
+    plain = split("web", **{"web-v1": 1})
+    assert problems(Traffic.of([service("web", BYTES), *backends, plain])) == []
+
+
 def test_lint_says_the_same() -> None:
     (line,) = [line for line in told(PLAIN, SHADOWED) if line.startswith("TrafficSplit")]
     assert line == "TrafficSplit zweb: web is already split by web, which is older: this one has no effect"

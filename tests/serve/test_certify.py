@@ -63,12 +63,14 @@ async def test_a_token_and_a_csr_give_a_certificate(plane: Plane) -> None:
     assert answer.not_after_unix == x509.load_der_x509_certificate(answer.leaf_der).not_valid_after_utc.timestamp()
     assert list(answer.trust.anchors_der) == list(plane.issuer.bundle.anchors_der)
     assert plane.metric("certificates_total") == 1
+    assert plane.metric("certify_duration_seconds_count") == plane.metric("certify_duration_seconds_bucket", le="+Inf") == 1
 
 
 async def test_a_token_is_good_for_one_certificate(plane: Plane) -> None:
     token = plane.token_file().read_text()
     await certify(plane, request(token))
     await refused(plane, request(token), Code.UNAUTHENTICATED, "used")
+    assert plane.metric("certify_duration_seconds_count") == 2, "work is work, whatever came of it"
 
 
 async def test_a_token_still_counts_as_used_after_a_restart(plane: Plane) -> None:
