@@ -19,9 +19,8 @@ from control.canary.analysis import Check, Outcome
 from control.canary.draft import Draft
 from control.canary.evidence.judge import Assessment, Finding, Verdict
 from control.canary.evidence.standing import Compared
+from control.canary.gates import EVIDENCE, WAITS_FOR_EVIDENCE
 from control.canary.status import ANALYSED, Phase
-
-GATE = "evidence"  # what a person approves where the numbers do not
 
 
 def pull(draft: Draft) -> None:
@@ -56,7 +55,7 @@ def go_on(draft: Draft) -> None:
 def suffice(draft: Draft) -> None:
     """Ends the tick unless the canary is certainly within every margin."""
     compared = draft.facts.compared
-    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(GATE):
+    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(EVIDENCE):
         return
     _hold(draft, compared, draft.status.transitioned, compared.verdict.text)
 
@@ -68,9 +67,9 @@ def _hold(draft: Draft, compared: Compared, since: float, why: str) -> NoReturn:
         failure.roll_back(draft, f"Rolling back {name} {text}", ERROR, f"Rolling back, {text}")
     if waited >= compared.max_wait_s and compared.on_inconclusive == "approve":
         before = draft.status
-        draft.status = before.says(f"Waiting for approval of {GATE}.", draft.now)
+        draft.status = before.says(WAITS_FOR_EVIDENCE, draft.now)
         if draft.status != before:
-            draft.halt(f"Halt {name} advancement waiting for approval {GATE}")
+            draft.halt(f"Halt {name} advancement waiting for approval {EVIDENCE}")
             draft.alert(WARN, f"Canary evidence is inconclusive, waiting for approval: {why}")
     _say(draft, f"Halt {name} advancement: {why}")
 

@@ -4,6 +4,7 @@ Waiting            rollout                  the annotation meshproxy.dev/confirm
 Progressing        traffic-increase/<weight>
 WaitingPromotion   promotion
 Progressing        step/<number>            a step of its ReleasePolicy with `pause: true`
+Progressing        evidence                 the policy says `onInconclusive: approve`, and maxWait is over
 
 An approval names the gate, so that it opens one and only once.  Gates that are webhooks are opened where the webhook is.
 """
@@ -13,8 +14,11 @@ from __future__ import annotations
 from control.canary.policy import ReleasePolicy
 from control.canary.progress import State, progress
 from control.canary.spec import CanarySpec
-from control.canary.status import Phase, Status
+from control.canary.status import PROMOTED, Phase, Status
 from control.canary.steps import gate
+
+EVIDENCE = "evidence"
+WAITS_FOR_EVIDENCE = "Waiting for approval: the evidence is inconclusive."
 
 
 def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | None = None) -> str:
@@ -24,6 +28,9 @@ def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | N
         return named if named in spec.gates else ""
     if status.phase is not Phase.PROGRESSING:
         return ""
+    said = status.condition(PROMOTED)
+    if said is not None and said.message == WAITS_FOR_EVIDENCE:
+        return EVIDENCE
     at = progress(status)
     waiting = at is not None and at.step > 0 and at.state is State.WAITING
     if at is not None and waiting and policy is not None and policy.steps and policy.step(at.step - 1).pause:
