@@ -134,7 +134,6 @@ def collect(
     return Facts(
         target_facts,
         primary_facts or None,
-        _apex_problem(spec, apex),
         services_ok=all(objects.contains(store.get(Key.of(obj)), obj) for obj in wanted),
         apex_ok=objects.contains(apex, wanted_apex),
         tracked=tracked_configs(store, spec, target),
@@ -152,13 +151,3 @@ def _scaler(store: Store, spec: CanarySpec) -> dict[str, Any]:
         return {"scaler_problem": f"{key.kind} {key.name}.{key.namespace} not found: replicas are the workloads' own"}
     wanted = objects.primary_scaler(spec, scaler)
     return {"scaler_ok": objects.contains(store.get(Key.of(wanted)), wanted)}
-
-
-def _apex_problem(spec: CanarySpec, apex: Object | None) -> str:
-    """A Service the user wrote must have the port the Canary speaks of: we do not rewrite its ports."""
-    if apex is None or objects.is_ours(spec, apex):
-        return ""
-    ports = [port.get("port") for port in (apex.get("spec") or {}).get("ports") or ()]
-    if spec.port in ports:
-        return ""
-    return f"service {spec.apex}.{spec.namespace} has no port {spec.port}, which spec.service.port names; it has {ports}"

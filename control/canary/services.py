@@ -1,6 +1,7 @@
 """The three Services of a release, by Flagger's rules.
 
-    <apex>            selects the primary; callers name it          one the user wrote keeps all but its selector
+    <apex>            selects the primary; callers name it          one the user wrote keeps all but its selector, and is
+                                                                    given the Canary's ports where it lacks spec.service.port
     <apex>-primary    selects the primary: a backend
     <apex>-canary     selects the target: a backend                 of these, where the user wrote one: ports and selector
 
@@ -13,10 +14,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from control.canary.commands import PREFIX
 from control.canary.ownership import FLUX, HANDS_OFF, Find, given_back, held, is_ours, nothing, owner
 from control.canary.spec import CanarySpec
 from control.canary.workloads import selector_label
 from control.store.store import Key, Object
+
+ANNOTATION_PORT = PREFIX + "added-port"  # on the user's apex Service: its ports are held too, because it lacked this one
 
 _SIDECARS = ("istio-proxy", "envoy")  # container names whose ports are a sidecar's, not the application's (Flagger's list)
 
@@ -45,7 +49,32 @@ def apex_service(
     made = _service(spec, spec.apex, "apex", {label: value if selects_target else f"{value}-primary"}, target)
     if selects_target and current is not None and not is_ours(spec, current):
         return {**given_back(spec, "v1", "Service", spec.apex), "spec": {"selector": made["spec"]["selector"]}}
-    return _taken_over(spec, made, current, "selector")
+    kept = _taken_over(spec, made, current, "selector")
+    if current is not None and not is_ours(spec, current) and _lacks_port(spec, current):
+        kept["metadata"]["annotations"][ANNOTATION_PORT] = str(spec.port)
+        kept["spec"]["ports"] = _with_others(made["spec"]["ports"], current)
+    return kept
+
+
+def _lacks_port(spec: CanarySpec, current: Mapping[str, Any]) -> bool:
+    """Has the user's Service no port spec.service.port, or only because we gave it one?"""
+    if ANNOTATION_PORT in (current["metadata"].get("annotations") or {}):
+        return True
+    return spec.port not in [port.get("port") for port in (current.get("spec") or {}).get("ports") or ()]
+
+
+def _with_others(ports: list[Object], current: Mapping[str, Any]) -> list[Object]:
+    """And the ports that were there (Flagger takes them away), under a name of their own."""
+    merged = list(ports)
+    for other in (current.get("spec") or {}).get("ports") or ():
+        number, protocol = other.get("port"), other.get("protocol", "TCP")
+        if any((one["port"], one["protocol"]) == (number, protocol) for one in ports):
+            continue
+        name = other.get("name") or f"port-{number}"
+        if any(one["name"] == name for one in merged):
+            name = f"{name[:50]}-{number}"
+        merged.append({**other, "name": name, "protocol": protocol})
+    return merged
 
 
 def _taken_over(spec: CanarySpec, made: Object, current: Mapping[str, Any] | None, *fields: str) -> Object:

@@ -65,13 +65,19 @@ async def test_a_missing_apex_service_is_made(cluster):
     assert made["spec"]["ports"] == [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}]
 
 
-async def test_a_users_apex_service_without_the_port_stops_the_release_in_words(cluster):
-    wrong = service()
-    wrong["spec"]["ports"][0]["port"] = 8080
-    cluster.write(deployment(), wrong, canary_object())
-    decision = cluster.decide()
-    assert decision.actions == ()
-    assert "has no port 80" in decision.events[0].text
+async def test_a_users_apex_service_is_given_the_port_it_lacks_and_keeps_its_others(cluster):
+    there = service()
+    there["spec"]["ports"] = [{"name": "http", "port": 8080, "targetPort": "http"}, {"name": "admin", "port": 9000}]
+    cluster.write(deployment(), there, canary_object())
+    await cluster.roll_out()
+    for _ in range(3):
+        await cluster.tick()
+    assert cluster.status().phase is Phase.INITIALIZED
+    ports = {port["name"]: (port["port"], port.get("targetPort")) for port in cluster.store.get(APEX)["spec"]["ports"]}
+    assert ports == {"http": (80, "http"), "http-8080": (8080, "http"), "admin": (9000, None)}
+    assert await cluster.tick() == 0
+    await cluster.actor.give_back(cluster.store.get(APEX))
+    assert cluster.store.get(APEX)["spec"] == there["spec"]
 
 
 async def test_scaling_up_gives_the_replicas_back_to_the_users_manifest(cluster):
