@@ -18,6 +18,7 @@ import pytest
 from mesh_manifests import NAMESPACE, Object, account, deployment, service
 from mesh_run import Answer, MeshRun, Pod, request, until
 
+CLOSED = 8098  # a port of the pods at which nobody listens
 ZONE = "topology.kubernetes.io/zone"
 WEB = ("one", "two", "three")
 
@@ -30,6 +31,7 @@ def puppet(mesh: MeshRun, name: str, app: str = "", version: str = "", zone: str
         template["metadata"]["labels"][ZONE] = zone
     container = template["spec"]["containers"][0]
     container["ports"] += [{"name": "grpc", "containerPort": 9090}, {"name": "lines", "containerPort": 7000}]
+    container["ports"].append({"name": "closed", "containerPort": CLOSED})
     container["readinessProbe"] = {"httpGet": {"path": "/ready", "port": "main"}, "periodSeconds": 1}
     return made
 
@@ -51,14 +53,14 @@ def front(name: str, selects: str = "", app: str = "web", **annotations: str) ->
     return made
 
 
-def at(service_name: str, pods: Sequence[tuple[Pod, str]]) -> Object:
-    """The EndpointSlice of a Service by hand: pods, each with an address ("": its own)."""
-    ports = [("main", 8080), ("grpc", 9090), ("lines", 7000)]
+def at(service_name: str, pods: Sequence[tuple[Pod, str]], main: int = 8080) -> Object:
+    """An EndpointSlice of a Service by hand: pods, each with an address ("": its own), and their port for HTTP."""
+    ports = [("main", main), ("grpc", 9090), ("lines", 7000)]
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{service_name}-by-hand",
+            "name": f"{service_name}-by-hand-{main}",
             "namespace": NAMESPACE,
             "labels": {"kubernetes.io/service-name": service_name},
         },

@@ -14,13 +14,14 @@ from typing import Any
 import grpc
 import pytest
 from mesh_manifests import NAMESPACE, Object, split
-from mesh_policy import World, at, front, route, to
+from mesh_policy import CLOSED, World, at, front, route, to
 from mesh_run import until
 
 GRPC_PORT = 9090
 
 SERVICES = [
     front("lost", "hand"),  # web-one, and an address of web-two at which nobody listens
+    front("refused", "hand"),  # web-one, and a port of web-two at which no app listens
     front("plain", "one"),
     front("declared", "one", retry_http="5xx", retry_limit="2"),
     front("gateways", "one", retry_http="gateway-error"),
@@ -65,9 +66,10 @@ def retries(policy_mesh: World) -> World:
     web = policy_mesh.web
     dead = web["two"].ip.rpartition(".")[0] + ".250"
     slices = [at("lost", [(web["one"], ""), (web["two"], dead)]), at("outage", [(web["one"], ""), (web["two"], "")])]
+    policy_mesh.mesh.write("refused", at("refused", [(web["one"], "")]), at("refused", [(web["two"], "")], CLOSED))
     policy_mesh.mesh.write("retries", *SERVICES, *ROUTES, *slices, outage("60s"))
     until(lambda: policy_mesh.addresses("lost") == {web["one"].ip, dead}, "the endpoints")
-    until(lambda: len(policy_mesh.addresses("outage")) == 2, "the endpoints")
+    until(lambda: all(len(policy_mesh.addresses(name)) == 2 for name in ("refused", "outage")), "the endpoints")
     until(lambda: all(policy_mesh.resource(name).get("routes") for name in ("tries", "timed", "backs", "outage")), "the routes")
     until(lambda: policy_mesh.resource("halves").get("backends"), "the split")
     return policy_mesh
@@ -112,6 +114,16 @@ def test_what_could_not_connect_is_tried_elsewhere_whatever_the_method(world: Wo
     assert [world.ask("lost", "POST", b"body", id=f"lost-{number}").status for number in range(12)] == [200] * 12
     assert world.came(*[f"lost-{number}" for number in range(12)]) == {"one": 12}
     assert world.page().total("route_retry_total") > before
+
+
+def test_what_no_app_took_is_tried_elsewhere_whatever_the_method(world: World) -> None:
+    """The far sidecar is there, its app is not: it refuses the stream, so that the caller's may ask another."""
+    before = world.page().total("route_retry_total")
+    assert [world.ask("refused", "POST", b"body", id=f"refused-{number}").status for number in range(12)] == [200] * 12
+    assert world.came(*[f"refused-{number}" for number in range(12)]) == {"one": 12}
+    assert world.page().total("route_retry_total") > before
+    refused = world.mesh.metrics(world.web["two"].ip).total("meshproxy_refused_total", reason="connect_failed")
+    assert refused > 0, "nothing was sent there"
 
 
 def test_an_answer_is_tried_again_only_where_that_is_declared(world: World) -> None:
