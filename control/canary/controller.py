@@ -341,6 +341,7 @@ class Controller:
             except ValueError:  # its own tick says what is wrong with it
                 continue
         self._source.watch(running)
+        self._source.hurry({Subject.of(job.spec) for job in self._jobs.values() if job.spec and job.look < math.inf})
 
     @staticmethod
     def _targets(canaries: Sequence[Object]) -> dict[Key, Key]:

@@ -67,6 +67,9 @@ class MetricSource(ABC):
     def watch(self, subjects: Collection[Subject]) -> None:  # noqa: B027  # a source that keeps no state need not care
         """From now on these will be asked about (and no others): a source that gathers by itself begins, or rests."""
 
+    def hurry(self, subjects: Collection[Subject]) -> None:  # noqa: B027  # a source that is asked when it is asked cannot
+        """Of these, evidence is gathered: a source that gathers by itself does so more often."""
+
     async def counts(self, subject: Subject) -> Arms | None:
         """Running totals of both arms since `subject` is watched, as of one moment.  May be asked several times a second.
         None: not known (the source cannot count, does not answer, or has just begun).  The same as at the last look:

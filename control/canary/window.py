@@ -21,6 +21,7 @@ LATENCY = "response_latency_ms_bucket"
 FINE = "meshproxy_inbound_success_latency_total"  # meshproxy.telemetry.families.FINE: counted because we ask for it
 FAMILIES = (RESPONSES, LATENCY, FINE)
 
+SPACING_S = 0.9  # samples closer than this are one
 LIMIT = 660  # samples kept for a pod: an eleven-minute window at one a second; older windows are cut to this
 
 # (namespace, deployment, pod, service) of a failed outbound attempt; an endpoint that was never chosen has no pod.
@@ -93,6 +94,8 @@ class PodWindow:
                 totals.buckets.setdefault(float(labels.get("le", "inf")), 0.0)
         self._last = values
         totals.add(increments)
+        if len(self._ring) > 1 and now - self._ring[-2][0] < SPACING_S:
+            self._ring.pop()  # pages may come faster; the newest always counts
         self._ring.append((now, totals.copy()))
         return increments
 

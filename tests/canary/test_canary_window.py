@@ -138,3 +138,12 @@ def test_a_page_that_breaks_off_is_read_as_far_as_it_goes(broken):
     assert list(samples('response_total{a="b"} 1\n' + broken, ("response_total",))) == [
         ("response_total", 'response_total{a="b"}', {"a": "b"}, 1.0)
     ]
+
+
+def test_pages_that_come_faster_do_not_shorten_what_is_remembered():
+    window = PodWindow(newborn=True)
+    for half in range(2 * LIMIT):
+        window.page(half / 2, page(success=half))
+    now = (2 * LIMIT - 1) / 2
+    assert counts(window, now, 1e9)[0] == 2 * LIMIT - 1
+    assert counts(window, now, 10.0)[0] == pytest.approx(20, abs=2)
