@@ -141,9 +141,9 @@ def test_a_page_that_breaks_off_is_read_as_far_as_it_goes(broken):
 
 
 def test_pages_that_come_faster_do_not_shorten_what_is_remembered():
-    window = PodWindow(newborn=True)
-    for half in range(2 * LIMIT):
+    window, pages = PodWindow(newborn=True), 2 * (LIMIT - 10)
+    for half in range(pages):
         window.page(half / 2, page(success=half))
-    now = (2 * LIMIT - 1) / 2
-    assert counts(window, now, 1e9)[0] == 2 * LIMIT - 1
+    now = (pages - 1) / 2
+    assert counts(window, now, 1e9)[0] == pages - 1
     assert counts(window, now, 10.0)[0] == pytest.approx(20, abs=2)
