@@ -94,8 +94,8 @@ class PodWindow:
                 totals.buckets.setdefault(float(labels.get("le", "inf")), 0.0)
         self._last = values
         totals.add(increments)
-        if len(self._ring) > 1 and now - self._ring[-2][0] < SPACING_S:
-            self._ring.pop()  # pages may come faster; the newest always counts
+        if len(self._ring) > 1 and self._ring[-1][0] - self._ring[-2][0] < SPACING_S:
+            self._ring.pop()  # pages may come faster; the newest always counts, one a second stays
         self._ring.append((now, totals.copy()))
         return increments
 
