@@ -100,7 +100,7 @@ def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
     match move:
         case steps.Hold(text=text):
             _keep(draft, at.to(State.LOOKED_AT, draft.now))
-            draft.event(f"Canary {spec.full_name} needs {text}")
+            draft.event(f"Canary {spec.full_name} needs {text} before it goes on")
             raise Stop
         case steps.Wait(text=text, gate=gate):
             _keep(draft, at.to(State.WAITING, draft.now))

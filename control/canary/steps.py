@@ -21,7 +21,7 @@ from control.canary.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Not yet: `text` says what is missing."""
+    """Not yet.  `text` says what is asked for: the same text as long as it is missing, for it becomes an Event each time."""
 
     text: str
 
@@ -73,11 +73,10 @@ def lacking(step: PolicyStep, at: Progress, seen: Seen, interval_s: float, now: 
     lasts = interval_s if step.duration_s is None else step.duration_s
     left = at.since + lasts - now
     if left > 0:
-        return f"{left:.0f} s more at weight {at.weight:g}"
+        return f"{lasts:g} s at weight {at.weight:g}"
     wanted = step.min_requests
     if wanted and (seen.requests is None or seen.requests < wanted):
-        have = 0 if seen.requests is None else int(seen.requests)
-        return f"{wanted - have} more requests at weight {at.weight:g}"
+        return f"{wanted} requests at weight {at.weight:g}"
     return ""
 
 

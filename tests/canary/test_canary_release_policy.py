@@ -58,7 +58,7 @@ def test_a_bad_canary_is_rolled_back_at_the_step_where_it_is_bad(tmp_path: Path)
 
 def test_a_step_with_a_pause_waits_until_a_person_approves_it(tmp_path: Path):
     objects = (canary(), policy_object(steps=[{"weight": 5, "pause": True}, {"weight": 50}]))
-    timeline = play(tmp_path, *objects, denied={"step/1": None}, limit_s=3600)
+    timeline = play(tmp_path, *objects, denied={"step/1": None}, limit_s=600)
     assert (timeline.outcome, weights(timeline)[-1]) == (Outcome.UNDECIDED, (20, 5))
     assert "waiting for approval of step 1" in timeline.waits_for
     assert play(tmp_path, *objects, denied={"step/1": 3}).outcome is Outcome.PROMOTED
@@ -145,8 +145,7 @@ def test_members_advance_together_and_are_promoted_together(tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize("bad", ["podinfo", "cart", "web"])
-@pytest.mark.parametrize("when", ["", "@50%"])
+@pytest.mark.parametrize(("bad", "when"), [("podinfo", ""), ("cart", "@50%"), ("web", "@10%")])
 def test_one_that_fails_takes_all_with_it(tmp_path: Path, bad: str, when: str):
     timeline = play(tmp_path, *group("cart", "web"), scenarios=(f"{bad}=errors:20%{when}",))
     assert set(timeline.outcomes.values()) == {Outcome.ROLLED_BACK}
@@ -165,7 +164,7 @@ def test_a_member_whose_pods_never_get_ready_holds_the_others_at_nothing(tmp_pat
 def test_a_gate_of_one_member_holds_all_before_the_promotion(tmp_path: Path):
     objects = group("cart")
     objects[1]["metadata"]["annotations"] = {"meshproxy.dev/confirm": "promotion"}
-    timeline = play(tmp_path, *objects, denied={"promotion": None}, limit_s=1800)
+    timeline = play(tmp_path, *objects, denied={"promotion": None}, limit_s=600)
     assert set(timeline.outcomes.values()) == {Outcome.UNDECIDED}
     assert "the other members of the release: cart (step 2)" in timeline.waits_for
     assert play(tmp_path, *objects, denied={"promotion": 4}).outcome is Outcome.PROMOTED

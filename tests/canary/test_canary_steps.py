@@ -37,20 +37,20 @@ def test_the_first_weight_comes_at_once():
 
 
 def test_a_step_lasts_and_has_its_requests_before_the_next():
-    assert move(at(1, 0.5), 29, requests=500) == Hold("1 s more at weight 0.5")
-    assert move(at(1, 0.5), 30, requests=99.5) == Hold("1 more requests at weight 0.5")
-    assert move(at(1, 0.5), 30) == Hold("100 more requests at weight 0.5"), "not to know how many is not to have had them"
+    assert move(at(1, 0.5), 29, requests=500) == Hold("30 s at weight 0.5")
+    assert move(at(1, 0.5), 30, requests=99.5) == Hold("100 requests at weight 0.5")
+    assert move(at(1, 0.5), 30) == Hold("100 requests at weight 0.5"), "not to know how many is not to have had them"
     assert move(at(1, 0.5), 30, requests=100) == Go(at(2, 10.0, 30))
 
 
 def test_a_pause_waits_for_approval_after_the_step_has_lasted():
-    assert move(at(2, 10), 59) == Hold("1 s more at weight 10")
+    assert move(at(2, 10), 59) == Hold("60 s at weight 10")
     assert move(at(2, 10), 60) == Wait("approval of step 2", "step/2")
     assert move(at(2, 10), 60, approved=True) == Go(at(3, 50.0, 60))
 
 
 def test_a_step_without_a_duration_lasts_an_interval_and_the_last_ends_the_list():
-    assert move(at(3, 50), 9) == Hold("1 s more at weight 50")
+    assert move(at(3, 50), 9) == Hold("10 s at weight 50")
     assert move(at(3, 50), 10) == Done()
 
 
@@ -60,7 +60,7 @@ def test_promotion_steps_give_the_primary_its_traffic_back():
 
     begun = start(START, weight=50.0, promoting=True)
     assert back(begun, 0) == Go(at(1, 40.0, promoting=True))
-    assert back(at(1, 40), 29) == Hold("1 s more at weight 40")
+    assert back(at(1, 40), 29) == Hold("30 s at weight 40")
     assert back(at(1, 40), 30) == Go(at(2, 10.0, 30, promoting=True))
     assert back(at(2, 10), 10) == Done()
     assert back(start(START, weight=5.0, promoting=True), 0) == Done(), "the primary has more than the list would give it"

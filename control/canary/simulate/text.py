@@ -31,7 +31,7 @@ def rows(timeline: Timeline) -> tuple[list[str], list[list[str]]]:
     several = len(timeline.outcomes) > 1
     header = ["TIME", *(["CANARY"] if several else []), "PHASE", "WEIGHT", "CHECKS", "WHAT"]
     body: list[list[str]] = []
-    for entry in timeline.entries:
+    for entry, again in _joined(timeline.entries):
         said = [f"{'! ' if one.warning else ''}{one.text}" for one in entry.said] or [""]
         checks = [_check(seen) for seen in entry.seen]
         for line in range(max(len(said), len(checks), 1)):
@@ -44,11 +44,32 @@ def rows(timeline: Timeline) -> tuple[list[str], list[list[str]]]:
                     said[line] if line < len(said) else "",
                 ]
             )
+        if again:
+            times = f"the same {len(again)} more time{'s' if len(again) > 1 else ''}, until {clock(again[-1].at)}"
+            body.append([*[""] * (4 if several else 3), "", f"  ({times})"])
     return header, body
 
 
+def _joined(entries: Sequence[Entry]) -> list[tuple[Entry, list[Entry]]]:
+    """Entries, each with those of its Canary that follow and say the same."""
+    found: list[tuple[Entry, list[Entry]]] = []
+    last: dict[str, tuple[Entry, list[Entry]]] = {}
+    for entry in entries:
+        before = last.get(entry.canary)
+        if before is not None and entry.said and _gist(before[0]) == _gist(entry):
+            before[1].append(entry)
+            continue
+        last[entry.canary] = (entry, [])
+        found.append(last[entry.canary])
+    return found
+
+
+def _gist(entry: Entry) -> object:
+    return entry.phase, entry.weight, entry.said, [seen.good for seen in entry.seen]
+
+
 def _weight(entry: Entry) -> str:
-    share = f"{entry.weight:g} %"
+    share = f"{entry.weight:g} %{', mirrored' if entry.mirrored else ''}"
     return f"{share}, iteration {entry.iteration}" if entry.iteration > 0 else share
 
 

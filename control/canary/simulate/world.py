@@ -27,6 +27,7 @@ from control.canary.simulate.timeline import Entry, Outcome, Timeline
 from control.canary.source import Subject
 from control.canary.spec import GROUP, KIND, CanarySpec, parse
 from control.canary.status import INITIAL, Phase, Status
+from control.canary.strategy import routing
 from control.store.files import FileStore
 from control.store.store import Key, Object
 
@@ -126,7 +127,7 @@ class World:
         told, self._store.told = self._store.told, []
         hooks, self._answers.said = self._answers.said, []
         seen, self._source.seen = self._source.seen, []
-        for name, _, status in self._canaries():
+        for name, spec, status in self._canaries():
             said = tuple(one for whose, one in (*hooks, *told) if whose == name)
             measured = tuple(one for whose, one in seen if whose == name)
             if not said and not measured:
@@ -140,6 +141,7 @@ class World:
                     name,
                     status.phase.value,
                     weight,
+                    mirrored=routing(spec, status).mirrored,
                     iteration=status.iterations,
                     failed_checks=status.failed_checks,
                     seen=measured,
@@ -152,6 +154,8 @@ class World:
         spec, status = next((spec, status) for whose, spec, status in self._canaries() if whose == name)
         weight = status.canary_weight
         share = MATCHING_SHARE if spec.iterations else weight / 100
+        if routing(spec, status).mirrored:
+            share = spec.routes.mirror_percent / 100
         first = self._first_weight.setdefault(name, self._now)
         return Traffic(self._given.rate * share, weight, self._now - first)
 
