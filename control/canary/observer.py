@@ -111,4 +111,9 @@ def run_of(status: Status) -> str:
 
 
 def terms_of(evidence: EvidencePolicy) -> Terms:
-    return Terms(evidence.alpha, evidence.failure_margin, evidence.slow_margin)
+    return Terms(evidence.alpha, _margin(evidence.failure_margin), _margin(evidence.slow_margin))
+
+
+def _margin(share: float) -> float:
+    """Within what can be shown at all: that nothing is worse by nothing would take for ever."""
+    return min(max(share, 1e-4), 0.99)
