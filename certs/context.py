@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +109,8 @@ def _as_file(data: bytes) -> Iterator[str]:
             os.close(memfd)
         return
     # No memfd or no /proc: a 0600 file, on tmpfs where there is one, gone when the block ends.
+    import tempfile  # here because it is 0.6 MB (shutil, bz2, lzma) that a sidecar on Linux never needs
+
     shm = "/dev/shm"
     descriptor, path = tempfile.mkstemp(prefix="meshproxy-", dir=shm if os.access(shm, os.W_OK) else None)
     try:

@@ -44,7 +44,7 @@ _OPTIONS: Final[list[tuple[str, int]]] = [
     ("grpc.so_reuseport", 0),  # two control planes on one port would share the proxies between them, silently
     ("grpc.max_concurrent_streams", 16),  # of one connection: a proxy needs one
     # Proxies ping a silent stream every 20 s, to learn that the machine on the other side is gone.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # of those received, whatever its name in C says
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]

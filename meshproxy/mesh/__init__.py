@@ -1,6 +1,1 @@
 """What this proxy knows: its identity (renewed) and its configuration (watched)."""
-
-import os
-
-# grpc's C core writes a line to stderr for each failed handshake, without saying whose; before grpc is imported, quiet it.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

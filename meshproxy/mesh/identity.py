@@ -21,17 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import grpc
-
 from certs.bundle import BundleError, TrustBundle
 from certs.context import MeshContexts, mesh_contexts
 from certs.csr import make_csr, new_key
 from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidMismatch
 from certs.verify import PeerRefused, verify_peer
-from control.api import mesh_pb2, mesh_pb2_grpc
-from meshproxy.mesh.channel import describe, open_channel
+from control.api import mesh_pb2
+from meshproxy.mesh.channel import open_channel
 from meshproxy.mesh.renewal import RenewalSchedule
+from meshproxy.mesh.rpc import CERTIFY, RpcError
 
 log = logging.getLogger("meshproxy.mesh.identity")
 
@@ -198,12 +197,11 @@ class IdentityClient(ProxyIdentity):
             token=token,
             csr_der=make_csr(key, self.spiffe_id),
         )
-        async with open_channel(self.settings.target, self.control_bundle()) as channel:
-            try:
-                stub = mesh_pb2_grpc.IdentityStub(channel)  # type: ignore[no-untyped-call]
-                answer = await stub.Certify(request, timeout=CERTIFY_TIMEOUT)
-            except grpc.aio.AioRpcError as error:
-                raise CertifyFailed(f"Certify at {self.settings.target}: {describe(error)}") from None
+        try:
+            async with open_channel(self.settings.target, self.control_bundle()) as channel:
+                answer = await channel.unary(CERTIFY, request, CERTIFY_TIMEOUT)
+        except RpcError as error:
+            raise CertifyFailed(f"Certify at {self.settings.target}: {error}") from None
         try:
             bundle = TrustBundle.of(answer.trust.trust_domain, answer.trust.anchors_der, "the answer to Certify")
             found = verify_peer(answer.leaf_der, list(answer.intermediates_der), bundle, self._clock())

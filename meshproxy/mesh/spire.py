@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import grpc
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -26,9 +25,10 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from certs.bundle import BundleError, TrustBundle
 from certs.svid import Svid, SvidMismatch
 from certs.verify import PeerRefused, verify_peer
-from control.api import workload_pb2, workload_pb2_grpc
-from meshproxy.mesh.channel import describe
+from control.api import workload_pb2
+from meshproxy.mesh.channel import open_local_channel
 from meshproxy.mesh.identity import IdentitySettings, ProxyIdentity
+from meshproxy.mesh.rpc import Method, RpcError, StatusCode
 
 log = logging.getLogger("meshproxy.mesh.spire")
 
@@ -36,12 +36,9 @@ BACKOFF_FIRST: Final = 0.1  # s
 BACKOFF_MAX: Final = 10.0  # s
 METADATA: Final = (("workload.spiffe.io", "true"),)  # the specification's guard against forged requests (section 3)
 MAX_RESPONSE_BYTES: Final = 1 << 20  # a workload has a handful of SVIDs of some kB
-_OPTIONS: Final[list[tuple[str, int | str]]] = [
-    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.default_authority", "localhost"),  # of a socket file there is none
-]
+FETCH_X509_SVID: Final = Method(
+    "/SpiffeWorkloadAPI/FetchX509SVID", workload_pb2.X509SVIDRequest, workload_pb2.X509SVIDResponse, MAX_RESPONSE_BYTES
+)
 
 
 class NotUsable(Exception):
@@ -79,18 +76,19 @@ class SpireIdentity(ProxyIdentity):
 
     async def _stream(self) -> str:
         """One stream, to its end; returns why it ended."""
-        async with grpc.aio.insecure_channel(self.settings.spire, options=_OPTIONS) as channel:
-            stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel)  # type: ignore[no-untyped-call]
-            try:
-                async for response in stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=METADATA):
+        try:
+            async with open_local_channel(self.settings.spire) as channel:
+                call = await channel.start(FETCH_X509_SVID, metadata=METADATA)
+                await call.write(workload_pb2.X509SVIDRequest(), last=True)
+                while (response := await call.read()) is not None:
                     self._take(response)
                 return "the agent closed the stream"
-            except grpc.aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.PERMISSION_DENIED:
-                    return f"the agent knows no identity for this process ({error.details()}); register {self.spiffe_id}"
-                return describe(error)
-            except NotUsable as problem:
-                return str(problem)
+        except RpcError as error:
+            if error.code == StatusCode.PERMISSION_DENIED:
+                return f"the agent knows no identity for this process ({error.details}); register {self.spiffe_id}"
+            return str(error)
+        except NotUsable as problem:
+            return str(problem)
 
     def _take(self, response: workload_pb2.X509SVIDResponse) -> None:
         found = next((entry for entry in response.svids if entry.spiffe_id == str(self.spiffe_id)), None)

@@ -9,8 +9,6 @@ import hashlib
 import time
 from typing import Any
 
-from google.protobuf import json_format
-
 from meshproxy.admin import Status
 from meshproxy.mesh.identity import IdentitySettings
 from meshproxy.mesh.knowledge import Known
@@ -110,6 +108,8 @@ class SidecarStatus(Status):
             )
 
     def config(self) -> dict[str, Any]:
+        from google.protobuf import json_format  # here because only who looks at /config needs it: 0.25 MB
+
         known = self.membership.knowledge.known
         svid = self.membership.identity.svid
         resources = [

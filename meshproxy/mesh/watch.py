@@ -14,16 +14,16 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from certs.svid import Svid
-from control.api import mesh_pb2, mesh_pb2_grpc
+from control.api import mesh_pb2
 from control.api.names import PROTOCOL
 from meshproxy import __version__
-from meshproxy.mesh.channel import describe, open_channel
+from meshproxy.mesh.call import Call
+from meshproxy.mesh.channel import open_channel
 from meshproxy.mesh.identity import ProxyIdentity
+from meshproxy.mesh.rpc import WATCH, RpcError
 
 log = logging.getLogger("meshproxy.mesh.watch")
 
@@ -93,28 +93,25 @@ class ConfigurationWatch:
 
     async def _stream(self, svid: Svid) -> str:
         """One stream, to its end; returns why it ended."""
-        async with open_channel(self.target, self._identity.control_bundle(), svid) as channel:
-            call = mesh_pb2_grpc.ConfigurationStub(channel).Watch()  # type: ignore[no-untyped-call]
-            try:
+        try:
+            async with open_channel(self.target, self._identity.control_bundle(), svid) as channel:
+                call = await channel.start(WATCH)
                 hello = mesh_pb2.Hello(
                     protocol=PROTOCOL, namespace=self.namespace, pod=self.pod, version=__version__, held=self._held()
                 )
-                await call.write(mesh_pb2.Request(hello=hello))
-                update = await asyncio.wait_for(call.read(), CONNECT_TIMEOUT)
-                while update is not grpc.aio.EOF:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await call.write(mesh_pb2.Request(hello=hello))
+                    update = await call.read()
+                while update is not None:
                     await self._take(call, update)
                     update = await call.read()
                 return "the control plane closed the stream"
-            except TimeoutError:
-                return f"no update within {CONNECT_TIMEOUT:g} s"
-            except grpc.aio.AioRpcError as error:
-                return describe(error)
-            except asyncio.InvalidStateError:  # write() on a call that has already ended: its status says why
-                return f"{(await call.code()).name}: {await call.details()}"[:500]
-            finally:
-                call.cancel()
+        except TimeoutError:
+            return f"no update within {CONNECT_TIMEOUT:g} s"
+        except RpcError as error:
+            return str(error)
 
-    async def _take(self, call: Any, update: mesh_pb2.Update) -> None:
+    async def _take(self, call: Call[mesh_pb2.Request, mesh_pb2.Update], update: mesh_pb2.Update) -> None:
         rejected = self._apply(update)
         self.updates += 1
         if self.connected_since is None:

@@ -3,7 +3,7 @@
     parent --Configure(mesh_pb2.Update)--> Knowledge --Known--> MeshTraffic.apply        as the stream does in one process
            --Identity--------------------> MeshTraffic.identity
 
-protobuf is imported here, grpc is not: it is 13 MB that only the parent needs (a test looks).
+protobuf is imported here; the channel to the control plane is the parent's alone.
 """
 
 from __future__ import annotations

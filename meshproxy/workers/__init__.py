@@ -6,8 +6,8 @@
     adds counters up at a scrape            <-Ready, Measured, ...----- counts
     starts a worker again when it dies                                  dies with the parent (PR_SET_PDEATHSIG)
 
-Python runs one thread of itself at a time, so a second core needs a second process.  Workers are exec'd and not forked (a
-process that has used grpc cannot be), and import no grpc: the parent alone talks to the control plane.
+Python runs one thread of itself at a time, so a second core needs a second process.  Workers are exec'd and not forked (an
+event loop, its sockets and TLS state do not survive that), and the parent alone talks to the control plane.
 
 Each worker has its own pools, EWMA, splits and breakers, and 1/N of each retry budget's floor.  What they share is the
 kernel's: a listening socket for each worker and address, bound with SO_REUSEPORT, so that the kernel deals connections out

@@ -81,7 +81,7 @@ class WorkerProcess:
             root = str(Path(meshproxy.__file__).parents[1])
             path = os.environ.get("PYTHONPATH")
             environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
-            self._popen = subprocess.Popen(  # no preexec_fn: with grpc loaded nothing may run between fork and exec
+            self._popen = subprocess.Popen(  # no preexec_fn: with threads about nothing may run between fork and exec
                 [sys.executable, "-m", "meshproxy.workers", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -154,6 +154,15 @@ async def test_grpc_metadata_and_the_callers_identity_arrive_and_claims_do_not(c
     }
 
 
+def test_a_sidecar_carries_grpc_and_is_told_what_to_do_without_having_loaded_it(shop: MeshRun) -> None:
+    for name in ("client", "greeter"):
+        pids = shop.pod(name).pids
+        loaded = {of: Path(f"/proc/{pid}/maps").read_text() for of, pid in pids.items()}
+        assert "cryptography" in loaded["sidecar"]  # it shows what was imported
+        assert "cygrpc" not in loaded["sidecar"]
+        assert ("cygrpc" in loaded["app"]) == (name == "greeter")
+
+
 async def test_grpc_streams_of_every_kind(channel: grpc.aio.Channel) -> None:
     async def messages() -> AsyncIterator[bytes]:
         for number in range(200):
