@@ -49,12 +49,18 @@ class Check:
     minimum: float | None
     maximum: float | None
     text: str = ""
+    too_few: bool = False  # it failed for want of requests: the source knows that there were not enough
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     outcome: Outcome
     checks: tuple[Check, ...]
+
+    @property
+    def too_few(self) -> bool:
+        """Did it fail for nothing but want of requests?"""
+        return bool(self.checks) and self.outcome is Outcome.FAILED and self.checks[-1].too_few
 
     @property
     def text(self) -> str:
@@ -83,20 +89,22 @@ def analyse(
 
 
 def _check(spec: CanarySpec, metric: Metric, seen: Measurement) -> Check:
-    def result(outcome: Outcome, text: str = "") -> Check:
-        return Check(metric.name, outcome, seen.value, seen.requests, metric.minimum, metric.maximum, text)
+    few = seen.requests is not None and seen.requests < spec.minimum_requests
+
+    def result(outcome: Outcome, text: str = "", *, too_few: bool = False) -> Check:
+        return Check(metric.name, outcome, seen.value, seen.requests, metric.minimum, metric.maximum, text, too_few)
 
     if seen.warming:
         return result(Outcome.WARMING, f"Halt {spec.full_name} advancement: {seen.reason or 'the metric source is starting'}")
     if seen.error:
         return result(Outcome.FAILED, _failed(metric, seen))
     if seen.value is None or seen.value != seen.value:  # NaN: 0 of 0
-        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {seen.reason or 'no values found'}")
+        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {seen.reason or 'no values found'}", too_few=few)
     if math.isinf(seen.value):
         return result(Outcome.FAILED, f"{_silent(spec, metric)}: the value is infinite")
-    if seen.requests is not None and seen.requests < spec.minimum_requests:
-        few = f"{seen.requests:.0f} requests, fewer than the minimum of {spec.minimum_requests}"
-        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {few}")
+    if few:
+        text = f"{seen.requests:.0f} requests, fewer than the minimum of {spec.minimum_requests}"
+        return result(Outcome.FAILED, f"{_silent(spec, metric)}: {text}", too_few=True)
     # Flagger truncates durations to whole ms
     value = float(int(seen.value)) if metric.name == DURATION and metric.kind is Kind.BUILT_IN else seen.value
     if metric.minimum is not None and value < metric.minimum:

@@ -254,6 +254,8 @@ def _analyse(draft: Draft) -> None:
     if verdict.outcome is Outcome.PASSED:
         comparison.go_on(draft)
         return
+    if verdict.too_few:
+        stepping.wait_for_requests(draft)
     if verdict.outcome is Outcome.FAILED:
         draft.noted(failed_checks=draft.status.failed_checks + 1)
     stepping.not_passed(draft)

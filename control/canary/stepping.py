@@ -84,6 +84,18 @@ def warming(draft: Draft) -> bool:
     return at.step <= 1 and draft.now - at.since < policy.warm_up_s
 
 
+def wait_for_requests(draft: Draft) -> None:
+    """Too few requests to judge by.  Flagger counts that as a failed check; a step that says how many it wants (minRequests)
+    waits for them, for as long as its policy has patience (maxWait)."""
+    policy, at = by_steps(draft), where(draft)
+    step = policy.step(at.step - 1) if policy is not None and at.step else None
+    if policy is None or step is None or not step.min_requests or draft.now - at.since >= policy.max_wait_s:
+        return
+    _keep(draft, at.to(State.LOOKED_AT, draft.now))
+    draft.event(f"Canary {draft.spec.full_name} needs {step.min_requests} requests at weight {at.weight:g} before it goes on")
+    raise Stop
+
+
 def not_passed(draft: Draft) -> None:
     """A check failed: whatever the step had, it has to have again."""
     if (at := progress.progress(draft.status)) is not None:

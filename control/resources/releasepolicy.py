@@ -134,7 +134,8 @@ def check_policy(obj: Object, report: Report) -> None:
             ("spec", "evidence", "baseline"), "is not available yet", "leave it out: the canary is compared with the primary"
         )
     if spec.get("evidence") is None:
-        for name in ("onInconclusive", "maxWait"):
+        counted = any(step.get("minRequests") for step in spec.get("steps") or [])
+        for name in ("onInconclusive",) if counted else ("onInconclusive", "maxWait"):
             if spec.get(name) is not None:
                 report.warning(("spec", name), "has no effect without spec.evidence", "evidence: {} takes its defaults")
 

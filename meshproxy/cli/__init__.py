@@ -19,7 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "lint": ("lint", "Check manifests without running anything."),
     "stat": ("stat", "Golden metrics: success rate, request rate, latency percentiles."),
     "explain": ("explain", "What would become of one request, and why: rule, shares, scores, access."),
-    "canary": ("canary", "Watch and steer releases: status, approve, pause, resume, abort, promote, history."),
+    "canary": ("canary", "Releases: status, approve, pause, resume, abort, retry, promote, history, simulate."),
     "loadtester": ("loadtester", "Gates and load for the webhooks of Canaries (runs commands that it is sent)."),
     "identity": ("identity", "Trust anchors, issuer and certificates: status, rotate, retire."),
     "forward": ("forward", "One proxy, one route, no control plane."),

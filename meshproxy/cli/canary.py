@@ -205,7 +205,7 @@ def _marks(store: Store, namespace: str | None, name: str | None) -> Sequence[An
 def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:
     header = [*(["NAMESPACE"] if everywhere else []), "NAME", "STATUS", "WEIGHT", "FAILEDCHECKS", "LASTTRANSITION"]
     if wide:
-        header += ["TARGET", "INTERVAL", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT", "PAUSED"]
+        header += ["TARGET", "INTERVAL", "STEP", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT", "PAUSED"]
     header.append("MESSAGE")
     rows = []
     for obj in canaries:
@@ -214,12 +214,12 @@ def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:
         row += [
             metadata["name"],
             (now.get("phase") or "<none>") + (" (paused)" if _is_paused(metadata) else ""),
-            now.get("canaryWeight", 0),
+            _weight(now),
             now.get("failedChecks", 0),
             f"{age(now.get('lastTransitionTime'))} ago" if now.get("lastTransitionTime") else "<none>",
         ]
         if wide:
-            row += _details(spec, metadata)
+            row += _details(spec, metadata, now)
         row.append(_message(now))
         rows.append(row)
     if not rows:
@@ -239,11 +239,36 @@ def _message(now: Object) -> str:
     return said.get("Accepted") or said.get("Promoted") or ""
 
 
-def _details(spec: Object, metadata: Object) -> list[object]:
+def _weight(now: Object) -> str:
+    """Exact where a policy's steps say so: the object itself has whole percent."""
+    from control.canary.status import Status
+
+    try:
+        return f"{Status.of(now).canary_weight:g}"
+    except ValueError:  # another controller's phase
+        return str(now.get("canaryWeight", 0))
+
+
+def _step(now: Object) -> str:
+    """Of a ReleasePolicy's steps: which, and whether something else is waited for."""
+    from control.canary.progress import State, progress
+    from control.canary.status import Status
+
+    try:
+        at = progress(Status.of(now))
+    except ValueError:
+        return ""
+    if at is None:
+        return ""
+    return f"{'back ' if at.promoting else ''}{at.step}{'' if at.state is State.LOOKED_AT else ' (waits)'}"
+
+
+def _details(spec: Object, metadata: Object, now: Object) -> list[object]:
     analysis = spec.get("analysis") or {}
     return [
         (spec.get("targetRef") or {}).get("name", ""),
         analysis.get("interval", "60s"),
+        _step(now),
         analysis.get("stepWeight", ""),
         ",".join(str(step) for step in analysis.get("stepWeights") or ()),
         analysis.get("maxWeight", ""),

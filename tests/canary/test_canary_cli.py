@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from canary_cluster import CANARY, Cluster, deployment
+from canary_cluster import CANARY, PRIMARY, Cluster, deployment
+from canary_plays import canary_object
 from click.testing import CliRunner, Result
+from test_canary_policy import policy_object
 
 from control.canary.analysis import Measurement
 from control.canary.commands import Command, Commands, Signature
@@ -78,6 +80,59 @@ async def test_status_shows_phase_weight_and_failed_checks(shell):
     assert json.loads(shell.run("status", "podinfo", "-n", "test", "-o", "json").output)["status"]["canaryWeight"] == 20
     assert yaml.safe_load(shell.run("status", "-n", "test", "-o", "yaml").output)["kind"] == "List"
     assert "-A shows all" in shell.run("status").output
+
+
+async def test_status_shows_the_exact_weight_and_the_step_of_a_policy(shell):
+    shell.cluster.write(policy_object(steps=[{"weight": 0.25, "duration": "10s", "pause": True}, {"weight": 50}]))
+    await released(shell, ticks=4)
+    line = shell.run("status", "-n", "test", "-o", "wide").output.splitlines()[1]
+    assert line.split()[:3] == ["podinfo", "Progressing", "0.25"]
+    assert "1 (waits)" in line
+    assert line.endswith("Waiting for approval of step 1.")
+    shell.run("approve", "podinfo", "-n", "test", "--by", "ann", "--reason", "fine")
+    await shell.cluster.tick()
+    assert shell.run("status", "-n", "test").output.splitlines()[1].split()[2] == "50"
+    assert "Step 1 of podinfo.test approved (by ann: fine)" in shell.run("history", "podinfo", "-n", "test").output
+
+
+async def test_a_pause_is_in_the_history_with_who_and_why_and_so_is_its_end(shell):
+    await released(shell)
+    shell.run("pause", "podinfo", "-n", "test", "--by", "ann", "--reason", "lunch")
+    await shell.cluster.tick()
+    await shell.cluster.tick()
+    assert "Paused (by ann: lunch)." in shell.run("status", "-n", "test").output
+    shell.run("resume", "podinfo", "-n", "test", "--by", "bob")
+    await shell.cluster.tick()
+    said = [
+        line
+        for line in shell.run("history", "podinfo", "-n", "test").output.splitlines()
+        if "paused" in line or "resumed" in line
+    ]
+    assert len(said) == 2
+    assert "is paused at weight 20 (by ann: lunch)" in said[0]
+    assert "is resumed (by bob)" in said[1]
+
+
+async def test_retry_releases_the_revision_that_failed_once_more(shell):
+    await released(shell)
+    shell.run("abort", "podinfo", "-n", "test", "--by", "ann", "--reason", "customers complain")
+    await shell.cluster.tick()
+    assert "aborted by hand (by ann: customers complain)" in shell.run("history", "podinfo", "-n", "test").output
+    shell.cluster.now = time.time() + 1
+    shell.run("retry", "podinfo", "-n", "test", "--by", "bob", "--reason", "they do not any more")
+    while shell.cluster.status().phase is not Phase.SUCCEEDED:
+        await shell.cluster.tick()
+    assert shell.cluster.image(PRIMARY) == "podinfo:v2"
+
+
+async def test_members_of_one_release_are_promoted_together(shell):
+    other = canary_object()
+    other["metadata"]["name"] = other["spec"]["targetRef"]["name"] = "cart"
+    shell.cluster.write(other, policy_object(steps=[{"weight": 10}], members=["cart"]))
+    await released(shell)
+    assert (
+        shell.run("promote", "podinfo", "-n", "test").output == "canary.flagger.app/podinfo promoting\n"
+    )  # cart has no release
 
 
 async def test_status_wide_says_why_a_canary_is_refused(shell):

@@ -74,6 +74,20 @@ def test_a_step_needs_its_requests(tmp_path: Path):
     assert fast.outcome is slow.outcome is Outcome.PROMOTED
 
 
+def test_a_step_that_wants_requests_waits_for_them_as_long_as_its_policy_has_patience(tmp_path: Path):
+    quiet = {"rate": 0.1}  # one request to the canary in 200 s
+    steps = [{"weight": 5, "minRequests": 3}, {"weight": 50}]
+    assert play(tmp_path, canary(), policy_object(steps=[{"weight": 5}, *steps[1:]]), **quiet).outcome is Outcome.ROLLED_BACK
+    waited = play(tmp_path, canary(), policy_object(steps=steps), limit_s=1200, **quiet)
+    assert weights(waited)[:2] == [(10, 0), (20, 5)]
+    assert "Canary podinfo.test needs 3 requests at weight 5 before it goes on" in texts(waited.of("podinfo.test"))
+    impatient = play(tmp_path, canary(), policy_object(steps=steps, maxWait="5m"), limit_s=1200, **quiet)
+    assert impatient.outcome is Outcome.ROLLED_BACK
+    assert 300 <= impatient.entries[-1].at <= 360
+    failing = play(tmp_path, canary(), policy_object(steps=steps), limit_s=1200, scenarios=("down",), **quiet)
+    assert failing.outcome is Outcome.ROLLED_BACK, "not to know is not the same as few"
+
+
 def test_a_step_has_checks_of_its_own(tmp_path: Path):
     check = {"name": "checkout-errors", "query": "vector(0)", "thresholdRange": {"max": 1}, "interval": "1m"}
     objects = (canary(), policy_object(steps=[{"weight": 5}, {"weight": 10, "checks": [check]}, {"weight": 20}]))
