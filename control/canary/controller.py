@@ -386,8 +386,8 @@ class Controller:
                     if job := self._jobs.get(change.key):
                         job.early = True
                     self._wake.set()
-            elif change.key.group == "apps" and change.old and change.new:
-                before, after = (o.get("spec", {}).get("template") for o in (change.old, change.new))
+            elif change.key.group == "apps" and change.old:  # a deleted one too: its share of the requests fails meanwhile
+                before, after = ((o or {}).get("spec", {}).get("template") for o in (change.old, change.new))
                 if before != after:
                     for job in self._jobs.values():
                         if job.spec and objects.target_key(job.spec) == change.key:

@@ -18,6 +18,7 @@ from control.canary.hooks import HookResult, Webhook
 from control.canary.source import MetricSource, Query, Subject
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import Phase
+from control.store.accept import GRACE
 from control.store.store import Key
 
 
@@ -206,6 +207,30 @@ async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
         )
         await until(cluster, Phase.FAILED)
         assert cluster.now < controller_now + 1200
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_run_sees_a_deleted_target_at_once_and_not_at_the_next_interval(cluster):
+    cluster.write(deployment(), service(), canary_object({"interval": "10m"}))
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    cluster.write(deployment("v2"))
+    await step(cluster, controller, 2)
+    while not (cluster.weights() or (0, 0))[0]:
+        await step(cluster, controller)
+    cluster.now -= 300  # in the middle of an interval
+    now = cluster.now
+    task = asyncio.create_task(controller.run())
+    try:
+        await asyncio.sleep(0)
+        (cluster.user / "deployment-podinfo.yaml").unlink()
+        cluster.refresh()
+        cluster.now += GRACE
+        await until(cluster, Phase.FAILED)
+        assert cluster.weights() == (0, 100)
+        assert cluster.now == now + GRACE
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
