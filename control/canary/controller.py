@@ -95,6 +95,7 @@ class Controller:
         self._jobs: dict[Key, _Job] = {}
         self._groups: dict[tuple[str, str], asyncio.Lock] = {}  # of at most MAX_CANARIES policies at a time
         self._wake = asyncio.Event()
+        self._news = True  # something happened since all Canaries were last gone through
         self.metrics = CanaryMetrics()
 
     async def run(self) -> None:
@@ -117,6 +118,7 @@ class Controller:
 
     async def step(self, now: float) -> float:
         """Every tick that is due at `now`, to its end; returns when the next one is (Unix seconds)."""
+        self._news = True
         await self._start(now)
         while tasks := self._tasks():
             await asyncio.wait(tasks)
@@ -127,7 +129,20 @@ class Controller:
         return self._next_due(now)
 
     async def _start(self, now: float) -> float:
-        """Begin every tick that is due at `now`."""
+        """Begin every tick and every look that is due at `now`."""
+        if self._news or any(job.early or (job.task is None and job.due <= now) for job in self._jobs.values()):
+            await self._start_ticks(now)
+        for key, job in self._jobs.items():
+            obj = self._store.get(key) if job.looker is None and job.look <= now else None
+            if obj is not None:
+                job.looker = asyncio.create_task(
+                    self._guarded_look(key, job, obj, now), name=f"evidence {key.name}.{key.namespace}"
+                )
+                job.looker.add_done_callback(partial(self._looked, job))
+        return self._next_due(now)
+
+    async def _start_ticks(self, now: float) -> None:
+        self._news = False
         canaries = self._store.list(GROUP, KIND)
         if len(canaries) > MAX_CANARIES:
             log.error("%d canaries; only the first %d are run", len(canaries), MAX_CANARIES)
@@ -150,16 +165,11 @@ class Controller:
                     self._guarded_tick(key, job, present[key], targets, now), name=f"canary {key.name}.{key.namespace}"
                 )
                 job.task.add_done_callback(partial(self._ticked, job))
-            if job.looker is None and job.look <= now:
-                job.looker = asyncio.create_task(
-                    self._guarded_look(key, job, present[key], now), name=f"evidence {key.name}.{key.namespace}"
-                )
-                job.looker.add_done_callback(partial(self._looked, job))
-        return self._next_due(now)
 
     def _ticked(self, job: _Job, task: asyncio.Task[None]) -> None:
         if job.task is task:
             job.task = None
+        self._news = True
         self._wake.set()
 
     def _looked(self, job: _Job, task: asyncio.Task[None]) -> None:
@@ -385,6 +395,7 @@ class Controller:
                 if change.new is None or change.old is None or _asked(change.old) != _asked(change.new):
                     if job := self._jobs.get(change.key):
                         job.early = True
+                    self._news = True
                     self._wake.set()
             elif change.key.group == "apps" and change.old:  # a deleted one too: its share of the requests fails meanwhile
                 before, after = ((o or {}).get("spec", {}).get("template") for o in (change.old, change.new))
@@ -392,6 +403,7 @@ class Controller:
                     for job in self._jobs.values():
                         if job.spec and objects.target_key(job.spec) == change.key:
                             job.early = True
+                            self._news = True
                             self._wake.set()
 
 

@@ -16,7 +16,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from control.canary import history
-from control.canary.evidence.judge import Terms
+from control.canary.evidence.judge import Terms, Verdict
 from control.canary.evidence.standing import Compared, Standing, resume
 from control.canary.hooks import checksum
 from control.canary.policy import EvidencePolicy, ReleasePolicy
@@ -26,7 +26,7 @@ from control.canary.status import ANALYSED, Phase, Status
 from control.canary.strategy import Strategy, strategy
 from control.store.store import Key, Store
 
-LOOK_S = 0.25  # between looks: what is seen is acted on; a look without news costs some microseconds
+LOOK_S = 0.1  # between looks: a look without news costs some 50 us, and each one delays a roll back by half of this
 RECORD_S = 10.0  # between records: that much evidence is lost in a crash, of both arms
 
 
@@ -35,6 +35,8 @@ class _Kept:
     standing: Standing
     recorded_at: float
     recorded: Standing | None = None
+    verdict: Verdict | None = None  # of the evidence of `standing`, by `terms`
+    terms: Terms = field(default_factory=Terms)
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)  # answers must not overtake each other
 
 
@@ -59,10 +61,12 @@ class Observer:
             if pair is not None and status.phase is Phase.PROMOTING:
                 pair = pair[1], pair[0]
             terms = terms_of(policy.evidence)
-            kept.standing = kept.standing.look(pair, status.canary_weight, now, terms, policy.warm_up_s)
+            before, kept.standing = kept.standing, kept.standing.look(pair, status.canary_weight, now, terms, policy.warm_up_s)
+            if kept.verdict is None or before.evidence is not kept.standing.evidence or terms != kept.terms:
+                kept.verdict, kept.terms = kept.standing.verdict(terms), terms
         if now - kept.recorded_at >= RECORD_S:
             await self.record(key, now)
-        return self._compared(kept.standing, policy)
+        return self._compared(kept.standing, kept.verdict, policy)
 
     async def record(self, key: Key, now: float) -> None:
         """Write down where it stands.  Raises StoreError."""
@@ -83,10 +87,10 @@ class Observer:
         return resume(((policy or {}).get("status") or {}).get("evidence"), run)
 
     @staticmethod
-    def _compared(standing: Standing, policy: ReleasePolicy) -> Compared:
+    def _compared(standing: Standing, verdict: Verdict, policy: ReleasePolicy) -> Compared:
         assert policy.evidence is not None
         return Compared(
-            standing.verdict(terms_of(policy.evidence)),
+            verdict,
             standing.requests,
             standing.lost_since,
             max(1, policy.evidence.min_requests),

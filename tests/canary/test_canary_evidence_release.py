@@ -57,7 +57,7 @@ class Release:
         self.cluster = cluster
         self.traffic = Traffic(cluster)
         self.controller = self._controller()
-        self.decided_at = cluster.now
+        self.decided_at = self.rolled_out_at = cluster.now
 
     def _controller(self) -> Controller:
         return Controller(self.cluster.store, self.traffic, clock=lambda: self.cluster.now)
@@ -71,7 +71,9 @@ class Release:
         self.decided_at = self.cluster.now
         assert due > self.cluster.now
         self.cluster.now = due
-        await self.cluster.roll_out()
+        if due - self.rolled_out_at >= 1.0:  # looks come ten times as often, and change nothing in the world
+            self.rolled_out_at = due
+            await self.cluster.roll_out()
 
     async def until(self, phase: Phase, within_s: float) -> float:
         """Seconds it took."""
