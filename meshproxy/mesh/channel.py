@@ -14,10 +14,8 @@ The address is dialled, a name is checked: the control plane's certificate says 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Iterable
-from socket import gaierror
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -27,6 +25,7 @@ from certs.context import client_context
 from certs.svid import Svid
 from control.api.names import CONTROL_DNS_NAME
 from meshproxy.mesh.call import Call
+from meshproxy.mesh.reasons import os_reason, tls_reason
 from meshproxy.mesh.rpc import Method, Request, Response, RpcError, StatusCode, http2_code, request_head
 from meshproxy.proxy.settings import SOCKET_HIGH_BYTES, SOCKET_LOW_BYTES
 from meshproxy.proxy.tls import OPEN as TLS_OPEN
@@ -166,7 +165,7 @@ class Channel(Host):
         except TimeoutError:
             self._fail(RpcError(StatusCode.UNAVAILABLE, f"connect: nobody answers within {self._connect_s:g} s"))
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot hold
-            self._fail(RpcError(StatusCode.UNAVAILABLE, f"connect: {_reason(error)}"))
+            self._fail(RpcError(StatusCode.UNAVAILABLE, f"connect: {os_reason(error)}"))
         except ValueError as error:
             self._fail(RpcError(StatusCode.UNAVAILABLE, str(error)))
         except asyncio.CancelledError:
@@ -222,7 +221,7 @@ class Channel(Host):
                 data = tls.receive(data)
             except TlsFailure as failure:
                 self._write(tls.pull())  # the alert
-                self._fail(RpcError(StatusCode.UNAVAILABLE, _tls_reason(failure)))
+                self._fail(RpcError(StatusCode.UNAVAILABLE, tls_reason(failure)))
                 return
             if tls.state == TLS_OPEN and self._engine is None:
                 if tls.alpn() != "h2":
@@ -244,7 +243,7 @@ class Channel(Host):
         return False
 
     def connection_lost(self, error: BaseException | None) -> None:
-        self._ended("closed by the server" if error is None else f"connection lost: {_reason(error)}")
+        self._ended("closed by the server" if error is None else f"connection lost: {os_reason(error)}")
         # Engine and channel hold each other, and the collector looks rarely (proxy/run.py): a proxy that tries again for a day
         # would keep what is left of each attempt.
         self._engine = self._tls = None
@@ -350,39 +349,3 @@ class Channel(Host):
             engine.lost()
         if not self._ready.done():
             self._ready.set_result(None)
-
-
-def _reason(error: BaseException) -> str:
-    """What the system says, without addresses and numbers: the caller names the target."""
-    number = getattr(error, "errno", None)
-    if isinstance(error, gaierror):
-        return f"the name is not known ({error.strerror})"
-    if isinstance(error, UnicodeError):
-        return "the name is none that DNS can hold"
-    return os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
-
-
-_REFUSED: Final = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server demands a certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the server refused our certificate: it has expired",
-    "TLSV1_ALERT_UNKNOWN_CA": "the server refused our certificate: it does not know the issuer",
-    "WRONG_VERSION_NUMBER": "the server does not speak TLS",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "the server does not speak TLS 1.3",
-    "UNSUPPORTED_PROTOCOL": "the server does not speak TLS 1.3",
-    "NO_APPLICATION_PROTOCOL": "the server does not offer HTTP/2",
-    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the server does not offer HTTP/2",
-}
-
-
-def _tls_reason(failure: TlsFailure) -> str:
-    """Who did not believe whom and why, with OpenSSL's word for it to search for."""
-    cause = failure.__cause__
-    reason = str(getattr(cause, "reason", None) or "")
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        why = {
-            "not_yet_valid": "it is not yet valid; look at the clocks",
-            "expired": "it has expired; look at the clocks, or at the control plane",
-        }.get(failure.reason, cause.verify_message.rstrip("."))
-        return f"TLS: the server's certificate is not trusted: {why} ({reason})"
-    known = _REFUSED.get(reason)
-    return f"TLS: {known} ({reason})" if known else f"TLS: {reason or failure}"

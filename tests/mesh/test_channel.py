@@ -31,7 +31,7 @@ from grpc_peers import (
     says,
 )
 from loopback_ports import free_port
-from plane import TD, Plane, soon, until
+from plane import DEADLINE, TD, Plane, soon, until
 
 from certs.authority import create_authority, load_authority
 from certs.issue import issue_svid
@@ -39,6 +39,7 @@ from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from control.api import mesh_pb2, workload_pb2
 from control.api.names import CONTROL_DNS_NAME
+from meshproxy.mesh import channel as channel_module
 from meshproxy.mesh.call import Call
 from meshproxy.mesh.channel import Channel, open_channel, open_local_channel
 from meshproxy.mesh.rpc import CERTIFY, WATCH, Method, RpcError, StatusCode
@@ -366,42 +367,60 @@ async def test_messages_before_a_failure_are_read_before_it(tmp_path: Path) -> N
 # ---------------------------------------------------------------- back-pressure, keepalive
 
 
-async def test_a_reader_that_does_not_read_stops_the_server_and_loses_nothing(tmp_path: Path) -> None:
-    one = message(mesh_pb2.Update(version=7, removed=[mesh_pb2.ResourceName(name="x" * 100)]).SerializeToString())
-    count, granted = 10_000, 65535
+class Sender:
+    """Sends an answer as fast as the client's window for the stream allows."""
 
-    def credit(seen: Seen) -> int:
-        """What the client has let us send on the stream so far."""
-        return granted + sum(int.from_bytes(f[3], "big") for f in seen.frames if f[0] == WINDOW_UPDATE and f[2] == 1)
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.sent = 0
+        self.seen: Seen | None = None
 
-    sent = 0
+    @property
+    def granted(self) -> int:
+        frames = self.seen.frames if self.seen is not None else []
+        return 65535 + sum(
+            int.from_bytes(payload, "big") for kind, _, of, payload in frames if (kind, of) == (WINDOW_UPDATE, 1)
+        )
 
-    async def act(seen: Seen) -> None:
-        nonlocal sent
+    async def __call__(self, seen: Seen) -> None:
+        self.seen = seen
         await says(seen, HEAD)
-        everything = one * count
-        while sent < len(everything):
-            await until(lambda: credit(seen) > sent)  # noqa: B023 - `sent` is of the test
-            room = min(credit(seen) - sent, 16384)
-            await says(seen, data(everything[sent : sent + room]))
-            sent += len(everything[sent : sent + room])
+        while self.sent < len(self.answer):
+            await until(lambda: self.granted > self.sent)
+            piece = self.answer[self.sent : self.sent + min(self.granted - self.sent, 16384)]
+            await says(seen, data(piece))
+            self.sent += len(piece)
         await says(seen, GOOD)
 
-    peer = Peer(act)
+
+async def test_a_reader_that_does_not_read_stops_the_server_and_loses_nothing(tmp_path: Path) -> None:
+    one = message(mesh_pb2.Update(version=7, removed=[mesh_pb2.ResourceName(name="x" * 100)]).SerializeToString())
+    count = 10_000
+    sender = Sender(one * count)
+    peer = Peer(sender)
     async with peer.listening(tmp_path), local(peer.target) as channel:
         call = await channel.start(WATCH)
         await soon(call.write(mesh_pb2.Request()))
-        await until(lambda: bool(peer.seen) and sent == credit(peer.seen[0]))
-        stalled = sent
+        await until(lambda: sender.sent == sender.granted)
+        stalled = sender.sent
         assert stalled <= 300 * 1024
         for _ in range(10):
             await asyncio.sleep(0.005)
-            assert sent == stalled  # nobody has read: nothing more is granted
+            assert sender.sent == stalled  # nobody has read: nothing more is granted
         for _ in range(count):
             update = await soon(call.read())
             assert update is not None
             assert update.version == 7
         assert await soon(call.read()) is None
+
+
+async def test_a_large_answer_needs_no_pings(tmp_path: Path) -> None:
+    """The engine would measure the round-trip by them, and servers take PINGs without data between them for abuse."""
+    answer = mesh_pb2.CertifyResponse(leaf_der=bytes(3_000_000))
+    peer = Peer(Sender(message(answer.SerializeToString())))
+    async with peer.listening(tmp_path), local(peer.target) as channel:
+        assert await soon(channel.unary(CERTIFY, ASK, 14)) == answer
+        assert peer.seen[0].count(PING) == 0
 
 
 async def test_a_writer_waits_for_the_window_of_the_server(tmp_path: Path) -> None:
@@ -429,6 +448,26 @@ async def test_a_writer_that_waits_learns_that_the_server_is_gone(tmp_path: Path
         call = await channel.start(WATCH)
         await soon(call.write(mesh_pb2.Request(hello=mesh_pb2.Hello(pod="x" * 1000))))
         assert await failure(call.read()) == "UNAVAILABLE: closed by the server"
+
+
+async def test_a_channel_closes_although_the_server_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_module, "CLOSE_S", 0.1)
+
+    async def act(seen: Seen) -> None:
+        await says(seen, HELLO + h2_frame(4, 0, 0, b"\0\4\x7f\xff\xff\xff"), h2_frame(WINDOW_UPDATE, 0, 0, b"\x40\0\0\0"))
+        seen.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(2 * DEADLINE)
+
+    peer = Peer(act, raw=True)
+    async with peer.listening(tmp_path):
+        channel = local(peer.target)
+        call = await channel.start(WATCH)
+        writing = asyncio.create_task(call.write(mesh_pb2.Request(hello=mesh_pb2.Hello(pod="x" * 20_000_000))))
+        await until(lambda: bool(peer.seen) and channel._transport.get_write_buffer_size() > 0)
+        await soon(channel.close())
+        await soon(writing)
+        assert await failure(call.read()) == "CANCELLED: the channel was closed here"
+        assert channel._transport.get_write_buffer_size() == 0
 
 
 async def test_a_silent_connection_is_probed_and_kept_while_it_answers(tmp_path: Path) -> None:
