@@ -1,0 +1,112 @@
+"""Whatever a policy asks for and whatever happens: a release by steps keeps its promises and comes to an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from canary_plays import Play, canary_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control.canary import steps
+from control.canary.commands import Command
+from control.canary.decision import PromoteTemplate
+from control.canary.facts import Facts
+from control.canary.policy import PolicyStep, ReleasePolicy
+from control.canary.progress import progress
+from control.canary.status import ANALYSED, Phase, Status
+
+percent = st.integers(1, 10_000).map(lambda parts: parts / 100)
+durations = st.sampled_from([None, 0.0, 10.0, 35.0])
+a_step = st.builds(PolicyStep, percent, durations, st.sampled_from([0, 0, 10]), st.booleans())
+back = st.builds(PolicyStep, percent, durations)
+
+
+def rising(found: list[PolicyStep]) -> tuple[PolicyStep, ...]:
+    return tuple(sorted(found, key=lambda step: step.weight))
+
+
+policies = st.builds(
+    ReleasePolicy,
+    st.just("test"),
+    st.just("podinfo"),
+    st.lists(a_step, min_size=1, max_size=5).map(rising),
+    st.lists(back, max_size=3).map(rising),
+    st.sampled_from([0.0, 15.0]),
+)
+
+
+class ByPolicy(Play):
+    """The status goes through its stored form at every tick, as after a restart."""
+
+    policy: ReleasePolicy
+
+    def facts(self) -> Facts:
+        self.status = Status.of(self.status.to_object())
+        return replace(super().facts(), policy=self.policy)
+
+    def approve(self) -> None:
+        at = progress(self.status)
+        if at is not None:
+            self.commands = replace(self.commands, approve=Command(self.target.revision, self.now, steps.gate(at.step)))
+
+
+# what happens before a tick, and after how many of its actions the controller is killed
+happenings = st.tuples(
+    st.sampled_from(["", "", "", "", "approve", "bad", "good", "pause", "resume", "edit policy"]),
+    st.sampled_from([None, None, None, 0, 1, 2]),
+)
+
+
+@given(policies, policies, st.lists(happenings, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_release_by_steps_keeps_its_promises_and_ends(policy: ReleasePolicy, edited: ReleasePolicy, story):
+    play = ByPolicy(canary_spec())
+    play.policy = policy
+    play.tick()
+    play.tick()
+    play.edit("v2")
+    for what, crash_after in story:
+        match what:
+            case "approve":
+                play.approve()
+            case "bad":
+                play.measure(success=0.0)
+            case "good":
+                play.measure()
+            case "pause" | "resume":
+                play.commands = replace(play.commands, pause=what == "pause")
+            case "edit policy":
+                play.policy = edited
+        watched(play, crash_after)
+    play.measure()
+    play.commands = replace(play.commands, pause=False)
+    for _ in range(100):
+        if play.status.phase in (Phase.SUCCEEDED, Phase.FAILED):
+            break
+        play.approve()
+        watched(play, None)
+    assert play.status.phase in (Phase.SUCCEEDED, Phase.FAILED), play.texts()[-3:]
+    assert play.routing.canary == 0
+    assert play.primary.revision == ("v2" if play.status.phase is Phase.SUCCEEDED else "v1")
+    assert progress(play.status) is None
+
+
+def watched(play: ByPolicy, crash_after: int | None) -> None:
+    """One tick, and what must hold of it."""
+    before, at = play.status, progress(play.status)
+    decision = play.tick(crash_after)
+    after = decision.status
+    if before.phase in ANALYSED and after.phase in ANALYSED and before.last_applied == after.last_applied:
+        assert after.canary_weight >= before.canary_weight, "a weight falls to 0, or not at all"
+    if before.phase is Phase.PROMOTING and after.phase is Phase.PROMOTING:
+        assert after.canary_weight <= before.canary_weight
+    if any(isinstance(action, PromoteTemplate) for action in decision.actions) and before.phase in ANALYSED:
+        assert at is not None
+        assert at.step > 0, "nothing is promoted that never had a request"
+        here = play.policy.step(at.step - 1)
+        approved = play.commands.approve
+        assert not here.pause or (approved is not None and approved.gate == steps.gate(at.step)), "nobody approved it"
+        assert steps.ahead(play.policy.steps, at.step, at.weight) == len(play.policy.steps), "all steps are behind"
+    if crash_after is None and after.phase in ANALYSED and after.canary_weight:
+        assert play.routing.canary == after.canary_weight
