@@ -19,7 +19,7 @@ from enum import Enum
 
 from control.canary.status import STEP, STEP_WEIGHT, Condition, Status
 
-_COUNTED = re.compile(r"begun at request ([0-9]{1,15}) since ([0-9]{1,12}\.[0-9]{3})\Z")
+_COUNTED = re.compile(r"begun at request ([0-9]{1,15})\Z")
 _REASON = re.compile(r"(Promotion)?Step([0-9]{1,4})\Z")
 
 
@@ -40,7 +40,7 @@ class Progress:
     promoting: bool = False  # among the promotion steps
     state: State = State.LOOKED_AT
     changed: float | None = None  # when `state` last did; None: as long as the weight
-    counted: tuple[int, float] | None = None  # requests of the canary, and since when they are counted, as the step began
+    counted: int | None = None  # requests of the canary as the step began, by a running total; None: nobody counted
 
     @property
     def passed_at(self) -> float | None:
@@ -55,7 +55,7 @@ class Progress:
         reason = f"{'Promotion' if self.promoting else ''}Step{self.step}"
         message = f"weight {self.weight:g} %"
         if self.counted is not None:
-            message += f", begun at request {self.counted[0]} since {self.counted[1]:.3f}"
+            message += f", begun at request {self.counted}"
         condition = Condition(STEP, self.state.value, reason, message, changed, self.since)
         others = tuple(c for c in status.conditions if c.type != STEP)
         return replace(status, conditions=(*others, condition))
@@ -78,7 +78,7 @@ def progress(status: Status) -> Progress | None:
         bool(reason.group(1)),
         state,
         changed,
-        (int(counted.group(1)), float(counted.group(2))) if counted else None,
+        int(counted.group(1)) if counted else None,
     )
 
 

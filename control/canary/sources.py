@@ -53,10 +53,11 @@ class MetricSources(MetricSource):
 
     def watch(self, subjects: Collection[Subject]) -> None:
         self._embedded.watch([subject for subject in subjects if not self._server_of(subject)])
+        # Of all releases that run, not only of those in a hurry: minRequests counts too.
+        self._arms = {subject: arms for subject, arms in self._arms.items() if subject in subjects}
 
     def hurry(self, subjects: Collection[Subject]) -> None:
         self._embedded.hurry([subject for subject in subjects if not self._server_of(subject)])
-        self._arms = {subject: arms for subject, arms in self._arms.items() if subject in subjects}
 
     async def counts(self, subject: Subject) -> Arms | None:
         if not self._server_of(subject):

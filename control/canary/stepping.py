@@ -107,7 +107,7 @@ def not_passed(draft: Draft) -> None:
 
 def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
     """After a round of analysis that passed."""
-    spec, at = draft.spec, where(draft)
+    spec, at = draft.spec, _counted_anew(draft, where(draft))
     move = steps.next_move(policy, at, _seen(draft, at), spec.interval_s, draft.now)
     match move:
         case steps.Hold(text=text):
@@ -168,9 +168,7 @@ def _requests(draft: Draft, at: Progress) -> float | None:
         return float(draft.facts.compared.requests)
     arms = draft.facts.arms
     if arms is not None and at.counted is not None:
-        begun, epoch = at.counted
-        # A source that began anew has counted only what came since, which is not too much.
-        return float(arms.canary.requests - begun if abs(epoch - arms.canary.epoch) < 1e-3 else arms.canary.requests)
+        return float(arms.canary.requests - at.counted)
     elapsed = draft.now - at.since
     metrics = (*draft.spec.metrics, *extra_checks(draft))
     windows = {metric.name: metric.interval_s for metric in metrics}
@@ -181,7 +179,15 @@ def _requests(draft: Draft, at: Progress) -> float | None:
 def _from_now_on(draft: Draft, at: Progress) -> Progress:
     """With the number of requests so far, if a source counts them."""
     arms = draft.facts.arms
-    return at if arms is None else replace(at, counted=(arms.canary.requests, round(arms.canary.epoch, 3)))
+    return at if arms is None else replace(at, counted=arms.canary.requests)
+
+
+def _counted_anew(draft: Draft, at: Progress) -> Progress:
+    """A total below that at the beginning of the step is another's (the control plane was restarted): it counts from 0, which
+    is not too much."""
+    arms = draft.facts.arms
+    anew = arms is not None and at.counted is not None and arms.canary.requests < at.counted
+    return replace(at, counted=0) if anew else at
 
 
 def _keep(draft: Draft, at: Progress) -> None:

@@ -21,6 +21,9 @@ class Silent:
     def watch(self, subjects) -> None:
         assert list(subjects) == []
 
+    def hurry(self, subjects) -> None:
+        assert list(subjects) == []
+
 
 @asynccontextmanager
 async def releasing(cluster: Cluster, address: str, **canary):

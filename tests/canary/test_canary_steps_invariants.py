@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from control.canary import steps
 from control.canary.commands import Command
 from control.canary.decision import PromoteTemplate
+from control.canary.evidence.arms import ArmCounts
 from control.canary.facts import Facts
 from control.canary.policy import PolicyStep, ReleasePolicy
 from control.canary.progress import progress
+from control.canary.source import Arms
 from control.canary.status import ANALYSED, Phase, Status
 
 percent = st.integers(1, 10_000).map(lambda parts: parts / 100)
@@ -40,10 +42,14 @@ class ByPolicy(Play):
     """The status goes through its stored form at every tick, as after a restart."""
 
     policy: ReleasePolicy
+    arms: Arms | None = None
+
+    def served(self, requests: int) -> None:
+        self.arms = Arms(ArmCounts(successes=requests), ArmCounts())
 
     def facts(self) -> Facts:
         self.status = Status.of(self.status.to_object())
-        return replace(super().facts(), policy=self.policy)
+        return replace(super().facts(), policy=self.policy, arms=self.arms)
 
     def approve(self) -> None:
         at = progress(self.status)
@@ -110,3 +116,18 @@ def watched(play: ByPolicy, crash_after: int | None) -> None:
         assert steps.ahead(play.policy.steps, at.step, at.weight) == len(play.policy.steps), "all steps are behind"
     if crash_after is None and after.phase in ANALYSED and after.canary_weight:
         assert play.routing.canary == after.canary_weight
+
+
+def test_requests_of_a_step_are_counted_over_a_restart_and_never_too_many():
+    play = ByPolicy(canary_spec())
+    play.policy = ReleasePolicy("test", "podinfo", (PolicyStep(1.0, 0.0, 100), PolicyStep(50.0)))
+    play.served(1000)
+    play.tick()
+    play.tick()
+    play.edit("v2")
+    play.tick()
+    play.tick()
+    for total, weight in ((1050, 1), (1099, 1), (20, 1), (99, 1), (100, 50)):  # a restart before the third
+        play.served(total)
+        play.tick()
+        assert play.status.canary_weight == weight, total
