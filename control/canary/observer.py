@@ -1,4 +1,4 @@
-"""Looks at both arms of each release that is judged by evidence, several times a second, and remembers where it stands.
+"""Looks at both arms of each release that is judged by evidence, ten times a second, and remembers where it stands.
 
     source.counts --look()--> Standing of each Canary --compared()--> facts for the machine
                                    |          ^
