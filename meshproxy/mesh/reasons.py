@@ -37,7 +37,7 @@ _REFUSED: Final = {
 
 def tls_reason(failure: TlsFailure) -> str:
     """Who did not believe whom and why, with OpenSSL's word for it to search for."""
-    cause = failure.__cause__
+    cause = failure.cause
     reason = str(getattr(cause, "reason", None) or "")
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = {

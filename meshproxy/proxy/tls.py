@@ -49,11 +49,13 @@ _VIEW: Final[Any] = memoryview(bytearray(_BUFFER_BYTES))
 
 
 class TlsFailure(Exception):
-    """The handshake or the record layer failed; `reason` is a short label for the metric, `str()` is for people."""
+    """The handshake or the record layer failed; `reason` is a short label for the metric, `str()` is for people, `cause` what
+    OpenSSL said (an attribute: mypyc leaves `__cause__` out)."""
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str, cause: ssl.SSLError | None = None) -> None:
         super().__init__(text)
         self.reason = reason
+        self.cause = cause
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # the mesh's are
@@ -122,7 +124,7 @@ class TlsLayer:
             return
         except ssl.SSLError as error:
             self.state = CLOSED
-            raise TlsFailure(_label(error), str(error)) from error
+            raise TlsFailure(_label(error), str(error), error) from error
         self.state = OPEN
 
     def receive(self, data: bytes) -> bytes:
@@ -165,7 +167,7 @@ class TlsLayer:
         except ssl.SSLError as error:
             self.state = CLOSED
             if not plain and not filled:
-                raise TlsFailure(_label(error), str(error)) from error
+                raise TlsFailure(_label(error), str(error), error) from error
         if filled:
             rest = bytes(_VIEW[:filled])
             return plain + rest if plain else rest
