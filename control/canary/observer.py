@@ -23,7 +23,7 @@ from control.canary.policy import EvidencePolicy, ReleasePolicy
 from control.canary.source import MetricSource, Subject
 from control.canary.spec import CanarySpec
 from control.canary.status import ANALYSED, Phase, Status
-from control.canary.strategy import Strategy, strategy
+from control.canary.strategy import Strategy, routing, strategy
 from control.store.store import Key, Store
 
 LOOK_S = 0.1  # between looks: a look without news costs some 50 us, and each one delays a roll back by half of this
@@ -61,7 +61,7 @@ class Observer:
             if pair is not None and status.phase is Phase.PROMOTING:
                 pair = pair[1], pair[0]
             terms = terms_of(policy.evidence)
-            before, kept.standing = kept.standing, kept.standing.look(pair, status.canary_weight, now, terms, policy.warm_up_s)
+            before, kept.standing = kept.standing, kept.standing.look(pair, _share(spec, status), now, terms, policy.warm_up_s)
             if kept.verdict is None or before.evidence is not kept.standing.evidence or terms != kept.terms:
                 kept.verdict, kept.terms = kept.standing.verdict(terms), terms
         if now - kept.recorded_at >= RECORD_S:
@@ -106,6 +106,12 @@ def is_judged(spec: CanarySpec, status: Status, policy: ReleasePolicy | None) ->
     if strategy(spec) is Strategy.BLUE_GREEN and not spec.mirror:
         return False
     return status.phase in (*ANALYSED, Phase.PROMOTING)
+
+
+def _share(spec: CanarySpec, status: Status) -> float:
+    """Percent of the requests that the canary answers now, copies included; another share is another step."""
+    now = routing(spec, status)
+    return 100.0 if now.mirrored else now.canary
 
 
 def run_of(status: Status) -> str:

@@ -33,6 +33,7 @@ class Traffic(MetricSource):
         self.failing = {"canary": 0.0, "primary": 0.0}
         self.rate = RATE
         self.lost = False
+        self.mirrored = False  # the canary has copies of all requests
         self.success_rate = 100.0
 
     async def measure(self, query: Query) -> Measurement:
@@ -40,7 +41,7 @@ class Traffic(MetricSource):
 
     async def counts(self, subject: Subject) -> Arms | None:
         elapsed, self._at = self._cluster.now - self._at, self._cluster.now
-        weights = self._cluster.weights() or (0, 100)
+        weights = (100, 100) if self.mirrored else self._cluster.weights() or (0, 100)
         for arm, weight in zip(("canary", "primary"), weights, strict=True):
             served, failed = self._served[arm], self.failing[arm]
             served[0] += elapsed * self.rate * weight / 100 * (1 - failed)
@@ -255,6 +256,15 @@ async def test_another_controller_goes_on_with_the_evidence(begin):
     after = release.cluster.store.get(POLICY)["status"]["evidence"]["metrics"]["failures"]["total"]
     assert after[1] > before[1] > 1000
     assert release.history(), "the record leaves the decisions where they are"
+
+
+async def test_a_canary_that_has_copies_only_is_compared_by_them(begin):
+    release = await begin({"iterations": 5, "stepWeight": None, "maxWeight": None, "mirror": True})
+    release.traffic.mirrored = True
+    await release.until(Phase.PROGRESSING, 30)
+    release.traffic.failing["canary"] = 0.4
+    assert await release.until(Phase.FAILED, 40) < 25
+    assert release.says("evidence of harm")
 
 
 async def test_a_new_revision_begins_with_no_evidence_against_it(begin):
