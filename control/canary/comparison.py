@@ -3,7 +3,7 @@
     at every look     harm                         -> roll back at once; while promoting: all requests stay on the canary
     at a tick         source lost, few requests    -> hold (nothing is counted as failed)
     at the promotion  not all within the margin    -> hold, and say how many more requests it takes
-                      ... or hold for max_wait_s   -> onInconclusive: hold | rollback | approve
+    either            for max_wait_s               -> onInconclusive: hold | rollback | approve
 
 The built-in metrics of the Canary are not held against their thresholds then: the same numbers are judged, against the primary
 instead.  Its other metrics are, as ever.
@@ -19,7 +19,7 @@ from control.canary.analysis import Check, Outcome
 from control.canary.draft import Draft
 from control.canary.evidence.judge import Assessment, Finding, Verdict
 from control.canary.evidence.standing import Compared
-from control.canary.gates import EVIDENCE, WAITS_FOR_EVIDENCE
+from control.canary.gates import WAITS_FOR_EVIDENCE, evidence_gate
 from control.canary.status import ANALYSED, Phase
 
 
@@ -44,18 +44,20 @@ def go_on(draft: Draft) -> None:
     if compared is None:
         return
     draft.checks = (*draft.checks, *checks(compared.verdict))
-    name = draft.spec.full_name
+    if draft.approved(evidence_gate(draft.status)):
+        return
     if compared.lost_since is not None:
         _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
     if compared.requests < compared.min_requests:
         missing = compared.min_requests - compared.requests
-        _say(draft, f"Halt {name} advancement: {missing} more requests at weight {draft.status.canary_weight:g} needed")
+        what = f"{missing} more requests at weight {draft.status.canary_weight:g} needed"
+        _hold(draft, compared, draft.status.transitioned, what)
 
 
 def suffice(draft: Draft) -> None:
     """Ends the tick unless the canary is certainly within every margin."""
     compared = draft.facts.compared
-    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(EVIDENCE):
+    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(evidence_gate(draft.status)):
         return
     _hold(draft, compared, draft.status.transitioned, compared.verdict.text)
 
@@ -69,7 +71,7 @@ def _hold(draft: Draft, compared: Compared, since: float, why: str) -> NoReturn:
         before = draft.status
         draft.status = before.says(WAITS_FOR_EVIDENCE, draft.now)
         if draft.status != before:
-            draft.halt(f"Halt {name} advancement waiting for approval {EVIDENCE}")
+            draft.halt(f"Halt {name} advancement waiting for approval {evidence_gate(draft.status)}")
             draft.alert(WARN, f"Canary evidence is inconclusive, waiting for approval: {why}")
     _say(draft, f"Halt {name} advancement: {why}")
 

@@ -119,7 +119,7 @@ def test_failures_beyond_the_margin_are_harm_and_say_their_numbers() -> None:
     assert verdict.finding is Finding.HARM
     failures = verdict.assessments[0].counts
     assert verdict.text.startswith(f"{failures.canary_failed} of 1000 requests failed (")
-    assert verdict.text.endswith("more than the 1 points worse that are allowed")
+    assert verdict.text.endswith("more than 1 point worse")
 
 
 def test_slowness_beyond_the_margin_is_harm_though_nothing_fails() -> None:

@@ -174,6 +174,13 @@ async def test_a_step_without_requests_is_not_left(begin):
     await release.until_weight(20)
 
 
+async def test_a_canary_that_nobody_uses_is_rolled_back_after_max_wait_where_the_policy_says_so(begin):
+    release = await begin(onInconclusive="rollback", maxWait="1m")
+    await release.until_weight(10)
+    release.traffic.rate = 0.0
+    assert 50 <= await release.until(Phase.FAILED, 100) <= 80
+
+
 async def test_too_little_evidence_holds_at_the_last_weight_and_says_how_much_is_missing(begin):
     release = await begin({"interval": "10s"})
     release.traffic.rate = 10.0
@@ -208,8 +215,8 @@ async def test_what_stays_inconclusive_waits_for_a_person_where_the_policy_says_
     await release.go(75)
     cluster = release.cluster
     canary = cluster.store.get(CANARY)
-    assert gate_it_waits_at(parse(canary), cluster.status()) == "evidence"
-    order = str(Command(cluster.status().last_applied, cluster.now, "evidence"))
+    assert gate_it_waits_at(parse(canary), cluster.status()) == "evidence/50"
+    order = str(Command(cluster.status().last_applied, cluster.now, "evidence/50"))
     metadata = {"name": "podinfo", "namespace": "test", "annotations": {ANNOTATION_APPROVE: order}}
     await cluster.cli.apply({"apiVersion": canary["apiVersion"], "kind": "Canary", "metadata": metadata})
     cluster.refresh()

@@ -131,9 +131,10 @@ class Assessment:
             f"{c.canary_failed} of {c.canary} requests {what} ({_percent(c.canary_failed, c.canary)}), "
             f"{c.primary_failed} of the primary's {c.primary} ({_percent(c.primary_failed, c.primary)})"
         )
-        allowed = f"{self.margin * 100:g} points"
+        points = f"{self.margin * 100:g}"
+        allowed = f"{points} point{'' if points == '1' else 's'}"
         if self.finding is Finding.HARM:
-            return f"{seen}: more than the {allowed} worse that are allowed"
+            return f"{seen}: more than {allowed} worse"
         if self.finding is Finding.SAFE:
             return f"{seen}: within {allowed}"
         if self.more is None:
