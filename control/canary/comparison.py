@@ -16,11 +16,13 @@ from typing import NoReturn
 from control.canary import failure, promotion
 from control.canary.alerts import ERROR, WARN
 from control.canary.analysis import Check, Outcome
-from control.canary.draft import Draft
+from control.canary.draft import Draft, Stop
 from control.canary.evidence.judge import Assessment, Finding, Verdict
 from control.canary.evidence.standing import Compared
 from control.canary.gates import WAITS_FOR_EVIDENCE, evidence_gate
-from control.canary.status import ANALYSED, Phase
+from control.canary.status import ANALYSED, PROMOTED, Phase, Status
+
+_WAITS = "Waiting for evidence: "  # how the message of a release that holds begins
 
 
 def pull(draft: Draft) -> None:
@@ -44,14 +46,15 @@ def go_on(draft: Draft) -> None:
     if compared is None:
         return
     draft.checks = (*draft.checks, *checks(compared.verdict))
-    if draft.approved(evidence_gate(draft.status)):
-        return
-    if compared.lost_since is not None:
-        _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
-    if compared.requests < compared.min_requests:
-        missing = compared.min_requests - compared.requests
-        what = f"{missing} more requests at weight {draft.status.canary_weight:g} needed"
-        _hold(draft, compared, draft.status.transitioned, what)
+    if not draft.approved(evidence_gate(draft.status)):
+        if compared.lost_since is not None:
+            _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
+        if compared.requests < compared.min_requests:
+            missing = compared.min_requests - compared.requests
+            why = f"more requests at weight {draft.status.canary_weight:g} needed"
+            _hold(draft, compared, draft.status.transitioned, why, f"{missing} of {compared.min_requests}")
+    if _waits(draft.status):
+        draft.status = draft.status.says("", draft.now)
 
 
 def suffice(draft: Draft) -> None:
@@ -59,26 +62,37 @@ def suffice(draft: Draft) -> None:
     compared = draft.facts.compared
     if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(evidence_gate(draft.status)):
         return
-    _hold(draft, compared, draft.status.transitioned, compared.verdict.text)
+    why = f"not certain yet at weight {draft.status.canary_weight:g} that it is within its margins"
+    _hold(draft, compared, draft.status.transitioned, why, compared.verdict.text)
 
 
-def _hold(draft: Draft, compared: Compared, since: float, why: str) -> NoReturn:
+def _hold(draft: Draft, compared: Compared, since: float, why: str, numbers: str = "") -> NoReturn:
+    """`why` does not change while it waits; `numbers` may, look after look."""
     name, waited = draft.spec.full_name, draft.now - since
+    detail = f"{why} ({numbers})" if numbers else why
     if waited >= compared.max_wait_s and compared.on_inconclusive == "rollback":
-        text = f"inconclusive after {waited:.0f} s: {why}"
+        text = f"inconclusive after {waited:.0f} s: {detail}"
         failure.roll_back(draft, f"Rolling back {name} {text}", ERROR, f"Rolling back, {text}")
     if waited >= compared.max_wait_s and compared.on_inconclusive == "approve":
         before = draft.status
         draft.status = before.says(WAITS_FOR_EVIDENCE, draft.now)
-        if draft.status != before:
-            draft.halt(f"Halt {name} advancement waiting for approval {evidence_gate(draft.status)}")
-            draft.alert(WARN, f"Canary evidence is inconclusive, waiting for approval: {why}")
-    _say(draft, f"Halt {name} advancement: {why}")
+        text, news = f"Halt {name} advancement waiting for approval {evidence_gate(draft.status)}", draft.status != before
+        if news:
+            draft.alert(WARN, f"Canary evidence is inconclusive, waiting for approval: {detail}")
+    else:
+        news = not _waits(draft.before, why)
+        draft.status = draft.status.says(f"{_WAITS}{detail}.", draft.now)
+        text = f"Halt {name} advancement: {why}"
+    # One Event, and one entry of the history that has the numbers of the last time: they change at each look, and would
+    # crowd out all else that was told.
+    draft.record(text, warning=True, told=news)
+    raise Stop
 
 
-def _say(draft: Draft, text: str) -> NoReturn:
-    """An Event at each tick, as Flagger's halts; the history has one entry, with the numbers of the last time."""
-    draft.stop_warning(text)
+def _waits(status: Status, why: str = "") -> bool:
+    """Does it say that it waits for evidence, and for this?"""
+    said = status.condition(PROMOTED)
+    return said is not None and said.message.startswith(f"{_WAITS}{why}")
 
 
 def checks(verdict: Verdict) -> tuple[Check, ...]:

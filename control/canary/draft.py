@@ -126,9 +126,10 @@ class Draft:
     def halt(self, text: str) -> None:
         self.record(text, warning=True)
 
-    def record(self, text: str, *, warning: bool = False) -> None:
-        """An event that is also kept in the history, with the checks made so far in this tick."""
-        self.events.append(Event(warning, text))
+    def record(self, text: str, *, warning: bool = False, told: bool = True) -> None:
+        """An event that is also kept in the history, with the checks made so far in this tick.  `told`: as an event too."""
+        if told:
+            self.events.append(Event(warning, text))
         status = self.status
         weight = strategy.routing(self.spec, status).canary
         self.records.append(

@@ -99,6 +99,11 @@ class Release:
     def messages(self) -> list[str]:
         return [event["message"] for event in self.cluster.store.events(CANARY)]
 
+    def waits_for(self) -> str:
+        said = self.cluster.status().condition("Promoted")
+        assert said is not None
+        return said.message
+
     def says(self, text: str) -> bool:
         return any(text in message for message in self.messages())
 
@@ -169,9 +174,10 @@ async def test_a_step_without_requests_is_not_left(begin):
     await release.go(25)
     assert release.cluster.status().canary_weight == 10
     assert release.cluster.status().failed_checks == 0
-    assert any("more requests" in message for message in release.messages()[-3:])
+    assert release.waits_for() == "Waiting for evidence: more requests at weight 10 needed (1 of 1)."
     release.traffic.rate = RATE
     await release.until_weight(20)
+    assert "Waiting for evidence" not in release.waits_for()
 
 
 async def test_a_canary_that_nobody_uses_is_rolled_back_after_max_wait_where_the_policy_says_so(begin):
@@ -187,9 +193,27 @@ async def test_too_little_evidence_holds_at_the_last_weight_and_says_how_much_is
     await release.until_weight(50)
     await release.go(30)
     assert release.cluster.status().phase is Phase.PROGRESSING
-    assert any("more requests needed" in message for message in release.messages()[-3:])
+    assert "more requests needed" in release.waits_for()
     release.traffic.rate = 1000.0
     await release.until(Phase.SUCCEEDED, 300)
+
+
+async def test_while_it_holds_the_numbers_change_in_status_and_history_and_one_event_says_so(begin):
+    release = await begin()
+    release.traffic.rate = 10.0
+    await release.until_weight(50)
+    await release.go(25)
+    waited, told = release.waits_for(), release.messages()
+    await release.go(30)
+    assert waited != release.waits_for()
+    assert [message for message in release.messages() if message not in told] == []
+    assert release.says("Halt podinfo.test advancement: not certain yet at weight 50 that it is within its margins")
+    events = release.cluster.store.events(CANARY)
+    (halt,) = [event for event in events if "not certain yet" in event["message"]]
+    assert halt.get("count", 1) == 1
+    entry = release.history()[-1]
+    assert entry["count"] > 3
+    assert entry["checks"]
 
 
 async def test_what_stays_inconclusive_is_rolled_back_after_max_wait_where_the_policy_says_so(begin):

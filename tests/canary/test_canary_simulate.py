@@ -219,3 +219,17 @@ def test_a_custom_metric_is_good_by_default_and_beyond_its_limit_when_bad(metric
 def test_a_sparkline_is_never_wider_than_a_terminal():
     assert sparkline([0, 50, None, 100], 0, 100) == "▁▅ █"
     assert len(sparkline([1.0] * 1001, 0, 2)) <= 100
+
+
+def test_a_simulation_that_holds_for_ever_ends_and_says_what_it_waited_for(tmp_path: Path):
+    policy = {
+        "apiVersion": "meshproxy.dev/v1alpha1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+    }
+    file = write(tmp_path / "canary.yaml", canary(), {**policy, "spec": {"evidence": {}, "onInconclusive": "hold"}})
+    found = told(file, "--scenario", "silent", "--limit", "12h")
+    late = [entry["seconds"] for entry in found["entries"] if entry["seconds"] > 7200]
+    assert late[-1] > 11 * 3600
+    assert 10 < len(late) < 1000, "a day of one look a second takes minutes"
+    assert found["waitsFor"] == "podinfo.test: Halt podinfo.test advancement: more requests at weight 10 needed"

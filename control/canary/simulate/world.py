@@ -33,6 +33,8 @@ from control.store.store import Key, Object
 
 TICK_S = 1.0  # the shortest interval; evidence is looked at more often, which would only take longer here
 MAX_TICKS = 100_000  # of one simulation: a day at one a second
+FINE_S = 600.0  # for so long after the last change every look is taken: longer than most steps are ...
+COARSE = 0.01  # ... then one in so much of the time since: a night of waiting is some 500 looks, each at most 1 % late
 MATCHING_SHARE = 0.1  # of the requests match the conditions of an A/B test, or are tests of a blue/green release
 _ANNOTATION = "meshproxy.dev/simulated-revision"
 
@@ -76,11 +78,15 @@ class World:
         self._entries.clear()
         self._edited = True
         self._new_revision()
+        standing, since = self._standing(), self._now
         for _ in range(MAX_TICKS):
             due = await self._step()
             if self._ended() or self._now - self._edited_at > self._given.limit_s:
                 break
-            self._now = max(due, self._now + TICK_S)
+            if (found := self._standing()) != standing:
+                standing, since = found, self._now
+            quiet = self._now - since
+            self._now = max(due, self._now + max(TICK_S, quiet * COARSE if quiet > FINE_S else 0.0))
         return Timeline(tuple(self._entries), self._outcomes(), self._what_is_missing())
 
     async def _initialise(self) -> None:
@@ -114,6 +120,13 @@ class World:
             store.refresh()
 
     # -- what is seen of it
+
+    def _standing(self) -> list[tuple[object, ...]]:
+        """How far each release is; what it says about what it waits for is no part of that."""
+        return [
+            (name, status.phase, status.canary_weight, status.iterations, status.failed_checks, status.transitioned)
+            for name, _, status in self._canaries()
+        ]
 
     def _canaries(self) -> list[tuple[str, CanarySpec, Status]]:
         found = []
