@@ -191,22 +191,31 @@ class Release:
             "service": {"port": 80, "targetPort": "main"},
             "analysis": {
                 "interval": "1s",
-                "threshold": 30,
+                "threshold": 1000,  # a busy machine is no reason to roll back
                 "webhooks": [self.gates.hook(self.namespace, kind) for kind in gates],
                 **analysis,
             },
             **({"provider": provider} if provider else {}),
             **(spec or {}),
         }
-        self.mesh.write(
-            f"{self.namespace}-canary",
-            {"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": metadata, "spec": body},
-        )
+        self._accepted("canary", {"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": metadata, "spec": body})
 
     def policy(self, **spec: Any) -> None:
         metadata = {"name": "web", "namespace": self.namespace}
         obj = {"apiVersion": "meshproxy.dev/v1alpha1", "kind": "ReleasePolicy", "metadata": metadata, "spec": spec}
-        self.mesh.write(f"{self.namespace}-policy", obj)
+        self._accepted("policy", obj)
+
+    def _accepted(self, file: str, obj: Object) -> None:
+        """Written, and in force: files that are written one after the other need not be read in that order."""
+        self.mesh.write(f"{self.namespace}-{file}", obj)
+        group, annotations = obj["apiVersion"].partition("/")[0], obj["metadata"].get("annotations", {})
+
+        def accepted() -> bool:
+            found = self.view.get(group, obj["kind"], self.namespace, "web") or {"metadata": {}}
+            there = found["metadata"].get("annotations") or {}
+            return found.get("spec") == obj["spec"] and annotations.items() <= there.items()
+
+        until(accepted, f"{obj['kind']} {self.namespace}/web to be accepted")
 
     def order(self, *words: str) -> str:
         """`meshproxy canary ...`, as typed."""
@@ -240,7 +249,10 @@ class Release:
         try:
             return until(condition, what)
         except AssertionError as failure:
-            raise AssertionError(f"{self.namespace}: {failure}; {self.status}; {list(self.events)[-12:]}") from None
+            pods = [(pod["metadata"]["name"], pod.get("status")) for pod in self.view.list("", "Pod", self.namespace)]
+            raise AssertionError(
+                f"{self.namespace}: {failure}; {self.status}; {list(self.events)[-12:]}; pods {pods}"
+            ) from None
 
     def reaches(self, phase: str) -> None:
         """Of the revision that was written last, where that is not clear from the phase itself."""
