@@ -25,6 +25,7 @@ RENEWAL = "mesh_e2e/test_e2e_renewal.py::"
 RETRIES = "mesh_e2e/test_e2e_retries.py::"
 ROUTES = "mesh_e2e/test_e2e_routes.py::"
 SPLITS = "mesh_e2e/test_e2e_splits.py::"
+TIMES = "mesh_e2e/test_e2e_times.py::"
 
 # Where a real mesh runs: `meshproxy up`, or its processes, and requests through the caller's sidecar and the callee's.
 REAL = ("mesh_e2e/", "identity/test_identity_mesh.py", "grpc_interop/")
@@ -101,8 +102,26 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         f"{RETRIES}test_a_request_whose_time_is_up_is_504_by_name_and_cancelled_at_the_app",
     ),
     "timeout of a try": (f"{RETRIES}test_a_try_that_takes_too_long_is_cancelled_and_tried_again_or_named",),
-    "idle timeout": ("proxy/test_slow_clients.py::test_a_body_that_stops_coming_ends_its_connection_and_frees_the_upstream",),
-    "gRPC: DEADLINE_EXCEEDED by name, a try tried again": (f"{RETRIES}test_a_grpc_call_has_the_times_of_its_service_and_rule",),
+    "timeout of an answer's beginning, of its end": (
+        f"{TIMES}test_each_time_is_504_by_its_name_counted_by_it_and_cancelled_at_the_app",
+        f"{TIMES}test_an_answer_that_does_not_begin_is_tried_again_where_that_is_declared",
+        "proxy/test_timed.py::test_it_counts_from_the_end_of_the_request_however_long_that_takes",
+    ),
+    "idle timeout": (
+        f"{TIMES}test_each_time_is_504_by_its_name_counted_by_it_and_cancelled_at_the_app",
+        "proxy/test_timed.py::test_it_is_watched_before_there_is_a_stream_and_within_the_answer",
+        "proxy/test_slow_clients.py::test_a_body_that_stops_coming_ends_its_connection_and_frees_the_upstream",
+    ),
+    "gRPC: DEADLINE_EXCEEDED by name, a try tried again": (
+        f"{RETRIES}test_a_grpc_call_has_the_times_of_its_service_and_rule",
+        f"{TIMES}test_a_grpc_call_is_told_the_same_by_status_and_message",
+    ),
+    "a deadline over plain HTTP: kept by every hop, goes on less what was used, and the app sees it": (
+        f"{TIMES}test_a_request_has_the_time_its_client_gives_it_and_its_app_sees_what_is_left",
+        f"{TIMES}test_a_try_that_was_too_long_comes_off_what_is_left",
+        f"{TIMES}test_a_pods_own_sidecar_keeps_the_deadline_whoever_asks",
+    ),
+    "a Service's timeout goes on where that is declared": (f"{TIMES}test_a_service_that_says_so_sends_its_timeout_on",),
     "gRPC: a deadline goes on to the next hop, less what was used": (
         f"{RETRIES}test_a_calls_own_deadline_goes_on_less_the_time_it_has_used",
         f"{CALLS}test_a_deadline_reaches_the_server_and_ends_the_call_there",
@@ -204,7 +223,6 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
 # Why two sidecars would show no more.
 OTHERWISE = {
     "simulated: one slow of ten, a herd, flapping": "a simulation, by what it says",
-    "idle timeout": "60 s, which no object declares: real sockets, with a shorter one",
     "matching in linear time": "a property of the matcher: what a sidecar adds is not in it",
     "nobody gets a certificate for somebody else": "between one proxy and the control plane: a real server is asked",
     "an external CA by files": "between one proxy and the control plane: both are real processes",

@@ -217,7 +217,7 @@ class Listener(_message.Message):
     def __init__(self, address: _Optional[str] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky", "balancer", "fault")
+    __slots__ = ("namespace", "name", "ports", "backends", "retry", "timeout_ms", "cluster_ip", "routes", "matches", "empty_backend", "sticky", "balancer", "fault", "response_start_timeout_ms", "response_timeout_ms", "idle_timeout_ms", "propagate_timeout")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PORTS_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +231,10 @@ class Service(_message.Message):
     STICKY_FIELD_NUMBER: _ClassVar[int]
     BALANCER_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_START_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    PROPAGATE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     name: str
     ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
@@ -244,7 +248,11 @@ class Service(_message.Message):
     sticky: Sticky
     balancer: Balancer
     fault: Fault
-    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., balancer: _Optional[_Union[Balancer, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+    response_start_timeout_ms: int
+    response_timeout_ms: int
+    idle_timeout_ms: int
+    propagate_timeout: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., timeout_ms: _Optional[int] = ..., cluster_ip: _Optional[str] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[RouteMatch, _Mapping]]] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., balancer: _Optional[_Union[Balancer, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., response_start_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ..., propagate_timeout: _Optional[bool] = ...) -> None: ...
 
 class Fault(_message.Message):
     __slots__ = ("delay_ms", "delay_ppm", "status", "abort_ppm", "header")

@@ -71,6 +71,10 @@ def compile_service(
             sticky=sticky(one.sharing) if one is not None else None,
             balancer=compile_balancer(service.metadata.annotations),
             fault=_fault(service),
+            response_start_timeout_ms=declared.response_start_ms,
+            response_timeout_ms=declared.response_ms,
+            idle_timeout_ms=declared.idle_ms,
+            propagate_timeout=declared.propagate,
         ),
         diagnostics,
     )

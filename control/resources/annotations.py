@@ -1,7 +1,10 @@
 """Annotations the mesh reads, and what they mean.  Linkerd's names work as they are; ours win where both are given.
 
 on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
-               timeout.linkerd.io/request               meshproxy.dev/timeout-request
+               timeout.linkerd.io/request | response | idle
+                                                        meshproxy.dev/timeout-request | timeout-response | timeout-idle
+               meshproxy.dev/timeout-response-start     how long an endpoint may take to begin its answer
+               meshproxy.dev/timeout-propagate          false (default) | true: what is left of timeout-request goes on
                the balancer's and the breaker's: control/resources/balancing.py; faults: control/resources/fault.py
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
                meshproxy.dev/concurrency-limit          control/resources/concurrency.py
@@ -52,11 +55,15 @@ EMPTY_BACKENDS = ("fail", "redistribute")
 STICKY = "meshproxy.dev/sticky"
 _STICKY = re.compile(r"(header|cookie)=([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})\Z")  # RFC 9110 5.6.2 token; RFC 6265 4.1.1
 
+PROPAGATE = "meshproxy.dev/timeout-propagate"
+PROPAGATES = ("false", "true")
+_TIMES = ("timeout-response-start", "timeout-response", "timeout-idle", "timeout-propagate")
+
 _POD = ("Pod",)  # also the template of a Deployment
 # annotation -> the kinds on which it is read
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request")], ("Service",)
+        [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request", *_TIMES)], ("Service",)
     ),
     **dict.fromkeys((*ON_SERVICES, *fault.ON_SERVICES), ("Service",)),
     WEIGHT: _POD,
@@ -90,18 +97,25 @@ _LINKERD = {
     "retry.linkerd.io/grpc": "meshproxy.dev/retry-grpc",
     "retry.linkerd.io/limit": "meshproxy.dev/retry-limit",
     "timeout.linkerd.io/request": "meshproxy.dev/timeout-request",
+    "timeout.linkerd.io/response": "meshproxy.dev/timeout-response",
+    "timeout.linkerd.io/idle": "meshproxy.dev/timeout-idle",
 }
 _PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/")  # ours: `strays`
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How requests to a Service are to be treated.  `mistakes`: annotation, what is wrong, hint; a wrong one is left out."""
+    """How requests to a Service are to be treated.  Times: 0 is none.  `mistakes`: annotation, what is wrong, hint; a wrong one
+    is left out."""
 
     declared_retry: bool
     conditions: tuple[str, ...]  # beyond connect-failure, refused-stream and reset, which always hold
     attempts: int
-    timeout_ms: int  # 0: none
+    timeout_ms: int
+    response_start_ms: int
+    response_ms: int
+    idle_ms: int
+    propagate: bool
     mistakes: tuple[tuple[str, str, str], ...]
 
 
@@ -109,7 +123,7 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
     """What a Service's annotations declare.  Never raises."""
     mistakes: list[tuple[str, str, str]] = []
     conditions: list[str] = []
-    attempts, timeout_ms, declared = 1, 0, False
+    attempts, declared = 1, False
 
     def given(ours: str) -> tuple[str, str] | None:
         if ours in annotations:
@@ -142,17 +156,37 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
             attempts = int(text)
         else:
             mistakes.append((found[0], f"found {found[1]!r}, expected a whole number from 0 to {MAX_ATTEMPTS}", ""))
-    if found := given("meshproxy.dev/timeout-request"):
+    times: dict[str, int] = {}
+    for name in ("request", "response-start", "response", "idle"):
+        times[name] = 0
+        if (found := given(f"{PREFIX}timeout-{name}")) is None:
+            continue
         try:
-            timeout_ms = round(seconds(found[1]) * 1000)
+            given_s = seconds(found[1])
+            milliseconds = max(round(given_s * 1000), 1) if given_s > 0.0 else 0
         except ValueError as mistake:
             mistakes.append((found[0], f"found {mistake}", ""))
-        if timeout_ms > MAX_TIMEOUT_MS:
+            continue
+        if milliseconds > MAX_TIMEOUT_MS:
             mistakes.append((found[0], f"found {found[1]!r}, expected at most 24h", ""))
-            timeout_ms = 0
+        else:
+            times[name] = milliseconds
+    word = annotations.get(PROPAGATE, "false")
+    if word not in PROPAGATES:
+        mistakes.append((PROPAGATE, f"found {shown(word)}, expected true or false", nearest(word, list(PROPAGATES))))
     unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in _LINKERD]
     mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
-    return Traffic(declared, tuple(conditions), attempts, timeout_ms, tuple(mistakes))
+    return Traffic(
+        declared,
+        tuple(conditions),
+        attempts,
+        times["request"],
+        times["response-start"],
+        times["response"],
+        times["idle"],
+        word == "true",
+        tuple(mistakes),
+    )
 
 
 @dataclass(frozen=True, slots=True)

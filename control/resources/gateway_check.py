@@ -203,7 +203,7 @@ def _check_modifier(modifier: Any, path: Path, report: Report) -> None:
 # Fields that frame a message or are a hop's own: changing them would break what carries it (`host`: URLRewrite does that).
 PROTECTED = words(
     "host content-length transfer-encoding connection keep-alive te trailer upgrade proxy-connection expect http2-settings"
-    " grpc-timeout"
+    " grpc-timeout x-envoy-expected-rq-timeout-ms"
 )
 
 

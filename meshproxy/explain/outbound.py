@@ -251,10 +251,16 @@ def outcome(split: dict[str, Any], backends: list[dict[str, Any]]) -> dict[str, 
 
 def times(route: Route, head: Head) -> dict[str, Any]:
     rule = route.rule
+    declared = route.times
     return {
         "request_s": route.deadlines.duration_s if route.deadlines is not None else None,
         "try_s": rule.tries.duration_s if rule is not None and rule.tries is not None else None,
+        "response_start_s": declared.response_start.duration_s if declared is not None and declared.response_start else None,
+        "response_s": declared.response.duration_s if declared is not None and declared.response else None,
+        "idle_s": (declared.idle_s or None) if declared is not None else None,
+        "propagated": declared is not None and declared.propagate and route.deadlines is not None,
         "grpc_timeout": text(head.grpc_timeout) if head.grpc and head.grpc_timeout else None,
+        "expected_ms": head.expected_ms or None,
     }
 
 

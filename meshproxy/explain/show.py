@@ -70,8 +70,13 @@ def conduct(trail: dict[str, Any]) -> list[str]:
     times, retry = trail.get("times"), trail.get("retry")
     if times is None or retry is None:
         return []
-    said = [f"request {seconds(times['request_s'])}"] if times["request_s"] else []
+    on = " (goes on with it, less what was used)" if times["propagated"] else ""
+    said = [f"request {seconds(times['request_s'])}{on}"] if times["request_s"] else []
     said += [f"each try {seconds(times['try_s'])}"] if times["try_s"] else []
+    said += [f"answer begins within {seconds(times['response_start_s'])}"] if times["response_start_s"] else []
+    said += [f"answer ends within {seconds(times['response_s'])}"] if times["response_s"] else []
+    said += [f"idle {seconds(times['idle_s'])}"] if times["idle_s"] else []
+    said += [f"the request's own deadline {times['expected_ms']} ms"] if times["expected_ms"] else []
     said += [f"the call's own deadline {times['grpc_timeout']}"] if times["grpc_timeout"] else []
     lines = [line("timeouts", ", ".join(said) or "none")]
     budget = retry["budget"]

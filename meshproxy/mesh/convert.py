@@ -14,6 +14,7 @@ from meshproxy.mesh.balancer import balancer_of
 from meshproxy.mesh.knowledge import Known, ResourceRejected
 from meshproxy.mesh.routes import retry_of, routes_of, sticky_of
 from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
+from meshproxy.policy.deadline import ServiceTimes
 from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.regex import Regex
 from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tables
@@ -38,6 +39,7 @@ def service_spec(service: mesh_pb2.Service, namespace: str, zone: str = "") -> S
             sticky_of(service.sticky),
             balancer_of(service, zone),
             fault_of(service.fault) if service.HasField("fault") else None,
+            times_of(service),
         )
     except ValueError as error:
         raise ResourceRejected((int(mesh_pb2.SERVICE), f"{service.namespace}/{service.name}"), str(error)) from error
@@ -52,6 +54,17 @@ def fault_of(declared: mesh_pb2.Fault) -> FaultPolicy:
         header=declared.header.name,
         value=declared.header.value,
     )
+
+
+def times_of(service: mesh_pb2.Service) -> ServiceTimes | None:
+    """None: nothing is declared."""
+    found = ServiceTimes(
+        service.response_start_timeout_ms / 1000.0,
+        service.response_timeout_ms / 1000.0,
+        service.idle_timeout_ms / 1000.0,
+        service.propagate_timeout,
+    )
+    return found if found.response_start_s or found.response_s or found.idle_s or found.propagate else None
 
 
 def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:

@@ -23,6 +23,7 @@ from typing import Final
 
 from meshproxy.policy.chooser import BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
+from meshproxy.policy.deadline import ServiceTimes
 from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.filters import HeaderChanges, Redirect, Rewrite
 from meshproxy.policy.match import Match, Matches
@@ -299,11 +300,12 @@ class ServiceSpec:
     redistribute, sticky    as RouteSpec's, for `backends`
     balancer    of its own endpoints, and of those of backends that declare none; None: the default
     fault       what is done to requests for it on purpose; None: nothing
+    times       what else is declared of times; None: nothing
     """
 
     __slots__ = (
         "backends", "balancer", "cluster_ip", "fault", "matches", "name", "namespace", "ports", "redistribute", "retry",
-        "routes", "sticky", "timeout_s",
+        "routes", "sticky", "timeout_s", "times",
     )  # fmt: skip
 
     def __init__(
@@ -321,7 +323,9 @@ class ServiceSpec:
         sticky: HashKey | None = None,
         balancer: BalancerPolicy | None = None,
         fault: FaultPolicy | None = None,
+        times: ServiceTimes | None = None,
     ) -> None:
+        self.times = times
         self.balancer = balancer
         self.fault = fault
         self.namespace = namespace
@@ -383,7 +387,7 @@ def parse_authority(authority: bytes) -> Authority | None:
 class Tables:
     """Everything one proxy routes by, at one version.  Make it with `build_tables`."""
 
-    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "balancers", "faults", "services", "version")
+    __slots__ = ("_by_address", "_memo", "_namespaces", "_suffixes", "balancers", "faults", "services", "times", "version")
 
     def __init__(
         self,
@@ -393,8 +397,10 @@ class Tables:
         cluster_domains: tuple[str, ...],
         balancers: dict[str, BalancerPolicy] | None = None,
         faults: dict[str, FaultPolicy] | None = None,
+        times: dict[str, ServiceTimes] | None = None,
     ) -> None:
         self.faults = faults or {}  # by "<namespace>/<name>" of the Service that is asked for
+        self.times = times or {}  # likewise
         self.version = version
         self.balancers = balancers or {}  # by "<namespace>/<name>" of a backend; the others have the default
         self.services = services  # by ServiceEntry.key
@@ -495,7 +501,8 @@ def build_tables(
             if spec.cluster_ip and spec.cluster_ip != "None":
                 by_address[f"{spec.cluster_ip}:{port}"] = entry
     faults = {f"{spec.namespace}/{spec.name}": spec.fault for spec in services if spec.fault is not None}
-    return Tables(version, by_key, by_address, cluster_domains, _balancers(services), faults)
+    times = {f"{spec.namespace}/{spec.name}": spec.times for spec in services if spec.times is not None}
+    return Tables(version, by_key, by_address, cluster_domains, _balancers(services), faults, times)
 
 
 def _balancers(services: list[ServiceSpec]) -> dict[str, BalancerPolicy]:

@@ -40,7 +40,7 @@ from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Backend
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NO_FIELDS, NULL_SINK, PROTOCOL_ERROR, Stream
-from meshproxy.wire.message import Field
+from meshproxy.wire.message import Field, Head
 
 UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
@@ -82,7 +82,8 @@ class Attempt(Outcome):
     backend: Backend | None = None
     extra: list[Field] = NO_FIELDS
     attempts: int = 0
-    deadline: float = 0.0  # when a gRPC call's own time is up (monotonic seconds), 0.0: never
+    deadline: float = 0.0  # when the time that its client gave it is up (monotonic seconds), 0.0: never
+    until: float = 0.0  # when it is up for whom it is sent to: that, or the route's timeout where that goes on; 0.0: never
     # the request, beside its body
     trailers: list[Field] | None = None
     request_ended: bool = False
@@ -166,8 +167,8 @@ class Attempt(Outcome):
             if endpoint is not None and endpoint.speaks == SPEAKS_MESH:
                 added = endpoint.extra(head)
                 extra = extra + added if extra else added
-            if self.deadline > 0.0 and self.ctx.now - self.started > _UNNOTICED_S:  # it waited for a stream, or is sent again
-                head = with_timeout(head, self.deadline - self.ctx.now)
+            if self.until > 0.0:
+                head = self.telling(head)
             body = self.body  # these as they are now: the answer may be here before `send_head` returns
             trailers = self.trailers
             whole = self.request_ended and trailers is None
@@ -181,6 +182,13 @@ class Attempt(Outcome):
                 stream.send_trailers(trailers)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
             self.broken("attached")
+
+    def telling(self, head: Head) -> Head:
+        """The head with the time that is left: another one if it waited for a stream, or is sent again."""
+        now = self.ctx.now
+        if self.until == self.deadline and now - self.started <= _UNNOTICED_S:
+            return head
+        return with_timeout(head, self.until - now)
 
     def send_body(self, stream: Stream, body: list[bytes], whole: bool) -> bool:
         """Send what has been kept; `whole`: that is all.  False if the stream refused the head, and the request waits for
@@ -231,7 +239,7 @@ class Attempt(Outcome):
     def lost_unanswered(self, code: int, unprocessed: bool) -> None:
         """The upstream stream ended, and no answer had begun."""
         if self.deadline_passed():
-            self.attempt_failed("deadline_exceeded")
+            self.deadline_failed()
             self.refuse(DEADLINE_EXCEEDED)
             return
         self.attempt_failed("reset")
@@ -314,7 +322,8 @@ class Attempt(Outcome):
         if deadline == 0.0:
             return False
         whole = deadline - self.started
-        return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - whole * _DEADLINE_ROUNDING
+        rounding = whole * _DEADLINE_ROUNDING if self.head.grpc else 0.0
+        return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - rounding
 
     # ---------------------------------------------------------------- leaving an endpoint
 
@@ -330,8 +339,13 @@ class Attempt(Outcome):
         self.record_attempt(self.status, self.grpc_status)
         self.grpc_status = NO_GRPC
 
-    def leave_endpoint(self, error: str) -> None:
-        """End the current attempt from our side."""
+    def deadline_failed(self) -> None:
+        """The attempt ended because of the deadline that the client set.  Anybody can set one over plain HTTP, also who comes
+        in by a gateway, and as short as he likes: no endpoint is thought less of for that."""
+        self.attempt_failed("deadline_exceeded", self.head.grpc)
+
+    def leave_endpoint(self, error: str, blame: bool = True) -> None:
+        """End the current attempt from our side.  `blame`: as `attempt_failed`'s."""
         endpoint = self.endpoint
         if self.state == WAITING and endpoint is not None:
             endpoint.pool(self.head).cancel(self)
@@ -341,4 +355,4 @@ class Attempt(Outcome):
             up.sink = NULL_SINK
             up.reset(CANCEL)
         if endpoint is not None and self.state != DONE:
-            self.attempt_failed(error)
+            self.attempt_failed(error, blame)

@@ -18,9 +18,10 @@ series counts exchanges, each endpoint's series counts attempts.  One object is 
 Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
 stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
 
-**A gRPC call's own deadline** (`grpc-timeout`) ends it here as a route's timeout does, and goes on less the time it spent
-here.  Client, server and every proxy between watch the same deadline, and any may be first; `deadline_passed` is how what the
-others do at that moment is read as what it is, so that the client always gets DEADLINE_EXCEEDED and the books say so.
+**A request's own deadline** (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) ends it here as a route's timeout does, and goes
+on less the time it spent here.  Client, server and every proxy between watch the same deadline, and any may be first;
+`deadline_passed` is how what the others do at that moment is read as what it is, so that the client always gets 504 or
+DEADLINE_EXCEEDED and the books say so.
 
 A fault of ours in a callback ends this exchange and no other (`broken`).
 """
@@ -30,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
-from meshproxy.policy.deadline import parse_timeout
+from meshproxy.policy.deadline import own_timeout
 from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
 from meshproxy.proxy import websocket
 from meshproxy.proxy.answer import send_refusal
@@ -86,7 +87,7 @@ class Exchange(Attempt):
         if deadlines is not None:
             deadlines.add(self, now)
         head = self.head
-        if head.grpc_timeout and head.grpc and self.too_late(now):
+        if (head.expected_ms or (head.grpc_timeout and head.grpc)) and self.too_late(now):
             return
         route.budget.deposit(now)
         backend = route.sole
@@ -176,11 +177,17 @@ class Exchange(Attempt):
         down.send_head(redirect_head(status, location), NO_FIELDS, True)
 
     def too_late(self, now: float) -> bool:
-        """Note the deadline of a gRPC call.  True if it has passed already (`0m`): then the call has been answered."""
-        timeout = parse_timeout(self.head.grpc_timeout)
+        """Note the deadline that its client has set.  True if it has passed already (`0m`): then it has been answered."""
+        head = self.head
+        timeout = own_timeout(head)
         if timeout < 0.0:
             return False  # malformed: the server's to judge
         self.deadline = deadline = self.started + timeout
+        until = self.until
+        route = self.route
+        if until == 0.0 and head.expected_ms and route is not None and route.deadlines is not None:
+            until = self.started + route.deadlines.duration_s
+        self.until = until if 0.0 < until < deadline else deadline
         if deadline <= now:
             self.timed_out()
             return True
@@ -229,8 +236,12 @@ class Exchange(Attempt):
                 if head.grpc_status:
                     self.grpc_status = parse_grpc_status(head.grpc_status)
             self.status = status
-            if status >= 429 and (status == 429 or status == 503):
-                self.asked_to_wait(head)
+            if status >= 429:
+                if status == 429 or status == 503:
+                    self.asked_to_wait(head)
+                elif status == 504 and self.deadline_passed():  # the proxy behind was faster than our timer
+                    self.timed_out()
+                    return
             if (
                 route.retry_responses
                 and not is_success(status, self.grpc_status)
@@ -322,6 +333,9 @@ class Exchange(Attempt):
         route = self.route
         if route is not None and route.deadlines is not None:
             route.deadlines.remove(self)  # the answer is here; how long a tunnel lives is the matter of its ends
+        if self.slot >= 0:
+            self.ctx.deadlines.wheel.remove(self)
+        self.deadline = 0.0
         return True
 
     def response_data(self, data: bytes, end: bool) -> None:
@@ -385,7 +399,7 @@ class Exchange(Attempt):
         elif self.state == RESPONDING:
             # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
             if self.deadline_passed():
-                self.attempt_failed("deadline_exceeded")
+                self.deadline_failed()
                 self.end(DEADLINE_EXCEEDED, CANCEL)
                 return
             self.attempt_failed("reset")
@@ -402,8 +416,11 @@ class Exchange(Attempt):
         if self.state == DONE:
             return
         if self.deadline_passed():  # its own timer was faster than ours
-            self.leave_endpoint("deadline_exceeded")
-            self.record_exchange(200, GRPC_DEADLINE_EXCEEDED)
+            self.leave_endpoint("deadline_exceeded", self.head.grpc)
+            if self.head.grpc:
+                self.record_exchange(200, GRPC_DEADLINE_EXCEEDED)
+            else:
+                self.record_exchange(DEADLINE_EXCEEDED.status, NO_GRPC)
             return
         self.leave_endpoint("")
         route = self.finish()
@@ -421,7 +438,7 @@ class Exchange(Attempt):
             return
         try:
             if self.deadline_passed():
-                self.leave_endpoint("deadline_exceeded")
+                self.leave_endpoint("deadline_exceeded", self.head.grpc)
                 self.end(DEADLINE_EXCEEDED, CANCEL)
             else:
                 self.leave_endpoint("timeout")
@@ -430,20 +447,23 @@ class Exchange(Attempt):
             self.broken("timed_out")
 
     def try_timed_out(self) -> None:
-        """The current attempt took longer than an attempt may."""
+        self.attempt_timed_out(TRY_TIMEOUT)
+
+    def attempt_timed_out(self, refusal: Refusal) -> None:
+        """The current attempt took longer than an attempt may; `refusal` names the timer."""
         try:
             state = self.state
             if state == RESPONDING:
                 self.leave_endpoint("timeout")
-                self.end(TRY_TIMEOUT, CANCEL)
+                self.end(refusal, CANCEL)
             elif state in (WAITING, SENT):
                 self.leave_endpoint("timeout")
                 if self.may_retry(TIMED_OUT_GRPC if self.head.grpc else TIMED_OUT, state == WAITING):
-                    self.retry(TRY_TIMEOUT)
+                    self.retry(refusal)
                 else:
-                    self.refuse(TRY_TIMEOUT)
+                    self.refuse(refusal)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
-            self.broken("try_timed_out")
+            self.broken("attempt_timed_out")
 
     def broken(self, where: str) -> None:
         """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the

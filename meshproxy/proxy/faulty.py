@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from meshproxy.policy.fault import Fault, FaultPolicy
 from meshproxy.proxy.context import Context
-from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.refusals import Refusal
 from meshproxy.proxy.route import Route
+from meshproxy.proxy.timed import NO_TIMES, TimedExchange
 from meshproxy.wire.engine import NO_FIELDS, Stream
 from meshproxy.wire.message import Field, Head
 
@@ -43,17 +43,19 @@ class Injection:
         return fault
 
 
-class FaultyExchange(Exchange):
+class FaultyExchange(TimedExchange):
     timer: Any = None
     begun_by: Route | None = None
     added: list[Field] = NO_FIELDS
 
     def __init__(self, ctx: Context, down: Stream, head: Head, direction: str, injection: Injection, fault: Fault) -> None:
-        super().__init__(ctx, down, head, direction, False)
+        super().__init__(ctx, down, head, direction, NO_TIMES)
         self.injection = injection
         self.fault = fault
 
     def begin(self, route: Route, extra: list[Field], end: bool) -> None:
+        if route.times is not None:
+            self.times = route.times
         if self.fault.delay_s <= 0.0:
             self.happen(route, extra, end)
             return
@@ -62,7 +64,7 @@ class FaultyExchange(Exchange):
         route.series.request_total += 1
         self.added = extra
         self.request_ended = end
-        if self.head.grpc_timeout and self.head.grpc and self.too_late(self.started):
+        if (self.head.expected_ms or (self.head.grpc_timeout and self.head.grpc)) and self.too_late(self.started):
             return
         self.timer = self.ctx.loop.call_later(self.fault.delay_s, self.go)
 
@@ -82,7 +84,7 @@ class FaultyExchange(Exchange):
 
     def happen(self, route: Route, extra: list[Field], end: bool) -> None:
         if self.fault.status == 0:
-            Exchange.begin(self, route, extra, end)
+            TimedExchange.begin(self, route, extra, end)
             return
         self.route = route
         self.request_ended = end

@@ -43,7 +43,8 @@ class LimitedExchange(Exchange):
         self.cls = cls
 
     def timed_out(self) -> None:
-        self.late = True
+        # A deadline over plain HTTP is anybody's to set, as short as he likes: the limit learns nothing from it.
+        self.late = self.head.grpc or not self.deadline_passed()
         super().timed_out()
 
     def finish(self) -> Route | None:

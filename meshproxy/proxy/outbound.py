@@ -43,6 +43,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.routing import Routing
 from meshproxy.proxy.rule import Rule
 from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
+from meshproxy.proxy.timed import TimedExchange, Times
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport
 from meshproxy.proxy.websocket import asking
@@ -120,6 +121,9 @@ class Outbound(Side):
             fault = tables.faults.get(f"{entry.namespace}/{entry.name}")
             if fault is not None:
                 self.inject(made, entry, Injection(self.ctx, fault))
+            times = tables.times.get(f"{entry.namespace}/{entry.name}")
+            if times is not None:
+                self.time(made, entry, Times(self.ctx, times))
         self.backends.end()
         for key, endpoint in self.endpoints.items():
             if made.endpoints.get(key) is not endpoint:
@@ -173,6 +177,11 @@ class Outbound(Side):
         made.routes[(entry.key, False)].injection = injection
         for rule in entry.routes.values():
             made.rules[rule.key].injection = injection
+
+    def time(self, made: Made, entry: ServiceEntry, times: Times) -> None:
+        made.routes[(entry.key, False)].times = times
+        for rule in entry.routes.values():
+            made.rules[rule.key].times = times
 
     def attach_rules(self, made: Made, entry: ServiceEntry, matches: Matches) -> None:
         """The rules attached to a Service port, each with a Route of its own: its split, its times, its counters.  Retries are
@@ -338,14 +347,16 @@ class Outbound(Side):
                 if routed.location:
                     Exchange(ctx, stream, head, "outbound", False).redirect(route, routed.location)
                     return
-        if route.injection is None:
-            exchange = Exchange(ctx, stream, head, "outbound", False)
-        else:
+        exchange: Exchange | None = None
+        if route.injection is not None:
             fault = route.injection.draw(route, head, end)
-            if fault is None:
+            if fault is not None:
+                exchange = FaultyExchange(ctx, stream, head, "outbound", route.injection, fault)
+        if exchange is None:
+            if route.times is None:
                 exchange = Exchange(ctx, stream, head, "outbound", False)
             else:
-                exchange = FaultyExchange(ctx, stream, head, "outbound", route.injection, fault)
+                exchange = TimedExchange(ctx, stream, head, "outbound", route.times)
         stream.sink = exchange
         if head.method == b"CONNECT":
             exchange.begin(route, asking(head), end)

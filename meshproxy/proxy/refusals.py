@@ -119,7 +119,12 @@ UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint
 UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint answered the request for a tunnel with a page")
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
 TRY_TIMEOUT: Final = Refusal("try_timeout", 504, 4, "the endpoint took longer than an attempt may (backendRequest)")
-DEADLINE_EXCEEDED: Final = Refusal("deadline_exceeded", 504, 4, "the call's own deadline (grpc-timeout) passed")
+DEADLINE_EXCEEDED: Final = Refusal("deadline_exceeded", 504, 4, "the request's own deadline passed, which its client set")
+RESPONSE_START_TIMEOUT: Final = Refusal(
+    "response_start_timeout", 504, 4, "the endpoint did not begin its answer in time (timeout-response-start)"
+)
+RESPONSE_TIMEOUT: Final = Refusal("response_timeout", 504, 4, "the endpoint's answer took too long (timeout-response)")
+IDLE_TIMEOUT: Final = Refusal("idle_timeout", 504, 4, "nothing moved for too long, in either direction (timeout-idle)")
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "this pod takes no requests but health probes (default-inbound-policy: deny)")
 ACCESS: Final = {reason: Refusal(reason, 403, 7, text) for reason, text in REASONS.items()}  # what TrafficTargets do not allow

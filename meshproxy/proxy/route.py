@@ -21,6 +21,7 @@ from meshproxy.telemetry.registry import HttpSeries
 if TYPE_CHECKING:
     from meshproxy.proxy.faulty import Injection
     from meshproxy.proxy.routing import Routing
+    from meshproxy.proxy.timed import Times
 
 
 class Backend:
@@ -48,9 +49,11 @@ class Route:
     rule       what is wanted beyond all this, None: nothing
     routing    of a Service that routes are attached to: which requests go by another Route; None: none does
     injection  what is done to its requests on purpose (proxy/faulty.py), None: nothing
+    times      what else its Service declares of times (proxy/timed.py), None: nothing
     """
 
     injection: Injection | None = None
+    times: Times | None = None
 
     def __init__(
         self,

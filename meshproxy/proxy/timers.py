@@ -7,7 +7,8 @@
 Two kinds, for two kinds of duration:
 
     DeadlineQueue   durations from the configuration: few.  An insertion-ordered dict for each
-    DeadlineWheel   durations that clients choose (grpc-timeout): any.  A timing wheel for all of them
+    DeadlineWheel   durations that clients choose (grpc-timeout): any; and what begins anew with each thing that moves (idle).
+                    A timing wheel for all of them
 
 A queue that kept finished exchanges for their 15 s made p99 13-118 ms: both forget at once.
 """
@@ -23,7 +24,7 @@ from meshproxy.proxy.requester import Requester
 if TYPE_CHECKING:
     from meshproxy.proxy.context import Context
 
-TICK_S: Final = 0.01  # how exactly a client's deadline is kept: up to this late, never early
+TICK_S: Final = 0.01  # how exactly such a deadline is kept: up to this late, never early
 SLOTS: Final = 512  # a turn of the wheel is 5.12 s: most deadlines are within one
 _SLEEP_S: Final = 3600.0  # the longest the wheel's timer is set for; what lies further ahead is looked at again then
 

@@ -39,6 +39,7 @@ GRPC_TIMEOUT: Final = 13
 GRPC_STATUS: Final = 14
 VOLATILE: Final = 15  # end-to-end, but differs in every message: not worth an HPACK table entry
 PSEUDO: Final = 16
+EXPECTED_TIMEOUT: Final = 17  # x-envoy-expected-rq-timeout-ms
 
 KINDS: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
@@ -56,6 +57,7 @@ KINDS: Final[dict[bytes, int]] = {
     b"content-type": CONTENT_TYPE,
     b"grpc-timeout": GRPC_TIMEOUT,
     b"grpc-status": GRPC_STATUS,
+    b"x-envoy-expected-rq-timeout-ms": EXPECTED_TIMEOUT,
     b"traceparent": VOLATILE,
     b"date": VOLATILE,
     b"etag": VOLATILE,
@@ -219,6 +221,15 @@ def parse_length(value: bytes) -> int:
     raise MalformedField("content-length is not one decimal number")
 
 
+def parse_expected(value: bytes) -> int:
+    """x-envoy-expected-rq-timeout-ms: milliseconds, 1 to 2^31 - 1 (24.8 days) as plain digits; else 0."""
+    if value.isdigit() and len(value) <= 10 and value[0] != 0x30:  # someone reads 010 as octal
+        number = int(value)
+        if number <= 0x7FFFFFFF:
+            return number
+    return 0
+
+
 def valid_path(path: bytes) -> bool:
     """Whether `path` is origin-form: "/" and then characters that can stand in a path or query."""
     return path[:1] == b"/" and not path.translate(None, PATH)
@@ -253,6 +264,7 @@ class Head:
     grpc            content-type is application/grpc, or that with a suffix (+proto) or parameters; not application/grpc-web
     request_id      value of x-request-id, b"" if absent
     grpc_timeout    value of grpc-timeout, b"" if absent
+    expected_ms     how long the client waits for the answer, by x-envoy-expected-rq-timeout-ms; 0: it does not say
     grpc_status     value of grpc-status in a head (trailers-only), b"" if absent
     guarded         HTTP/2: a pseudo field came as a literal never to be indexed, and must leave so (RFC 7541 6.2.3)
     memo_h1         memo of the HTTP/1.1 serialiser
@@ -262,7 +274,8 @@ class Head:
     """
 
     __slots__ = (
-        "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "fields",
+        "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "expected_ms",
+        "fields",
         "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "own", "path", "protocol",
         "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
@@ -286,6 +299,7 @@ class Head:
         self.grpc = False
         self.request_id = b""
         self.grpc_timeout = b""
+        self.expected_ms = 0
         self.grpc_status = b""
         self.guarded = False
         # while parsing only
@@ -316,6 +330,8 @@ class Head:
         head.base = self
         if self.grpc_timeout:
             head.grpc_timeout = self.grpc_timeout
+        if self.expected_ms:
+            head.expected_ms = self.expected_ms
         if self.expect_continue:
             head.expect_continue = True
         return head
@@ -357,6 +373,7 @@ class Head:
         copy.grpc = self.grpc
         copy.request_id = self.request_id
         copy.grpc_timeout = self.grpc_timeout
+        copy.expected_ms = self.expected_ms
         copy.grpc_status = self.grpc_status
         copy.guarded = self.guarded
         return copy
@@ -415,6 +432,13 @@ def add_field(head: Head, field: Field) -> None:
     elif kind == GRPC_STATUS:
         head.grpc_status = field.value
         head.fields.append(field)
+    elif kind == EXPECTED_TIMEOUT:
+        # One message, one time: the first wins.  What says no time binds nobody, and does not go on, where somebody could read
+        # it otherwise (Envoy reads 0 as for ever).
+        if not head.expected_ms:
+            head.expected_ms = parse_expected(field.value)
+            if head.expected_ms:
+                head.fields.append(field)
     elif kind == TE:
         for token in field.value.lower().split(b","):
             if token.strip(b" \t") == b"trailers":

@@ -200,6 +200,19 @@ def test_our_annotation_wins_over_linkerds() -> None:
     assert found.timeout_ms == 2000
 
 
+def test_every_time_is_declared_by_annotation_and_without_one_there_is_none() -> None:
+    none = the_service(service("web"))
+    assert (none.response_start_timeout_ms, none.response_timeout_ms, none.idle_timeout_ms) == (0, 0, 0)
+    assert not none.propagate_timeout
+    ours = {"timeout-response-start": "1s", "timeout-response": "2s", "timeout-idle": "0.5m", "timeout-propagate": "true"}
+    all_of_them = the_service(service("web", **{f"meshproxy.dev/{name}": value for name, value in ours.items()}))
+    assert all_of_them.response_start_timeout_ms == 1000
+    assert (all_of_them.response_timeout_ms, all_of_them.idle_timeout_ms) == (2000, 30_000)
+    assert all_of_them.propagate_timeout
+    linkerds = the_service(service("web", **{"timeout.linkerd.io/response": "3s", "timeout.linkerd.io/idle": "4s"}))
+    assert (linkerds.response_timeout_ms, linkerds.idle_timeout_ms) == (3000, 4000)
+
+
 def test_a_headless_service_has_no_cluster_ip() -> None:
     one = service("web")
     one["spec"]["clusterIP"] = "None"

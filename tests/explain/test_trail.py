@@ -13,6 +13,7 @@ from meshproxy.policy.balancer import LEAST_REQUEST
 from meshproxy.policy.breaker import FAILURE, BreakerPolicy
 from meshproxy.policy.chooser import MAGLEV, BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
+from meshproxy.policy.deadline import ServiceTimes
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import EXACT, PREFIX, Match, Value
 from meshproxy.policy.regex import Regex
@@ -21,6 +22,7 @@ from meshproxy.proxy.context import Context
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, DENY, InboundPort
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.settings import Settings
+from meshproxy.proxy.timed import Times
 from meshproxy.proxy.tls import Credentials
 from meshproxy.telemetry.registry import Registry
 
@@ -271,6 +273,22 @@ def test_the_text_tells_the_decisions_in_their_order() -> None:
     assert "shares     weights 9 : 1; 10 draws left in this block" in lines
     (taken,) = [line for line in lines if "-->" in line]
     assert taken.split() == ["-->", "rule", "1", "path", "under", "/a", "fits"]
+
+
+def test_every_time_that_holds_is_told() -> None:
+    outbound = side(routed=False)
+    outbound.routes[("shop/stable:80", False)].times = Times(outbound.ctx, ServiceTimes(0.25, 3.0, 10.0, True))
+    found = ask(outbound, "GET http://stable/", "x-envoy-expected-rq-timeout-ms: 1500")
+    assert {name: value for name, value in found["times"].items() if value} == {
+        "response_start_s": 0.25, "response_s": 3.0, "idle_s": 10.0, "expected_ms": 1500,
+    }  # fmt: skip
+    text = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}})
+    expected = "answer begins within 250ms, answer ends within 3s, idle 10s, the request's own deadline 1500 ms"
+    assert f"timeouts   {expected}" in text.splitlines()
+    outbound.routes[("shop/stable:80", False)].deadlines = outbound.ctx.deadlines.queue(2.0)
+    found = ask(outbound, "GET http://stable/")
+    text = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}})
+    assert "request 2s (goes on with it, less what was used), answer begins within 250ms" in text
 
 
 def test_a_share_that_is_answered_here_is_told_beside_what_is_sent() -> None:

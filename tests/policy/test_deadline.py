@@ -1,4 +1,4 @@
-"""grpc-timeout: what is read, what is written, and that what is written is what is left."""
+"""grpc-timeout and x-envoy-expected-rq-timeout-ms: what is read, what is written, and that what is written is what is left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.policy.deadline import MALFORMED, format_timeout, parse_timeout, with_timeout
+from meshproxy.policy.deadline import MALFORMED, format_timeout, own_timeout, parse_timeout, with_timeout
 from meshproxy.wire.message import Field, Head, add_field
 
 
@@ -74,3 +74,65 @@ def test_the_copy_differs_in_the_timeout_alone_and_the_original_in_nothing() -> 
     ]
     unlike = {name for name in names if getattr(copy, name) != before[name]}
     assert unlike == {"fields", "grpc_timeout"}
+
+
+def asked(grpc: bool, **fields: str) -> Head:
+    head = Head()
+    head.method, head.path = b"POST", b"/"
+    if grpc:
+        add_field(head, Field(b"content-type", b"application/grpc"))
+    for name, value in fields.items():
+        add_field(head, Field({"calls": b"grpc-timeout", "any": EXPECTED}[name], value.encode()))
+    return head
+
+
+EXPECTED = b"x-envoy-expected-rq-timeout-ms"
+
+
+@pytest.mark.parametrize(
+    ("grpc", "fields", "seconds"),
+    [
+        (False, {}, MALFORMED),
+        (False, {"any": "1500"}, 1.5),
+        (False, {"any": "0"}, MALFORMED),
+        (False, {"calls": "1S"}, MALFORMED),  # no call
+        (False, {"calls": "1S", "any": "1500"}, 1.5),
+        (True, {"calls": "1S", "any": "1500"}, 1.0),
+        (True, {"calls": "2S", "any": "1500"}, 1.5),
+        (True, {"calls": "2x", "any": "1500"}, 1.5),
+        (True, {"calls": "2x"}, MALFORMED),
+        (True, {"calls": "0m", "any": "1500"}, 0.0),
+        (True, {"any": "1500"}, 1.5),
+    ],
+)
+def test_of_two_times_the_shorter_binds(grpc: bool, fields: dict[str, str], seconds: float) -> None:
+    assert own_timeout(asked(grpc, **fields)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("grpc", "fields", "then"),
+    [
+        (False, {}, {EXPECTED: b"251"}),
+        (False, {"any": "1500"}, {EXPECTED: b"251"}),
+        (False, {"calls": "1S"}, {b"grpc-timeout": b"1S", EXPECTED: b"251"}),
+        (True, {}, {b"grpc-timeout": b"250001u"}),
+        (True, {"calls": "1S", "any": "1500"}, {b"grpc-timeout": b"250001u", EXPECTED: b"251"}),
+        (True, {"calls": "2x", "any": "1500"}, {b"grpc-timeout": b"2x", EXPECTED: b"251"}),
+        (True, {"any": "1500"}, {EXPECTED: b"251"}),
+    ],
+)
+def test_each_kind_of_request_says_what_is_left_in_the_field_that_it_has(
+    grpc: bool, fields: dict[str, str], then: dict[bytes, bytes]
+) -> None:
+    copy = with_timeout(asked(grpc, **fields), 0.250001)
+    said = {field.name: field.value for field in copy.fields if field.name != b"content-type"}
+    assert said == then
+    assert len(copy.fields) == len(then) + grpc
+    assert copy.expected_ms == int(then.get(EXPECTED, b"0"))
+
+
+@given(st.floats(-1e3, 1e12, allow_nan=False))
+def test_milliseconds_are_never_none_nor_more_than_can_be_read(seconds: float) -> None:
+    written = with_timeout(asked(False), seconds).expected_ms
+    assert 1 <= written <= 2**31 - 1
+    assert written >= min(seconds * 1e3, 2**31 - 1)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from proxy_peers import read_head, request, until
 
+from meshproxy.policy.concurrency import Gradient
 from meshproxy.proxy.inbound import ALL_UNAUTHENTICATED, Inbound, InboundPort
 from meshproxy.proxy.tls import Credentials
 
@@ -173,6 +174,19 @@ async def test_an_adaptive_limit_shrinks_when_the_app_says_that_it_is_overloaded
         return metric(house, "meshproxy_concurrency_limit") < 20
 
     await until(shrunk, "a lower limit")
+
+
+async def test_an_adaptive_limit_learns_nothing_from_deadlines_that_anybody_can_set(houses, app):
+    house = houses()
+    door = await inbound(house, app, 100, True)
+    hasty = GET.replace(b"\r\n\r\n", b"\r\nX-Envoy-Expected-Rq-Timeout-Ms: 30\r\n\r\n")
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.2 * Gradient.WINDOW_S  # the limit looks at what happened once in a window
+    while loop.time() < end:
+        answers = await asyncio.gather(*[request(door.port, hasty) for _ in range(8)])
+        assert {(status, fields[b"mesh-error"]) for status, fields, _ in answers} == {(504, b"deadline_exceeded")}
+    assert metric(house, "meshproxy_concurrency_limit") == 20
+    await house.quiet()
 
 
 async def test_an_update_keeps_the_limit_changes_it_or_takes_it_away(houses, app):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from meshproxy.policy.budget import Budget
+from meshproxy.policy.deadline import ServiceTimes
 from meshproxy.policy.retry import RetryPolicy, parse_policy
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_HTTP2, Endpoint
@@ -21,6 +22,7 @@ from meshproxy.proxy.outcome import DONE
 from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, QUEUE_FULL
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.settings import Settings
+from meshproxy.proxy.timed import TimedExchange, Times
 from meshproxy.proxy.timers import TICK_S
 from meshproxy.telemetry.registry import Registry
 from meshproxy.wire.engine import NULL_SINK, Stream
@@ -110,13 +112,15 @@ class Spoken(Stream):
         pass
 
 
-def request_head(grpc: bool, timeout: bytes, method: bytes, version: int) -> Head:
+def request_head(grpc: bool, timeout: bytes, method: bytes, version: int, expected: bytes = b"") -> Head:
     head = Head()
     head.method, head.authority, head.path, head.version = method, b"svc", b"/", version
     if grpc:
         add_field(head, Field(b"content-type", b"application/grpc+proto"))
     if timeout:
         add_field(head, Field(b"grpc-timeout", timeout))
+    if expected:
+        add_field(head, Field(b"x-envoy-expected-rq-timeout-ms", expected))
     return head
 
 
@@ -141,6 +145,8 @@ class AnyOrder(RuleBasedStateMachine):
         retry=st.sampled_from([[], ["5xx", "unavailable", "deadline-exceeded", "refused-stream"], ["connect-failure"]]),
         route_timeout=st.sampled_from([0.0, 0.5, 5.0]),
         replay=st.sampled_from([0, 10, 65536]),
+        expected=st.sampled_from([b"", b"", b"15", b"2000", b"0"]),
+        times=st.sampled_from([None, ServiceTimes(0.5, 2.0, 1.0, True), ServiceTimes(0.2), ServiceTimes(0.0, 0.6, 0.4)]),
     )
     def begin(
         self,
@@ -153,6 +159,8 @@ class AnyOrder(RuleBasedStateMachine):
         retry: list[str],
         route_timeout: float,
         replay: int,
+        expected: bytes = b"",
+        times: ServiceTimes | None = None,
     ) -> None:
         chosen = Settings()
         chosen.replay_bytes = replay
@@ -170,7 +178,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.ups: list[Spoken] = []
         self.client_left = False
         self.request_ended = end
-        self.exchange = Exchange(ctx, self.down, request_head(grpc, timeout, method, version), "outbound", meshed)
+        head = request_head(grpc, timeout, method, version, expected)
+        if times is None:
+            self.exchange = Exchange(ctx, self.down, head, "outbound", meshed)
+        else:
+            self.exchange = TimedExchange(ctx, self.down, head, "outbound", Times(ctx, times))
         self.down.sink = self.exchange
         self.exchange.begin(self.route, [], end)
 
@@ -205,7 +217,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.up() and not self.answered)
     @rule(
-        status=st.sampled_from([200, 200, 404, 503]),
+        status=st.sampled_from([200, 200, 404, 503, 504]),
         grpc=st.sampled_from([True, True, True, False]),
         grpc_status=st.sampled_from([b"", b"", b"", b"0", b"4", b"14", b"x"]),
         end=st.sampled_from([False, False, True]),
@@ -294,8 +306,11 @@ class AnyOrder(RuleBasedStateMachine):
         ctx = self.ctx
         ctx.now += seconds
         late: list[Any] = ctx.deadlines.wheel.turn(int(ctx.now / TICK_S))
-        if self.queue is not None:
-            late += [item for item, due in list(self.queue.waiting.items()) if due <= ctx.now and item not in late]
+        for queue in ctx.deadlines.queues.values():
+            due = [item for item, deadline in queue.waiting.items() if deadline <= ctx.now]
+            for item in due:
+                del queue.waiting[item]
+            late += [item for item in due if item not in late]
         for item in late:
             item.timed_out()
 
@@ -325,9 +340,9 @@ class AnyOrder(RuleBasedStateMachine):
         assert 0 <= pending <= (0 if done else 1)
         assert sum(len(pool.waiting) for pool in self.pools()) <= (0 if done else 1)
         assert sum(not up.over and up.sink is exchange for up in self.ups) <= (0 if done else 1)
-        assert ctx.deadlines.wheel.waiting == sum(map(len, ctx.deadlines.wheel.slots)) <= (0 if done else 1)
+        assert ctx.deadlines.wheel.waiting == sum(map(len, ctx.deadlines.wheel.slots)) <= (0 if done else 2)
         if done:
-            assert self.queue is None or not self.queue.waiting
+            assert not any(queue.waiting for queue in ctx.deadlines.queues.values())
             assert ctx.pressure.held == 0
             assert self.down.over, "the client waits for ever"
             assert self.down.sink is NULL_SINK or self.client_left

@@ -84,3 +84,26 @@ def test_inject_is_enabled_or_disabled() -> None:
 def test_what_others_or_the_mesh_itself_write_is_not_told() -> None:
     assert deployment(inner='{example.com/worker: "2", meshproxy.dev/proxy: "true", meshproxy.dev/revision: "1"}') == []
     assert service('{retry.linkerd.io/http: "5xx", meshproxy.dev/timeout-request: "1s"}') == []
+
+
+@pytest.mark.parametrize("name", ["timeout-response-start", "timeout-response", "timeout-idle"])
+def test_a_time_of_a_service_is_a_duration_of_a_day_at_most(name: str) -> None:
+    assert service(f'{{meshproxy.dev/{name}: "1.5s"}}') == []
+    assert service(f'{{meshproxy.dev/{name}: "0s"}}') == []
+    (line,) = service(f'{{meshproxy.dev/{name}: "soon"}}')
+    assert f"[\"meshproxy.dev/{name}\"]: found 'soon', expected a duration" in line
+    (line,) = service(f'{{meshproxy.dev/{name}: "25h"}}')
+    assert "expected at most 24h" in line
+
+
+def test_a_timeout_is_propagated_or_not() -> None:
+    assert service('{meshproxy.dev/timeout-propagate: "false"}') == []
+    (line,) = service('{meshproxy.dev/timeout-propagate: "tru"}')
+    assert 'found the string "tru", expected true or false' in line
+    assert "did you mean true?" in line
+
+
+def test_linkerds_times_are_read_as_they_are_and_those_it_does_not_have_are_told() -> None:
+    assert service('{timeout.linkerd.io/response: "1s", timeout.linkerd.io/idle: "1s"}') == []
+    (line,) = service('{timeout.linkerd.io/connect: "1s"}')
+    assert "is not supported yet and has no effect" in line

@@ -231,7 +231,10 @@ def test_secrets_are_never_indexed(name: bytes) -> None:
     assert not ours.entries
 
 
-@pytest.mark.parametrize("name", [b"date", b"x-request-id", b"content-length", b"grpc-timeout", b"traceparent"])
+EXPECTED = b"x-envoy-expected-rq-timeout-ms"
+
+
+@pytest.mark.parametrize("name", [b"date", b"x-request-id", b"content-length", b"grpc-timeout", b"traceparent", EXPECTED])
 def test_what_differs_in_every_message_stays_out_of_the_table(name: bytes) -> None:
     ours = Encoder()
     for _ in range(3):

@@ -35,6 +35,8 @@ LINES = [
     b"Transfer-Encoding: chunked",
     b"Content-Type: application/grpc",
     b"grpc-timeout: 1S",
+    b"X-Envoy-Expected-Rq-Timeout-Ms: 5",
+    b"x-envoy-expected-rq-timeout-ms: 0",
     b"X-Request-Id: 1",
     b"X-Request-Id: 2",
     b"mesh-target-port: 80",
@@ -64,7 +66,7 @@ STARTS = [b"GET /%d HTTP/1.1"] * 12 + [
 ]
 ATTRIBUTES = (
     "method", "scheme", "authority", "path", "status", "version", "protocol", "content_length", "chunked", "close",
-    "expect_continue", "trailers_ok", "grpc", "request_id", "grpc_timeout",
+    "expect_continue", "trailers_ok", "grpc", "request_id", "grpc_timeout", "expected_ms",
 )  # fmt: skip
 
 

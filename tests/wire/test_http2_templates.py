@@ -62,6 +62,8 @@ SPECIAL = [
     literal(b"mesh-target-port", b"80"),
     literal(b"content-type", b"application/grpc"),
     literal(b"grpc-timeout", b"1S"),
+    literal(b"x-envoy-expected-rq-timeout-ms", b"5"),
+    literal(b"x-envoy-expected-rq-timeout-ms", b"0"),
     literal(b":authority", b"svc.test"),
     literal(b"X-Upper", b"1"),
     literal(b"x-bad", b"a\nb"),
@@ -75,8 +77,8 @@ BLOCKS = st.lists(st.tuples(LINES, PATHS, MIDDLES, OWN, st.booleans()), min_size
 def shown(head: Head) -> tuple[object, ...]:
     return (
         head.method, head.scheme, head.authority, head.path, head.version, head.protocol, head.content_length, head.grpc,
-        head.expect_continue, head.trailers_ok, head.request_id, head.grpc_timeout, head.guarded, pairs(head.fields),
-        pairs(head.mesh),
+        head.expect_continue, head.trailers_ok, head.request_id, head.grpc_timeout, head.expected_ms, head.guarded,
+        pairs(head.fields), pairs(head.mesh),
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from meshproxy.wire.message import (
     CACHES,
     CONTENT_LENGTH,
     COOKIE,
+    EXPECTED_TIMEOUT,
     GRPC_TIMEOUT,
     NAME_BYTES_MAX,
     REQUEST_ID,
@@ -50,7 +51,7 @@ CODED_MAX: Final = 128  # representations remembered: as many as a table of 4 Ki
 CODE_BYTES_MAX: Final = 256  # cookies are among them
 AUTHORITIES_MAX: Final = 256
 
-NOT_INDEXED: Final = frozenset((VOLATILE, CONTENT_LENGTH, REQUEST_ID, GRPC_TIMEOUT))
+NOT_INDEXED: Final = frozenset((VOLATILE, CONTENT_LENGTH, REQUEST_ID, GRPC_TIMEOUT, EXPECTED_TIMEOUT))
 SECRETS: Final = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
 
 # How the literals of a name begin, by their representation.
