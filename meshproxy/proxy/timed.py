@@ -6,7 +6,8 @@
 
 **response_start** and **response** begin where the endpoint's turn does: when all of the request has been handed on.  An upload
 takes as long as its client takes, and a call that streams both ways ends its request last; neither says anything about the
-endpoint.  (Linkerd and Envoy count from there, too.)  They belong to the attempt, and are tried again as a try's timeout is.
+endpoint.  (Linkerd and Envoy count from there, too.)  An answer that begins earlier starts **response** itself.
+Both belong to the attempt, and are tried again as a try's timeout is.
 
 **idle** is the exchange's: what moves takes one store, and the timer finds out when it fires.  A client that takes no more of
 its answer is not told by it but by the stall timeout, which sees every byte that the socket takes.
@@ -116,7 +117,7 @@ class TimedExchange(Exchange):
         super().request_unblocked()
 
     def await_answer(self) -> None:
-        """All of the request is sent: from here on it is the endpoint's time."""
+        """All of the request is sent, or the answer has begun: from here on it is the endpoint's time."""
         if self.tunnel or (self.state != SENT and self.state != RESPONDING):
             return
         times = self.times
@@ -144,6 +145,7 @@ class TimedExchange(Exchange):
         super().response_head(head, end)
         if self.state == RESPONDING:
             self.stop_start()
+            self.await_answer()  # its end, where the request has none yet
 
     def response_data(self, data: bytes, end: bool) -> None:
         self.moved = self.ctx.now

@@ -214,6 +214,19 @@ def test_an_answer_that_does_not_end_in_time_is_504_or_cut() -> None:
     assert total(call.route.series, error="response_timeout") == 1
 
 
+def test_an_answer_that_begins_before_its_request_has_ended_is_timed_from_its_beginning() -> None:
+    call = Call(WHOLE, end=False)
+    up = call.attach()
+    call.after(2.0)
+    up.sink.response_head(response_head(200, False, b""), False)
+    call.after(0.3).exchange.request_data(b"the rest", True)
+    call.after(0.18)
+    assert not call.down.over
+    call.after(0.04)
+    assert call.down.over
+    assert call.over()
+
+
 def test_a_grpc_answer_that_is_cut_ends_with_a_status_that_names_the_timer() -> None:
     call = Call(WHOLE, grpc=True)
     up = call.attach()
