@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -207,7 +208,8 @@ async def test_many_short_deadlines_end_as_deadlines_and_as_nothing_else(channel
     for i in range(100):
         call = channel.stream_stream(SERVICE + "Duplex")(timeout=0.1 + i / 1000)
         calls.append(call)
-        await call.write(message(size=1, sleep=3600))
+        with suppress(grpc.aio.AioRpcError):  # on a busy machine it is over already; `ended` says how
+            await call.write(message(size=1, sleep=3600))
     assert {status for status, _ in await asyncio.gather(*map(ended, calls))} == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
 

@@ -50,7 +50,7 @@ async def test_short_lived_certificates_are_renewed_under_load_without_an_error(
     async with Load(client.ip, "http://web.e2e/work", 40.0, prefix="renewal", ms=20) as load:
         await until_async(renewed, f"{RENEWALS} renewals of each", LIFETIME * (RENEWALS + 2))
     assert load.failures == []
-    assert len(load.outcomes) > 500
+    assert len(load.outcomes) > 100
 
     now = time.time()
     assert first.not_valid_after_utc.timestamp() < now  # what the load began with is worth nothing any more
