@@ -313,8 +313,12 @@ class Release:
         return Users(self.clients[client], self.host, rate, prefix=f"u{client}-{time.monotonic_ns()}-", **more)
 
     def count(self, number: int, headers: dict[str, str] | None = None, host: str = "") -> list[Said]:
-        self._counted += 1
-        return ask_each(self.clients[1], host or self.host, f"c{self._counted}", number, headers)
+        for _ in range(3):
+            self._counted += 1
+            said = ask_each(self.clients[1], host or self.host, f"c{self._counted}", number, headers)
+            if not any(one.starved for one in said):
+                break
+        return said
 
     def executed(self) -> dict[str, list[str]]:
         """Id -> the arms at which it began, one entry for each time."""
