@@ -86,6 +86,10 @@ OTHERWISE: dict[str, tuple[str, ...]] = {
         "canary/test_canary_prometheus.py::test_no_values_never_pass",
     ),
     "CA-03 no traffic to the canary": ("canary/test_canary_timeline.py::test_no_data_is_a_failed_check_and_rolls_back",),
+    "CA-04 5 % of errors at 10 % of the traffic": (
+        "canary/test_canary_simulate.py::"
+        "test_five_percent_of_errors_at_ten_percent_of_the_traffic_are_pulled_within_two_intervals",
+    ),
     "CA-05 a crash at every action and every write": (
         "canary/test_canary_crash.py::test_a_good_release_is_promoted_wherever_it_crashed",
         "canary/test_canary_crash.py::test_a_bad_release_is_rolled_back_wherever_it_crashed",

@@ -81,6 +81,21 @@ def test_a_bad_one_is_rolled_back_and_the_exit_status_says_so(file: Path, scenar
         assert max(entry["canaryWeight"] for entry in found["entries"]) == 20
 
 
+def test_five_percent_of_errors_at_ten_percent_of_the_traffic_are_pulled_within_two_intervals(tmp_path: Path):
+    interval, errors = 10, 0.05
+    analysis = {"interval": f"{interval}s", "threshold": 1, "stepWeight": 10, "maxWeight": 50}
+    metrics = [{"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": f"{interval}s"}]
+    file = write(tmp_path / "canary.yaml", canary(analysis={**analysis, "metrics": metrics}))
+    entries = told(file, "--scenario", f"errors:{errors:.0%}")["entries"]
+    exposed = [entry for entry in entries if entry["canaryWeight"]]
+    assert {entry["canaryWeight"] for entry in exposed} == {10}
+    assert entries[-1]["phase"] == "Failed"
+    assert entries[-1]["seconds"] - exposed[0]["seconds"] == 2 * interval
+    since = entries[-1]["seconds"] - exposed[0]["seconds"]
+    failed = sum(entry["canaryWeight"] / 100 * errors * interval for entry in exposed)
+    assert failed / since < 0.01  # of all requests, while any could fail
+
+
 def test_a_fault_of_another_canary_is_not_ours(file: Path):
     assert told(file, "--scenario", "cart=errors:100%", code=0)["outcome"] == "promoted"
 
