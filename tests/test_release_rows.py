@@ -67,6 +67,10 @@ END_TO_END: dict[str, tuple[str, ...]] = {
     "CA-09 the Canary deleted in the middle": (
         f"{RELEASES}test_a_canary_with_revert_on_deletion_gives_everything_back_in_the_middle_of_a_release",
     ),
+    "evidence beside a baseline of the canary's size": (
+        "mesh_e2e/test_e2e_baseline.py::"
+        "test_canary_and_baseline_get_equal_shares_and_a_worse_canary_takes_the_baseline_with_it",
+    ),
     "evidence pulls a bad canary, and promotes a good one": (
         f"{RELEASES}test_evidence_pulls_a_canary_that_fails_one_request_in_five",
         f"{EVIDENCE}test_a_bad_revision_is_pulled_by_evidence_and_the_history_says_on_which_numbers",

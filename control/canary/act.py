@@ -9,17 +9,19 @@ while we hold it (given back while it is being released), the apex Service's sel
 
 from __future__ import annotations
 
-from control.canary import history, objects
+from control.canary import baseline, history, objects
 from control.canary.decision import (
     Action,
     CreatePrimary,
     Decision,
     EnsureApex,
+    EnsureBaseline,
     EnsureScaler,
     EnsureServices,
     KeepUntilReverted,
     PromoteTemplate,
     Release,
+    RemoveBaseline,
     Revert,
     RevertServices,
     ScaleToZero,
@@ -95,6 +97,10 @@ class Actor:
                 await self._store.apply(objects.held_target(spec, 0))
             case ScaleUp():
                 await self._scale_up(spec)
+            case EnsureBaseline():
+                await self._ensure_baseline(spec)
+            case RemoveBaseline():
+                await self._remove_baseline(spec)
             case KeepUntilReverted():
                 await self._store.apply(objects.held_canary(spec, FINALIZER))
             case Release():
@@ -114,11 +120,26 @@ class Actor:
             if found is not None and objects.is_ours(spec, found):
                 await self._store.delete(key)
 
+    async def _ensure_baseline(self, spec: CanarySpec) -> None:
+        """Nothing is done where somebody else has its name: `seen` tells."""
+        primary = self._store.get(objects.primary_key(spec))
+        made = baseline.manifests(spec, primary, self._target(spec)) if primary is not None else []
+        found = [self._store.get(key) for key in baseline.keys(spec)]
+        if all(objects.is_ours(spec, one) for one in found if one is not None):
+            for wanted in made:
+                await self._store.apply(wanted)
+
+    async def _remove_baseline(self, spec: CanarySpec) -> None:
+        for key in baseline.keys(spec):
+            found = self._store.get(key)
+            if found is not None and objects.is_ours(spec, found):
+                await self._store.delete(key)
+
     async def _revert_apex(self, spec: CanarySpec) -> None:
         """The apex selects the target again: with its owner's selector where it has an owner, else with the target's (one that
         is ours then goes with the Canary, as in Flagger)."""
         current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
-        if current is not None and objects.held_for(current) == spec.name and self._gives_back:
+        if current is not None and not objects.is_ours(spec, current) and self._gives_back:
             await self.give_back(current)
         elif current is not None:
             await self._store.apply(objects.apex_service(spec, self._target(spec), current, selects_target=True))

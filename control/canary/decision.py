@@ -66,6 +66,16 @@ class ScaleUp:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsureBaseline:
+    """The baseline runs what the primary runs, with as many replicas as the target has, behind its Service."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBaseline:
+    """There is no baseline: neither workload nor Service."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeepUntilReverted:
     """The Canary has the finalizer: deleting it waits until Release."""
 
@@ -94,6 +104,8 @@ Action = (
     | SetRouting
     | ScaleToZero
     | ScaleUp
+    | EnsureBaseline
+    | RemoveBaseline
     | KeepUntilReverted
     | Revert
     | RevertServices

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from control.canary import progress, strategy
+from control.canary import baseline, progress, strategy
 from control.canary.alerts import Alert
 from control.canary.analysis import Check, Measurement
 from control.canary.commands import Command
@@ -90,13 +90,19 @@ class Draft:
     def to(self, phase: Phase, message: str = "", **changes: Any) -> None:
         if phase not in (*ANALYSED, Phase.PROMOTING):
             self.status = progress.without(self.status)
+        beside, self.status = self.status.beside_baseline, baseline.kept(self.status, phase)
         self.status = self.status.to(phase, self.now, message, kind=self.spec.target_kind, **changes)
+        if beside and phase is Phase.PROMOTING and not self.routed:  # what the baseline had is the primary's again
+            self.route(strategy.routing(self.spec, self.status))
 
     def noted(self, **changes: Any) -> None:
         self.status = self.status.noted(self.now, **changes)
 
     def route(self, routing: Routing) -> None:
-        """The router's objects say `routing`; the status follows it, cookies of session affinity included."""
+        """The router's objects say `routing`, with the baseline's share where there is one; the status follows it, cookies
+        of session affinity included."""
+        if self.status.beside_baseline:
+            routing = routing.beside()
         if self.spec.routed:
             self.do(SetRouting(routing))
         self.status = with_cookies(self.spec, self.status, routing)

@@ -130,16 +130,18 @@ class EmbeddedSource(MetricSource):
     def _look(self, subject: Subject, ledger: Ledger) -> Arms | None:
         """After a whole round and not in the middle of one, where only one arm might have been asked yet."""
         now = self._clock()
-        for deployment in (subject.deployment, subject.primary):
+        known = False
+        for deployment in (subject.deployment, subject.primary, subject.baseline):
             pods = [pod for pod in self._meshed_pods() if _is_in(pod, subject.namespace, deployment)]
             windows = [self._pods.get(pod_key(pod)) for pod in pods]
             if any(window is not None and not _is_fresh(window, now) for window in windows):
                 # Callers' failures at that pod are known and its successes are not: no comparison with that.
                 ledger.begin_anew(now)
                 return None
-            if not any(windows):
+            known = any(windows)
+            if not known and deployment != subject.baseline:
                 return None
-        return ledger.arms()
+        return ledger.arms(baseline=known)
 
     def _unreached(
         self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary import objects
+from control.canary.baseline import Baseline, seen
 from control.canary.commands import Commands
 from control.canary.evidence.standing import Compared
 from control.canary.group import Member
@@ -61,6 +62,7 @@ class Facts:
     due: bool = True
     deleting: bool = False  # the Canary has been deleted, and waits for its finalizers
     finalizer: bool = False  # it has ours
+    baseline: Baseline | None = None  # what there is of it
     compared: Compared | None = None  # with the primary; None: this release is not judged by evidence
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
     policy: ReleasePolicy | None = None  # what holds for this Canary beyond itself
@@ -106,6 +108,7 @@ def collect(
         "others": others(store, spec, policy),
         "commands": Commands.of(metadata.get("annotations") or {}),
         "routing": router.observed(store, spec, status),
+        "baseline": seen(store, spec, now),
         "routing_problem": router.problem(store, spec),
         "source_problem": source_problem,
         "due": due,

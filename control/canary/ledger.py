@@ -60,6 +60,7 @@ class Ledger:
         self._namespace = subject.namespace
         self._canary = _Arm(subject.deployment, subject.service)
         self._primary = _Arm(subject.primary, subject.primary_service)
+        self._baseline = _Arm(subject.baseline, subject.baseline_service)
         self._epoch = now
 
     def begin_anew(self, now: float) -> None:
@@ -68,7 +69,7 @@ class Ledger:
     def counted(self, namespace: str, deployment: str, pod: str, gained: Totals) -> None:
         """Take in what a pod's proxy, of either arm or of a caller, counted since it was last asked."""
         if namespace == self._namespace:
-            for arm in (self._canary, self._primary):
+            for arm in self._all:
                 if deployment == arm.deployment:
                     arm.success += gained.success
                     if gained.failure:
@@ -79,18 +80,25 @@ class Ledger:
                         arm.fine[bound] = arm.fine.get(bound, 0.0) + count
         for (to_namespace, to_deployment, to_pod, service), failures in gained.failed_to.items():
             if to_namespace == self._namespace:
-                for arm in (self._canary, self._primary):
+                for arm in self._all:
                     if to_deployment == arm.deployment or (not to_deployment and service == arm.service):
                         if to_pod:
                             arm.seen[to_pod] = arm.seen.get(to_pod, 0.0) + failures
                         else:
                             arm.rest += failures
-        self._canary.bound()
-        self._primary.bound()
+        for arm in self._all:
+            arm.bound()
 
-    def arms(self) -> Arms:
-        fine = bool(self._canary.fine and self._primary.fine)  # the same bounds in both: shares beyond a mark are compared
-        return Arms(self._counts(self._canary, fine), self._counts(self._primary, fine))
+    @property
+    def _all(self) -> tuple[_Arm, _Arm, _Arm]:
+        return self._canary, self._primary, self._baseline
+
+    def arms(self, *, baseline: bool = False) -> Arms:
+        """`baseline`: there is one, and its pods are known."""
+        # The same bounds in all: shares beyond a mark are compared.
+        fine = bool(self._canary.fine and self._primary.fine and (self._baseline.fine or not self._baseline.buckets))
+        beside = self._counts(self._baseline, fine) if baseline else None
+        return Arms(self._counts(self._canary, fine), self._counts(self._primary, fine), beside)
 
     def _counts(self, arm: _Arm, fine: bool) -> ArmCounts:
         return ArmCounts(round(arm.success), round(arm.failures), arm.histogram(fine), self._epoch)

@@ -7,7 +7,7 @@ One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the
     new revision?                                -> gate, scale the target up       (-> Progressing) approval.py
     order to abort; evidence of harm             -> roll back                                        failure.py, comparison.py
     newer revision                               -> restart from weight 0
-    canary pods ready? routing in force?         -> wait, or roll back when stuck
+    canary pods ready? routing in force?         -> wait, or roll back when stuck  (the baseline's too: baselining.py)
     rollback hooks                               -> roll back
     Promoting, Finalising                        -> traffic back to the primary, target to zero      promotion.py
     failed checks reached the threshold          -> roll back                       (-> Failed)
@@ -28,7 +28,18 @@ from __future__ import annotations
 import contextlib
 from typing import Any, NoReturn
 
-from control.canary import approval, comparison, failure, progress, promotion, setup, stepping, strategy, termination
+from control.canary import (
+    approval,
+    baselining,
+    comparison,
+    failure,
+    progress,
+    promotion,
+    setup,
+    stepping,
+    strategy,
+    termination,
+)
 from control.canary.alerts import INFO
 from control.canary.analysis import Outcome, analyse
 from control.canary.commands import Signature
@@ -48,6 +59,7 @@ def tick(spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision
     draft = Draft(spec, status, facts, now)
     with contextlib.suppress(Stop):
         _run(draft)
+    baselining.settle(draft)
     return draft.decision()
 
 
@@ -124,6 +136,7 @@ def _release(draft: Draft) -> None:
         signature = facts.commands.promote.signature if facts.commands.promote else Signature()
         draft.halt(f"Promotion of {spec.full_target} ordered by hand, skipping the rest of the analysis{signature.suffix}")
         promotion.promote(draft)
+    baselining.ready(draft)
     if not facts.due:
         raise Stop
     _routing_in_force(draft)
@@ -175,6 +188,7 @@ def _begin(draft: Draft) -> None:
         draft.route(TO_PRIMARY)
     draft.do(ScaleUp())
     _progress(draft)
+    baselining.start(draft)
     draft.record(f"New revision detected! Scaling up {draft.spec.full_target}{by}")
     draft.alert(INFO, "New revision detected, progressing canary analysis.", about=True)
     raise Stop
@@ -199,6 +213,7 @@ def _progress(draft: Draft) -> None:
     fresh: dict[str, Any] = {"canary_weight": 0, "failed_checks": 0, "iterations": 0}
     draft.status = progress.without(draft.status)
     draft.to(Phase.PROGRESSING, last_applied=draft.revision, tracked=draft.facts.tracked, **fresh)
+    baselining.begin(draft)
 
 
 # ---------------------------------------------------------------- is there anything to look at?

@@ -95,6 +95,8 @@ class CanaryMetrics(Collector):
             routing = strategy.routing(spec, release.status)
             weight.add_metric([spec.target, spec.namespace], routing.canary)
             weight.add_metric([spec.primary, spec.namespace], routing.primary)
+            if routing.baseline:
+                weight.add_metric([spec.baseline, spec.namespace], routing.baseline)
             for metric, value in sorted(release.analysis.items()):
                 analysis.add_metric([*labels, metric], value)
             count, buckets = 0, []

@@ -16,11 +16,12 @@ import asyncio
 from dataclasses import dataclass, field
 
 from control.canary import history
+from control.canary.evidence.arms import ArmCounts
 from control.canary.evidence.judge import Terms, Verdict
 from control.canary.evidence.standing import Compared, Standing, resume
 from control.canary.hooks import checksum
 from control.canary.policy import EvidencePolicy, ReleasePolicy
-from control.canary.source import MetricSource, Subject
+from control.canary.source import Arms, MetricSource, Subject
 from control.canary.spec import CanarySpec
 from control.canary.status import ANALYSED, Phase, Status
 from control.canary.strategy import Strategy, routing, strategy
@@ -57,11 +58,10 @@ class Observer:
             kept = self._kept[key] = _Kept(self._resume(key, run), now)
         async with kept.looking:
             arms = await self._source.counts(Subject.of(spec))
-            pair = None if arms is None else (arms.canary, arms.primary)
-            if pair is not None and status.phase is Phase.PROMOTING:
-                pair = pair[1], pair[0]
-            terms = terms_of(policy.evidence)
-            before, kept.standing = kept.standing, kept.standing.look(pair, _share(spec, status), now, terms, policy.warm_up_s)
+            pair, primary = _pair(arms, status)
+            terms = terms_of(policy.evidence, status)
+            share, before = _share(spec, status), kept.standing
+            kept.standing = before.look(pair, share, now, terms, policy.warm_up_s, primary)
             if kept.verdict is None or before.evidence is not kept.standing.evidence or terms != kept.terms:
                 kept.verdict, kept.terms = kept.standing.verdict(terms), terms
         if now - kept.recorded_at >= RECORD_S:
@@ -116,12 +116,24 @@ def _share(spec: CanarySpec, status: Status) -> float:
 
 def run_of(status: Status) -> str:
     """The revision, its configuration, which attempt at it, and in which role."""
-    role = "promoting" if status.phase is Phase.PROMOTING else "canary"
+    role = "promoting" if status.phase is Phase.PROMOTING else "baseline" if status.beside_baseline else "canary"
     return f"{checksum(status.tracked, status.last_applied)}-{status.run_started:.0f}-{role}"
 
 
-def terms_of(evidence: EvidencePolicy) -> Terms:
-    return Terms(evidence.alpha, _margin(evidence.failure_margin), _margin(evidence.slow_margin))
+def _pair(arms: Arms | None, status: Status) -> tuple[tuple[ArmCounts, ArmCounts] | None, ArmCounts | None]:
+    """What is compared with what, and the primary's where it is neither."""
+    if arms is None:
+        return None, None
+    if status.phase is Phase.PROMOTING:
+        return (arms.primary, arms.canary), None
+    if not status.beside_baseline:
+        return (arms.canary, arms.primary), None
+    return ((arms.canary, arms.baseline) if arms.baseline is not None else None), arms.primary
+
+
+def terms_of(evidence: EvidencePolicy, status: Status) -> Terms:
+    beside = "baseline" if status.beside_baseline else "primary"
+    return Terms(evidence.alpha, _margin(evidence.failure_margin), _margin(evidence.slow_margin), beside)
 
 
 def _margin(share: float) -> float:

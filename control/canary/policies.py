@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from control.canary import objects
+from control.canary.baseline import unfit
 from control.canary.fields import SpecError
 from control.canary.group import Member, member
 from control.canary.policy import GROUP, KIND, ReleasePolicy, in_force, parse
@@ -22,7 +23,10 @@ def policy_for(store: Store, spec: CanarySpec) -> ReleasePolicy | None:
         what = "spec.analysis.iterations" if spec.iterations else "spec.skipAnalysis"
         text = f"Canary {spec.name} is released with others by ReleasePolicy {group.name}"
         raise SpecError(f"{text}: that goes by weights, and not with {what}")
-    return in_force(spec, parse(own) if own is not None else None, group)
+    policy = in_force(spec, parse(own) if own is not None else None, group)
+    if policy is not None and policy.evidence is not None and policy.evidence.baseline and (why := unfit(spec)):
+        raise SpecError(f"ReleasePolicy {policy.name}: spec.evidence.baseline: {why}")
+    return policy
 
 
 def group_of(store: Store, namespace: str, name: str) -> ReleasePolicy | None:

@@ -37,7 +37,7 @@ class PrometheusArms:
         self._server = server
         self._subject = subject
         self._pods = pods
-        self._names = (subject.deployment, subject.primary)
+        self._names = (subject.deployment, subject.primary, subject.baseline)
         self._ledger: Ledger | None = None
         self._stamps: dict[_Series, float] = {}  # of the last totals
         self._last: dict[_Series, float] = {}
@@ -60,7 +60,8 @@ class PrometheusArms:
         if stamps is None:
             return None
         seen = {_key("stamp", labels): at for labels, at in stamps}
-        if {labels.get("deployment") for labels, _ in stamps} != set(self._names):
+        scraped = {labels.get("deployment") for labels, _ in stamps}
+        if not scraped >= set(self._names[:2]):
             return None  # an arm without a pod that is scraped
         missing = set(self._pods()) - {labels.get("pod") for labels, _ in stamps}
         if missing or max(seen.values()) - min(seen.values()) > STALE_S:
@@ -84,7 +85,7 @@ class PrometheusArms:
         for kind, answer in zip(("responses", "latency", "callers"), found, strict=True):
             for labels, value in answer or ():
                 self._count(self._ledger, kind, labels, value, first)
-        self._stamps, self._arms = seen, self._ledger.arms()
+        self._stamps, self._arms = seen, self._ledger.arms(baseline=self._subject.baseline in scraped)
         return self._arms
 
     def _count(self, ledger: Ledger, kind: str, labels: dict[str, str], value: float, first: bool) -> None:

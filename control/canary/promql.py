@@ -116,16 +116,16 @@ def _unreached(namespace: str, deployment: str, service: str, window: str, funct
 # -- questions about both arms, for evidence: counters as they stand
 
 
-def arm_stamps(namespace: str, arms: tuple[str, str]) -> str:
+def arm_stamps(namespace: str, arms: tuple[str, ...]) -> str:
     """By pod: when its proxy was last scraped."""
     return f"max by (deployment, pod) (timestamp(response_total{{{_of_arms(namespace, arms)}}}))"
 
 
-def arm_responses(namespace: str, arms: tuple[str, str]) -> str:
+def arm_responses(namespace: str, arms: tuple[str, ...]) -> str:
     return f"sum by (deployment, pod, classification) (response_total{{{_of_arms(namespace, arms)}}})"
 
 
-def arm_latency(namespace: str, arms: tuple[str, str]) -> str:
+def arm_latency(namespace: str, arms: tuple[str, ...]) -> str:
     selected = f'{_of_arms(namespace, arms)},status_code!~"5.."'
     return f"sum by (deployment, pod, le) (response_latency_ms_bucket{{{selected}}})"
 
@@ -136,7 +136,7 @@ def arm_callers(namespace: str) -> str:
     return f"sum by (namespace, pod, dst_namespace, dst_deployment, dst_pod, dst_service) (response_total{{{selected}}})"
 
 
-def _of_arms(namespace: str, arms: tuple[str, str]) -> str:
+def _of_arms(namespace: str, arms: tuple[str, ...]) -> str:
     either = "|".join(arms).replace(".", "[.]")  # a name may have dots, and no other character that means something here
     return f'direction="inbound",namespace="{namespace}",deployment=~"{either}"'
 

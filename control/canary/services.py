@@ -39,6 +39,12 @@ def services(spec: CanarySpec, target: Object, find: Find = nothing) -> list[Obj
     return [_taken_over(spec, one, find(Key.of(one)), "selector", "ports") for one in made]
 
 
+def baseline_service(spec: CanarySpec, target: Object) -> Object:
+    """`<apex>-baseline`.  Raises TargetError."""
+    label, value = selector_label(target)
+    return _service(spec, spec.baseline_service, "primary", {label: f"{value}-baseline"}, target)
+
+
 def apex_service(
     spec: CanarySpec, target: Object, current: Mapping[str, Any] | None, *, selects_target: bool = False
 ) -> Object:

@@ -91,10 +91,7 @@ def put_routing_right(draft: Draft) -> None:
     if seen == wanted:
         return
     draft.actions.insert(0, SetRouting(wanted))
-    found = f"canary {seen.canary:g}, primary {seen.primary:g}" if seen else "something else, or is gone"
-    if seen and seen.mirrored != wanted.mirrored:
-        found += ", mirrored" if seen.mirrored else ", not mirrored"
-    draft.halt(
-        f"Routing of {spec.apex}.{spec.namespace} says {found}; putting it back to canary {wanted.canary:g}"
-        + (", mirrored" if wanted.mirrored else "")
-    )
+    found = str(seen) if seen else "something else, or is gone"
+    if seen and seen.mirrored != wanted.mirrored and not seen.mirrored:
+        found += ", not mirrored"
+    draft.halt(f"Routing of {spec.apex}.{spec.namespace} says {found}; putting it back to {wanted}")

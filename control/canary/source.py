@@ -36,6 +36,15 @@ class Subject:
         return f"{self.deployment}-primary"
 
     @property
+    def baseline(self) -> str:
+        """The Deployment of its baseline (baseline.py), which may not be there."""
+        return f"{self.deployment}-baseline"
+
+    @property
+    def baseline_service(self) -> str:
+        return f"{self.apex}-baseline"
+
+    @property
     def primary_service(self) -> str:
         return f"{self.apex}-primary"
 
@@ -57,6 +66,7 @@ class Arms:
 
     canary: ArmCounts
     primary: ArmCounts
+    baseline: ArmCounts | None = None  # None: there is none, or it is not known
 
 
 class MetricSource(ABC):

@@ -121,9 +121,10 @@ class MetricSources(MetricSource):
         return ""
 
     def _pods(self, subject: Subject) -> list[str]:
-        """Names of the pods of both arms that have a proxy."""
+        """Names of the pods of all arms that have a proxy."""
         pods = [pod for pod in self._store.list("", "Pod", subject.namespace) if is_meshed(pod)]
-        return [pod["metadata"]["name"] for pod in pods if deployment_of(pod) in (subject.deployment, subject.primary)]
+        arms = (subject.deployment, subject.primary, subject.baseline)
+        return [pod["metadata"]["name"] for pod in pods if deployment_of(pod) in arms]
 
     def _server_of(self, subject: Subject) -> str:
         return subject.metrics_server or self._metrics_server

@@ -87,6 +87,14 @@ class CanarySpec:
         return f"{self.apex}-canary"
 
     @property
+    def baseline(self) -> str:
+        return f"{self.target}-baseline"
+
+    @property
+    def baseline_service(self) -> str:
+        return f"{self.apex}-baseline"
+
+    @property
     def full_target(self) -> str:
         """`<target>.<namespace>`, as Flagger's events say it."""
         return f"{self.target}.{self.namespace}"

@@ -88,6 +88,7 @@ _PROMOTED: Mapping[Phase, tuple[str, str]] = {
 }
 PROMOTED = "Promoted"
 ACCEPTED = "Accepted"  # ours: False while the object asks for something this version cannot do
+BASELINE = "Baseline"  # ours: a third workload runs the promoted revision beside the canary (baseline.py)
 STEP = "Step"  # ours: how far a release by steps is, and its exact weight (progress.py)
 STEP_WEIGHT = re.compile(r"weight ([0-9]{1,3}(?:\.[0-9]{1,2})?) %(?:,|\Z)")
 
@@ -122,6 +123,11 @@ class Status:
 
     def condition(self, kind: str) -> Condition | None:
         return next((c for c in self.conditions if c.type == kind), None)
+
+    @property
+    def beside_baseline(self) -> bool:
+        """Is the canary compared with an equal-sized copy of the primary, which has requests of its own?"""
+        return self.phase in ANALYSED and self.condition(BASELINE) is not None
 
     @property
     def run_started(self) -> float:

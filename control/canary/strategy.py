@@ -63,7 +63,8 @@ def routing(spec: CanarySpec, status: Status) -> Routing:
     mirrored = spec.mirror and status.phase in ANALYSED and status.canary_weight == 0 and status.iterations > 0
     # A promotion that failed leaves nobody but the canary to answer.
     left = bool(spec.routes.trial) and status.phase is Phase.FAILED and status.canary_weight > 0
-    return Routing(status.canary_weight, mirrored, everyone=left)
+    shared = Routing(status.canary_weight, mirrored, everyone=left)
+    return shared.beside() if status.beside_baseline else shared
 
 
 def coherent(spec: CanarySpec, status: Status) -> bool:

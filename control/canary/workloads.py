@@ -2,6 +2,7 @@
 
 <t>           the user's: the new revision; between releases it has no pods
               Deployment: spec.replicas 0        DaemonSet: a nodeSelector that no node has
+<t>-baseline  ours, while a release is analysed and wants one: a copy of <t>-primary (baseline.py)
 <t>-primary   ours: a copy of the last promoted template; selector and pod label <label>: <v>-primary
 """
 
@@ -104,7 +105,7 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
     metadata = template.setdefault("metadata", {})
     metadata["labels"] = {**_own(metadata.get("labels")), label: f"{value}-primary"}
     metadata["annotations"] = {**_own(metadata.get("annotations")), ANNOTATION_REVISION: stamp}
-    _point_affinity_to_primary(template.get("spec") or {}, spec.target, spec.primary)
+    _point_affinity_to(template.get("spec") or {}, spec.target, spec.primary)
     body: Object = {"selector": {"matchLabels": {label: f"{value}-primary"}}, "template": template}
     if kind == DEPLOYMENT and count is not None:
         body["replicas"] = max(1, count)
@@ -118,6 +119,33 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
             "name": spec.primary,
             "namespace": spec.namespace,
             "labels": {label: f"{value}-primary"},
+            "annotations": {**HANDS_OFF, ANNOTATION_REVISION: stamp},
+            "ownerReferences": owner(spec),
+        },
+        "spec": body,
+    }
+
+
+def baseline_workload(spec: CanarySpec, primary: Object, count: int) -> Object:
+    """The primary's template once more, as `<target>-baseline` with `count` replicas.  Raises TargetError."""
+    label, value = selector_label(primary)
+    value = f"{value.removesuffix('-primary')}-baseline"
+    stamp = primary_stamp(primary)
+    template = copy.deepcopy(dict(primary["spec"]["template"]))
+    metadata = template.setdefault("metadata", {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), label: value}
+    _point_affinity_to(template.get("spec") or {}, spec.primary, spec.baseline)
+    body: Object = {"selector": {"matchLabels": {label: value}}, "template": template, "replicas": max(1, count)}
+    for name in _COPIED[DEPLOYMENT]:
+        if name in primary["spec"]:
+            body[name] = copy.deepcopy(primary["spec"][name])
+    return {
+        "apiVersion": API_VERSION,
+        "kind": DEPLOYMENT,
+        "metadata": {
+            "name": spec.baseline,
+            "namespace": spec.namespace,
+            "labels": {label: value},
             "annotations": {**HANDS_OFF, ANNOTATION_REVISION: stamp},
             "ownerReferences": owner(spec),
         },
@@ -148,8 +176,8 @@ def stamp_for(target_revision: str, tracked: Mapping[str, str]) -> str:
     return f"{target_revision}-{digest(dict(tracked))}" if tracked else target_revision
 
 
-def _point_affinity_to_primary(pod: dict[str, Any], target: str, primary: str) -> None:
-    """Rules that keep replicas apart must speak of the primary's replicas (as Flagger: values equal to the name)."""
+def _point_affinity_to(pod: dict[str, Any], target: str, primary: str) -> None:
+    """Rules that keep replicas apart must speak of the copy's replicas (as Flagger: values equal to the name)."""
     anti = ((pod.get("affinity") or {}).get("podAntiAffinity")) or {}
     terms = list(anti.get("requiredDuringSchedulingIgnoredDuringExecution") or ())
     terms += [t.get("podAffinityTerm") or {} for t in anti.get("preferredDuringSchedulingIgnoredDuringExecution") or ()]

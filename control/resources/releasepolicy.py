@@ -129,10 +129,6 @@ def check_policy(obj: Object, report: Report) -> None:
     for index, window in enumerate(spec.get("windows") or []):
         _window(window, ("spec", "windows", index), report)
     _members(spec.get("members") or [], obj["metadata"]["name"], report)
-    if (spec.get("evidence") or {}).get("baseline"):
-        report.error(
-            ("spec", "evidence", "baseline"), "is not available yet", "leave it out: the canary is compared with the primary"
-        )
     if spec.get("evidence") is None:
         counted = any(step.get("minRequests") for step in spec.get("steps") or [])
         for name in ("onInconclusive",) if counted else ("onInconclusive", "maxWait"):

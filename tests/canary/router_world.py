@@ -14,6 +14,7 @@ from routing_objects import request, tables, taken_by
 from control.canary import objects
 from control.canary.routers import router_for
 from control.canary.routing import Routing
+from control.canary.services import baseline_service
 from control.canary.spec import CanarySpec, parse
 from control.canary.status import Phase, Status
 from control.resources.documents import as_document
@@ -49,7 +50,7 @@ def asked(analysis: dict[str, Any] | None = None, *, provider: str = "", **servi
 
 def services(spec: CanarySpec) -> list[Object]:
     made = target()
-    return [*objects.services(spec, made), objects.apex_service(spec, made, None)]
+    return [*objects.services(spec, made), objects.apex_service(spec, made, None), baseline_service(spec, made)]
 
 
 def wanted(spec: CanarySpec, routing: Routing, status: Status = RUNNING) -> list[Object]:
@@ -84,7 +85,7 @@ def entry(spec: CanarySpec, *made: Object, port: int = 80) -> ServiceEntry:
             "ports": [{"port": 9898}],
             "endpoints": [{"addresses": [f"127.9.9.{number}"], "conditions": {}}],
         }
-        for number, name in enumerate((spec.apex, spec.primary_service, spec.canary_service), 10)
+        for number, name in enumerate((spec.apex, spec.primary_service, spec.canary_service, spec.baseline_service), 10)
     ]
     found = tables(*services(spec), *slices, *made, namespace=spec.namespace).service(spec.namespace, spec.apex, port)
     assert found is not None

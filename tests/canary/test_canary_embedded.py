@@ -242,6 +242,20 @@ async def test_run_scrapes_by_itself_once_it_is_told_whom_to_watch(mesh):
 ARMS = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
 
 
+async def test_a_baseline_is_counted_while_its_pods_are_there(mesh):
+    for name in ("podinfo", "podinfo-primary"):
+        await mesh.pod(f"{name}-1", name)
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    assert (await mesh.source.counts(ARMS)).baseline is None
+    baseline = await mesh.pod("podinfo-baseline-1", "podinfo-baseline")
+    await mesh.scrape()
+    answer(baseline, good=7, bad=1)
+    await mesh.scrape()
+    arms = await mesh.source.counts(ARMS)
+    assert (arms.baseline.successes, arms.baseline.failures, arms.primary.requests) == (7, 1, 0)
+
+
 async def test_both_arms_are_counted_since_they_are_watched(mesh):
     canary, primary = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
     answer(primary, good=1000)

@@ -29,8 +29,8 @@ class Traffic(MetricSource):
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._at = cluster.now
-        self._served = {"canary": [0.0, 0.0], "primary": [0.0, 0.0]}
-        self.failing = {"canary": 0.0, "primary": 0.0}
+        self._served = {"canary": [0.0, 0.0], "primary": [0.0, 0.0], "baseline": [0.0, 0.0]}
+        self.failing = {"canary": 0.0, "primary": 0.0, "baseline": 0.0}
         self.rate = RATE
         self.lost = False
         self.mirrored = False  # the canary has copies of all requests
@@ -41,8 +41,8 @@ class Traffic(MetricSource):
 
     async def counts(self, subject: Subject) -> Arms | None:
         elapsed, self._at = self._cluster.now - self._at, self._cluster.now
-        weights = (100, 100) if self.mirrored else self._cluster.weights() or (0, 100)
-        for arm, weight in zip(("canary", "primary"), weights, strict=True):
+        canary, *beside, primary = (100, 100) if self.mirrored else self._cluster.weights() or (0, 100)
+        for arm, weight in zip(("canary", "primary", "baseline"), (canary, primary, *(beside or [0])), strict=True):
             served, failed = self._served[arm], self.failing[arm]
             served[0] += elapsed * self.rate * weight / 100 * (1 - failed)
             served[1] += elapsed * self.rate * weight / 100 * failed

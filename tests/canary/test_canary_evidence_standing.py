@@ -39,6 +39,32 @@ class Counting:
         return (one.total.canary, one.total.primary) if one else (0, 0)
 
 
+class BesideBaseline(Counting):
+    """What is called primary above is the baseline here; the primary itself was there before."""
+
+    def look(self, weight: float = 10.0, *, lost: bool = False, after_s: float = 0.5) -> Standing:
+        self.now += after_s
+        primary = ArmCounts(1000, 0, ((10.0, 900), (20.0, 100)))
+        self.standing = self.standing.look(self.arms(), weight, self.now, TERMS, self.warm_up_s, primary)
+        return self.standing
+
+
+def test_the_warm_up_of_a_baseline_teaches_nothing_and_slow_begins_where_the_primary_says() -> None:
+    play = BesideBaseline(warm_up_s=10.0)
+    play.look(weight=0.0)
+    play.look()
+    for _ in range(19):
+        play.serve((0, 10), (0, 10))
+        play.look()
+    assert play.seen == (0, 0), "both are cold"
+    play.look(after_s=2.0)
+    for _ in range(4):
+        play.serve((10, 0), (10, 0))
+        play.look()
+    assert play.seen == (30, 30), "a block that began in the warm-up is no part of it"
+    assert dict(play.standing.evidence.marks.at) == {0.5: 10.0, 0.99: 20.0}
+
+
 def more(arm: ArmCounts, successes: int, failures: int) -> ArmCounts:
     (bound, count), *rest = arm.latency
     return ArmCounts(arm.successes + successes, arm.failures + failures, ((bound, count + successes), *rest))

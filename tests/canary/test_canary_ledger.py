@@ -29,6 +29,17 @@ def test_a_failure_that_both_sides_saw_is_one_in_whichever_order_it_is_told():
         assert books.arms().canary.failures == 3
 
 
+def test_a_baseline_has_books_of_its_own_that_are_shown_while_it_is_there():
+    books = ledger()
+    books.counted("test", "podinfo-baseline", "b-1", Totals(success=5, failure=1))
+    books.counted("test", "web", "w-1", calls(3, deployment="podinfo-baseline", pod="b-1", service="podinfo-baseline"))
+    assert books.arms().baseline is None
+    arms = books.arms(baseline=True)
+    assert arms.baseline is not None
+    assert (arms.baseline.successes, arms.baseline.failures) == (5, 3)
+    assert (arms.canary.requests, arms.primary.requests) == (0, 0)
+
+
 def test_failures_without_a_pod_are_the_arms_that_was_meant():
     books = ledger()
     books.counted("shop", "web", "w-1", calls(1, pod=""))

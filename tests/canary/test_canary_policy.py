@@ -40,7 +40,7 @@ def test_every_field_is_read():
         promotionSteps=[{"weight": 60, "duration": "30s"}],
         warmUp="15s",
         windows=[{"days": ["Mon", "Fri"], "from": "09:00", "to": "17:30", "timeZone": "Europe/Berlin"}],
-        evidence={"alpha": 0.05, "failureMargin": 0.5, "slowMargin": 3, "minRequests": 40},
+        evidence={"alpha": 0.05, "failureMargin": 0.5, "slowMargin": 3, "minRequests": 40, "baseline": True},
         onInconclusive="rollback",
         maxWait="2h",
         members=["cart"],
@@ -50,7 +50,7 @@ def test_every_field_is_read():
     assert found.promotion_steps == (PolicyStep(60.0, 30.0),)
     assert found.warm_up_s == 15.0
     assert [(sorted(w.days), w.begin, w.end, w.zone.key) for w in found.windows] == [([0, 4], 540, 1050, "Europe/Berlin")]
-    assert found.evidence == EvidencePolicy(0.05, 0.005, 0.03, 40)
+    assert found.evidence == EvidencePolicy(0.05, 0.005, 0.03, 40, baseline=True)
     assert (found.on_inconclusive, found.max_wait_s, found.members) == ("rollback", 7200.0, ("cart",))
 
 
@@ -68,7 +68,6 @@ WRONG = [
     ({"steps": [{"weight": 0}]}, "spec.steps[0].weight: found the number 0, expected a number from 0.01 to 100"),
     ({"steps": [{"weight": 0.015}]}, "spec.steps[0].weight: found 0.015, expected a multiple of 0.01 percent"),
     ({"steps": [{"weight": 5}, {"weight": 1}]}, "spec.steps[1].weight: found 1 after 5, expected weights that do not fall"),
-    ({"evidence": {"baseline": True}}, "spec.evidence.baseline: is not available yet"),
     ({"steps": [{}]}, "spec.steps[0].weight: is missing, expected a number from 0.01 to 100"),
     ({"steps": [{"weight": 1, "duration": "soon"}]}, "spec.steps[0].duration: found 'soon', expected a duration"),
     ({"steps": [{"weight": 1, "durations": "1m"}]}, "unknown field of spec.steps[0] (did you mean duration?)"),

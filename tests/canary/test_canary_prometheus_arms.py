@@ -72,6 +72,19 @@ async def world():
         await client.close()
 
 
+async def test_a_baseline_is_the_third_arm_once_it_is_scraped(world):
+    world.good = {"c-1": 50, "p-1": 1000}
+    assert (await world.look()).baseline is None
+    world.pods["b-1"] = "podinfo-baseline"
+    world.existing.add("b-1")
+    world.now += 1
+    assert await world.look() is None, "its pod is there, and what it did is not known"
+    world.scrape()
+    world.good["b-1"] = 4
+    arms = await world.look()
+    assert (arms.baseline.successes, arms.primary.successes) == (4, 0)
+
+
 async def test_what_was_counted_before_the_first_look_does_not_count(world):
     world.good = {"c-1": 50, "p-1": 1000}
     first = await world.look()

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from router_world import RUNNING, entry, services, shared, wanted
 
+from control.canary.baseline import unfit
 from control.canary.fields import SpecError
 from control.canary.routers import router_for, with_cookies
 from control.canary.routing import PARTS, Routing
@@ -68,14 +69,14 @@ ANALYSES = st.fixed_dictionaries(
 )
 PROVIDERS = st.sampled_from(["", "smi:v1alpha2", "gatewayapi:v1"])
 ROUTINGS = st.builds(
-    lambda parts, mirrored, everyone: (parts / 100, mirrored, everyone), st.integers(0, PARTS), st.booleans(), st.booleans()
+    lambda parts, *flags: (parts / 100, *flags), st.integers(0, PARTS), st.booleans(), st.booleans(), st.booleans()
 )
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(PROVIDERS, SERVICES, ANALYSES, st.lists(ROUTINGS, min_size=1, max_size=3))
 def test_what_is_written_is_sound_does_what_was_decided_and_is_read_back(
-    provider: str, service: dict[str, Any], analysis: dict[str, Any], routings: list[tuple[float, bool, bool]]
+    provider: str, service: dict[str, Any], analysis: dict[str, Any], routings: list[tuple[float, bool, bool, bool]]
 ) -> None:
     obj = canary_object(analysis, provider=provider, service={"port": 80, **service})
     try:
@@ -86,21 +87,27 @@ def test_what_is_written_is_sound_does_what_was_decided_and_is_read_back(
         asyncio.run(walk(store, obj, routings))
 
 
-async def walk(store: FileStore, obj: Object, routings: list[tuple[float, bool, bool]]) -> None:
+async def walk(store: FileStore, obj: Object, routings: list[tuple[float, bool, bool, bool]]) -> None:
     spec = parse(await store.apply(obj))
     for one in services(spec):
         await store.apply(one)
     router, status = router_for(spec), RUNNING
-    for canary, mirrored, everyone in routings:
+    for canary, mirrored, everyone, beside in routings:
         everyone = everyone and canary == 100 and bool(spec.routes.trial)
         routing = Routing(canary, spec.routes.mirror and mirrored and not canary, everyone)
+        if beside and not unfit(spec):
+            routing = routing.beside()
         status = with_cookies(spec, status, routing)
         made = wanted(spec, routing, status)  # and nothing is wrong with them
         for one in made:
             await store.apply(one)
         assert router.observed(store, spec, status) == routing
         assert router.problem(store, spec) == ""
-        shares = [("podinfo-primary", routing.primary), ("podinfo-canary", routing.canary)]
+        shares = [
+            ("podinfo-primary", routing.primary),
+            ("podinfo-canary", routing.canary),
+            ("podinfo-baseline", routing.baseline),
+        ]
         possible = {", ".join(f"{name} {share:g}" for name, share in shares if share)}
         if spec.routes.trial and not everyone:
             possible.add("podinfo-primary 100")

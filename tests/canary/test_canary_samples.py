@@ -52,6 +52,7 @@ def test_there_are_samples_of_every_kind():
         "linkerd",
         "provider: kubernetes",
         "evidence:",
+        "baseline: true",
         "members:",
         "windows:",
     ):

@@ -248,3 +248,15 @@ def test_a_simulation_that_holds_for_ever_ends_and_says_what_it_waited_for(tmp_p
     assert late[-1] > 11 * 3600
     assert 10 < len(late) < 1000, "a day of one look a second takes minutes"
     assert found["waitsFor"] == "podinfo.test: Halt podinfo.test advancement: more requests at weight 10 needed"
+
+
+def test_a_policy_that_does_not_fit_its_canary_is_a_mistake_that_is_told(tmp_path: Path):
+    policy = {
+        "apiVersion": "meshproxy.dev/v1alpha1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+    }
+    file = write(
+        tmp_path / "canary.yaml", canary(analysis={"mirror": True}), {**policy, "spec": {"evidence": {"baseline": True}}}
+    )
+    assert "ReleasePolicy podinfo: spec.evidence.baseline: analysis.mirror gives" in simulate(file, code=1).output

@@ -21,11 +21,11 @@ from typing import Any
 from mesh_manifests import APPS, Object
 from mesh_run import MeshRun
 
-CANARY, PRIMARY = "canary", "primary"
+CANARY, PRIMARY, BASELINE = "canary", "primary", "baseline"
 
 
 def arm_of(pod: str) -> str:
-    return PRIMARY if "-primary-" in pod else CANARY
+    return PRIMARY if "-primary-" in pod else BASELINE if "-baseline-" in pod else CANARY
 
 
 def workload(mesh: MeshRun, namespace: str, name: str, *, replicas: int = 1, **env: Any) -> list[Object]:
@@ -81,7 +81,7 @@ class Said:
 
     @property
     def arm(self) -> str:
-        """ "canary" or "primary"; if neither answered, why."""
+        """ "canary", "primary" or "baseline"; if neither answered, why."""
         return arm_of(self.pod) if self.revision or self.pod.startswith("web-") else self.pod
 
     @property

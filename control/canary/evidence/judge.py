@@ -43,6 +43,7 @@ class Terms:
     alpha: float = 0.01
     failure_margin: float = 0.01
     slow_margin: float = 0.02
+    beside: str = "primary"  # what the canary is compared with, as people are told: primary or baseline
 
     def alpha_of(self, metric: str) -> float:
         """The metric's part of the chance to roll back in vain."""
@@ -122,6 +123,7 @@ class Assessment:
     )  # OPEN: canary requests that are still needed; None: it cannot be said, or the present rates decide nothing
     canary_bounds: tuple[float, float]
     primary_bounds: tuple[float, float]
+    beside: str = "primary"  # whose numbers those of the primary are
 
     @property
     def text(self) -> str:
@@ -129,7 +131,7 @@ class Assessment:
         c = self.counts
         seen = (
             f"{c.canary_failed} of {c.canary} requests {what} ({_percent(c.canary_failed, c.canary)}), "
-            f"{c.primary_failed} of the primary's {c.primary} ({_percent(c.primary_failed, c.primary)})"
+            f"{c.primary_failed} of the {self.beside}'s {c.primary} ({_percent(c.primary_failed, c.primary)})"
         )
         points = f"{self.margin * 100:g}"
         allowed = f"{points} point{'' if points == '1' else 's'}"
@@ -192,6 +194,7 @@ def _assess(metric: str, one: Comparison, terms: Terms) -> Assessment:
         None if more is None else max(1, more),
         bounds(total.canary_failed, total.canary, alpha),
         bounds(total.primary_failed, total.primary, alpha),
+        terms.beside,
     )
 
 

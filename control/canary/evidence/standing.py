@@ -40,8 +40,18 @@ class Standing:
         """Of the canary since the step began, after the warm-up."""
         return self.evidence.requests - self.before
 
-    def look(self, arms: Arms | None, weight: float, now: float, terms: Terms, warm_up_s: float = 0.0) -> Standing:
-        """After one more look, with `weight` percent at the canary."""
+    def look(
+        self,
+        arms: Arms | None,
+        weight: float,
+        now: float,
+        terms: Terms,
+        warm_up_s: float = 0.0,
+        primary: ArmCounts | None = None,
+    ) -> Standing:
+        """After one more look, with `weight` percent at the canary.  `primary`: what it did, where the arms are the canary's
+        and a baseline's.  That is as new as the canary: its warm-up teaches nothing either, and where slow begins is the
+        primary's to say."""
         after = self
         if weight != self.weight:
             warm_until = now + warm_up_s if not self.weight else self.warm_until
@@ -54,9 +64,11 @@ class Standing:
         if new is not None and not moved and not _closed(new, judged, seconds):
             return replace(after, lost_since=None)
         if new is not None:
-            evidence = evidence.observe(new, terms, seconds) if judged else evidence.learn(new, terms)
+            evidence = (
+                evidence.observe(new, terms, seconds) if judged else evidence.learn(new, terms) if primary is None else evidence
+            )
         if moved or not evidence.marks.at:
-            evidence = evidence.begin_step(arms[1].latency)
+            evidence = evidence.begin_step((primary or arms[1]).latency)
         if moved:
             after = replace(after, before=evidence.requests)
         return replace(after, evidence=evidence, lost_since=None, last=arms, since=now)

@@ -1,6 +1,6 @@
 """The Gateway API router: shares in one HTTPRoute named as the apex, attached to the apex Service (flagger.md 8).
 
-    plain        [match]                       -> primary: rest, canary: w
+    plain        [match]                       -> primary: rest, canary: w      (with a baseline: w to it as well)
     A/B          [match and trial]             -> primary: rest, canary: w
                  [match]                       -> primary: 100
     affinity     [match, canary's cookie]      -> canary: 100   (weight 0: the last run's -> as below, and is forgotten)
@@ -104,8 +104,10 @@ class GatewayRouter(Router):
     def _rules(self, spec: CanarySpec, routing: Routing, status: Status) -> list[Object]:
         service = spec.routes
         matches = service.matches or (EVERYTHING,)
-        canary, primary = routing.weights
+        canary, primary, baseline = routing.weights
         shares = [_backend(spec, spec.primary_service, primary), _backend(spec, spec.canary_service, canary)]
+        if baseline:
+            shares.append(_backend(spec, spec.baseline_service, baseline))
         copies = _copies(spec, routing)
         if service.trial:
             trial = [one.narrowed(by) for by in service.trial for one in matches]
@@ -143,9 +145,8 @@ class GatewayRouter(Router):
             rules = gateway.parse_http_route(route).spec.rules
         except ValueError:  # not of our making, or damaged by hand
             return None
-        both = [
-            rule for rule in rules if {ref.name for ref in rule.backend_refs} == {spec.primary_service, spec.canary_service}
-        ]
+        pair = {spec.primary_service, spec.canary_service}
+        both = [rule for rule in rules if {ref.name for ref in rule.backend_refs} - {spec.baseline_service} == pair]
         if not both:
             return None
         weights = {ref.name: ref.weight for ref in both[-1].backend_refs}
@@ -155,7 +156,11 @@ class GatewayRouter(Router):
         )
         everyone = any([ref.name for ref in rule.backend_refs] == [spec.canary_service] for rule in rules)
         return Routing.of_weights(
-            weights[spec.canary_service], weights[spec.primary_service], mirrored=mirrored, everyone=everyone
+            weights[spec.canary_service],
+            weights[spec.primary_service],
+            weights.get(spec.baseline_service, 0),
+            mirrored=mirrored,
+            everyone=everyone,
         )
 
 

@@ -1,6 +1,7 @@
 """The SMI router: shares in TrafficSplits.
 
     TrafficSplit <apex>             all requests      <apex>-canary: w, <apex>-primary: rest     (Flagger's order and names)
+                                                      with a baseline: <apex>-canary: w, <apex>-baseline: w, <apex>-primary
 
     with analysis.match (A/B):
     TrafficSplit <apex>             all requests      <apex>-canary: 0, <apex>-primary: 100
@@ -87,11 +88,13 @@ class SplitRouter(Router):
     # -- objects
 
     def _split(self, spec: CanarySpec, name: str, routing: Routing, trial: bool = False) -> Object:
-        canary, primary = routing.weights
+        canary, primary, baseline = routing.weights
+        beside = [{"service": spec.baseline_service, "weight": baseline}] if baseline else []
         body: dict[str, Any] = {
             "service": root(spec),
             "backends": [
                 {"service": spec.canary_service, "weight": canary},
+                *beside,
                 {"service": spec.primary_service, "weight": primary},
             ],
         }
@@ -117,10 +120,10 @@ class SplitRouter(Router):
             backends = {one.service: one.weight_milli for one in split.parse(obj).backends} if obj is not None else {}
         except ValueError:  # not of our making, or damaged by hand
             return None
-        if set(backends) != {spec.canary_service, spec.primary_service}:
+        if backends.keys() - {spec.baseline_service} != {spec.canary_service, spec.primary_service}:
             return None
-        canary, primary = backends[spec.canary_service], backends[spec.primary_service]
-        return Routing.of_weights(canary // 1000, primary // 1000) if canary % 1000 == primary % 1000 == 0 else None
+        weights = [backends.get(name, 0) for name in (spec.canary_service, spec.primary_service, spec.baseline_service)]
+        return Routing.of_weights(*(one // 1000 for one in weights)) if not any(one % 1000 for one in weights) else None
 
     @staticmethod
     def _same(spec: CanarySpec, current: Object | None, wanted: Object) -> bool:

@@ -72,7 +72,7 @@ class ModelledSource(MetricSource):
         self._traffic = traffic
         self._templates = templates
         self._clock = clock
-        self._totals: dict[str, tuple[float, float, float, float]] = {}  # since when; canary's, of them failed, primary's
+        self._totals: dict[str, tuple[float, float, float, float, float]] = {}  # since when; canary's, of them failed, others'
         self._looked: dict[str, float] = {}
         self.seen: list[tuple[str, Seen]] = []
 
@@ -93,15 +93,16 @@ class ModelledSource(MetricSource):
         if any(fault.kind == "down" for fault in faults):
             return None
         name = f"{subject.canary}.{subject.namespace}"
-        begun, canary, failed, primary = self._totals.get(name, (now, 0.0, 0.0, 0.0))
+        begun, canary, failed, primary, baseline = self._totals.get(name, (now, 0.0, 0.0, 0.0, 0.0))
         passed = now - self._looked.get(name, now)
         rate = 0.0 if any(fault.kind == "silent" for fault in faults) else traffic.rate
         share = max((fault.value or 0.0 for fault in faults if fault.kind == "errors"), default=0.0)
         canary, failed = canary + rate * passed, failed + rate * share * passed
-        primary += max(0.0, self._given.rate - traffic.rate) * passed
-        self._totals[name], self._looked[name] = (begun, canary, failed, primary), now
+        primary += max(0.0, self._given.rate - traffic.rate - traffic.baseline_rate) * passed
+        baseline += traffic.baseline_rate * passed
+        self._totals[name], self._looked[name] = (begun, canary, failed, primary, baseline), now
         arm = ArmCounts(round(canary) - round(failed), round(failed), epoch=begun)
-        return Arms(arm, ArmCounts(round(primary), 0, epoch=begun))
+        return Arms(arm, ArmCounts(round(primary), 0, epoch=begun), ArmCounts(round(baseline), 0, epoch=begun))
 
     def _answer(self, query: Query) -> Measurement:
         metric, subject = query.metric, query.subject

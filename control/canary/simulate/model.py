@@ -113,6 +113,7 @@ class Traffic:
     rate: float
     weight: float
     elapsed_s: float
+    baseline_rate: float = 0.0  # requests a second that reach its baseline (baseline.py)
 
 
 def measure(metric: Metric, faults: Sequence[Fault], traffic: Traffic) -> Measurement:

@@ -17,6 +17,7 @@ import yaml
 
 from control.canary.commands import ANNOTATION_APPROVE, Command
 from control.canary.controller import Controller, Settings
+from control.canary.fields import SpecError
 from control.canary.gates import gate_it_waits_at
 from control.canary.policies import policy_for
 from control.canary.policy import ReleasePolicy
@@ -170,7 +171,9 @@ class World:
         if routing(spec, status).mirrored:
             share = spec.routes.mirror_percent / 100
         first = self._first_weight.setdefault(name, self._now)
-        return Traffic(self._given.rate * share, weight, self._now - first)
+        return Traffic(
+            self._given.rate * share, weight, self._now - first, self._given.rate * routing(spec, status).baseline / 100
+        )
 
     def _templates(self) -> Collection[tuple[str, str]]:
         return {(key.namespace, key.name) for key in map(Key.of, self._objects) if key.kind == "MetricTemplate"}
@@ -219,7 +222,10 @@ class World:
         self._refresh()
 
     def _policy(self, spec: CanarySpec) -> ReleasePolicy | None:
-        return policy_for(self._store, spec)
+        try:
+            return policy_for(self._store, spec)
+        except SpecError:
+            return None  # its own tick says what is wrong with it
 
     # -- the end
 
