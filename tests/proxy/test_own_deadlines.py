@@ -70,7 +70,8 @@ async def test_a_request_ends_when_its_client_said_by_name_and_is_cancelled_at_t
     status, fields, body = await request(side.port, get(f"{NAME}: 60", path="/silent"))
     assert (status, fields[b"mesh-error"]) == (504, b"deadline_exceeded")
     assert b"client" in body
-    assert web.heads == [[f"{NAME}: 60"]]
+    [[told]] = web.heads
+    assert 0 < int(told.removeprefix(f"{NAME}: ")) <= 60  # less what was used on the way
     await cancelled(web)
     await house.quiet()
     assert total(side.route.series, status=504, success=False) == 1
