@@ -19,7 +19,8 @@ on a TrafficSplit, HTTPRoute or GRPCRoute
 on an HTTPRouteGroup
                meshproxy.dev/path-match                 start (default) | full: a pathRegex takes the whole path
 
-`PLACES` lists all of ours and where each is read; `strays` finds those that are read nowhere, or not where they stand.
+`PLACES` lists all of ours and where each is read, `FOREIGN` others' names; docs/annotations.md is the same for people.  `strays`
+finds those of ours that are read nowhere, or not where they stand.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control.resources import fault
-from control.resources.balancing import ON_SERVICES, WEIGHT
+from control.resources.balancing import LINKERD_BALANCING, ON_SERVICES, WEIGHT
 from control.resources.concurrency import CONCURRENCY
 from control.resources.quantity import seconds
 from control.resources.shape import nearest, shown
@@ -77,12 +78,14 @@ PLACES: dict[str, tuple[str, ...]] = {
     EMPTY_BACKEND: ("TrafficSplit", "HTTPRoute", "GRPCRoute"),
     STICKY: ("TrafficSplit", "HTTPRoute", "GRPCRoute"),
     **dict.fromkeys(
-        [f"{PREFIX}{name}" for name in ("confirm", "minimum-requests", "pause", "approve", "abort", "promote")], ("Canary",)
+        [f"{PREFIX}{name}" for name in ("confirm", "minimum-requests", "pause", "approve", "abort", "promote", "retry")],
+        ("Canary",),
     ),
 }
 # Written by the mesh: they stand in what was exported with `get -o yaml`, and nobody need be told.
-_WRITTEN = frozenset(
-    f"{PREFIX}{name}" for name in ("proxy", "service-listeners", "made-by", "terminating-since", "revision", "canary")
+WRITTEN = frozenset(
+    f"{PREFIX}{name}"
+    for name in ("proxy", "service-listeners", "made-by", "terminating-since", "revision", "canary", "added-port")
 )
 
 _HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")
@@ -92,13 +95,19 @@ MAX_CONDITIONS = 32
 MAX_ATTEMPTS = 10  # retries of one request: more is load, not help
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
-_LINKERD = {
+LINKERD = {
     "retry.linkerd.io/http": "meshproxy.dev/retry-http",
     "retry.linkerd.io/grpc": "meshproxy.dev/retry-grpc",
     "retry.linkerd.io/limit": "meshproxy.dev/retry-limit",
     "timeout.linkerd.io/request": "meshproxy.dev/timeout-request",
     "timeout.linkerd.io/response": "meshproxy.dev/timeout-response",
     "timeout.linkerd.io/idle": "meshproxy.dev/timeout-idle",
+}
+# Not ours: annotation -> the kinds on which it is read.
+FOREIGN: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*LINKERD, *LINKERD_BALANCING), ("Service",)),
+    "linkerd.io/inject": _POD,
+    "flagger.app/config-tracking": ("ConfigMap", "Secret"),
 }
 _PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/")  # ours: `strays`
 
@@ -128,7 +137,7 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
     def given(ours: str) -> tuple[str, str] | None:
         if ours in annotations:
             return ours, annotations[ours]
-        for linkerd, same in _LINKERD.items():
+        for linkerd, same in LINKERD.items():
             if same == ours and linkerd in annotations:
                 return linkerd, annotations[linkerd]
         return None
@@ -174,7 +183,7 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
     word = annotations.get(PROPAGATE, "false")
     if word not in PROPAGATES:
         mistakes.append((PROPAGATE, f"found {shown(word)}, expected true or false", nearest(word, list(PROPAGATES))))
-    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in _LINKERD]
+    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in LINKERD]
     mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
     return Traffic(
         declared,
@@ -226,7 +235,7 @@ def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, st
     wrong, hint."""
     found: list[tuple[str, str, str]] = []
     for name in annotations:
-        if not name.startswith(PREFIX) or name in _WRITTEN:
+        if not name.startswith(PREFIX) or name in WRITTEN:
             continue
         places = PLACES.get(name)
         if places is None:

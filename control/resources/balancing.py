@@ -58,6 +58,7 @@ _LINKERD = {
     f"{_OURS}breaker-min-requests": f"{_ALPHA}-min-requests",
 }
 _LINKERD_PREFIXES = ("balancer.linkerd.io/", "balancer.alpha.linkerd.io/")
+LINKERD_BALANCING = tuple(_LINKERD.values())
 ON_SERVICES = (BALANCER, KEY, SLOW_START, ZONE, *_LINKERD, f"{_OURS}breaker-max-ejected")
 
 Mistake = tuple[str, str, str]  # annotation, what is wrong, hint

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from resource_helpers import told
 
+from control.resources.annotations import strays
+
 DEPLOYMENT = """
     apiVersion: apps/v1
     kind: Deployment
@@ -107,3 +109,12 @@ def test_linkerds_times_are_read_as_they_are_and_those_it_does_not_have_are_told
     assert service('{timeout.linkerd.io/response: "1s", timeout.linkerd.io/idle: "1s"}') == []
     (line,) = service('{timeout.linkerd.io/connect: "1s"}')
     assert "is not supported yet and has no effect" in line
+
+
+@pytest.mark.parametrize("order", ["approve", "abort", "promote", "retry", "pause"])
+def test_an_order_that_stands_in_an_exported_canary_is_no_stray(order: str) -> None:
+    assert strays({f"meshproxy.dev/{order}": "5d4f 2026-01-31T12:00:00Z"}, "Canary") == []
+
+
+def test_what_the_mesh_wrote_on_a_service_it_was_exported_with_is_no_stray() -> None:
+    assert strays({"meshproxy.dev/added-port": "80", "meshproxy.dev/canary": "web"}, "Service") == []
