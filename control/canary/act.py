@@ -139,7 +139,7 @@ class Actor:
         """The apex selects the target again: with its owner's selector where it has an owner, else with the target's (one that
         is ours then goes with the Canary, as in Flagger)."""
         current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
-        if current is not None and objects.held_for(current) == spec.name and self._gives_back:
+        if current is not None and not objects.is_ours(spec, current) and self._gives_back:
             await self.give_back(current)
         elif current is not None:
             await self._store.apply(objects.apex_service(spec, self._target(spec), current, selects_target=True))

@@ -14,6 +14,7 @@ still there, because `accepted/` is.
 **An object's life.**  It exists while a record of who created it does (the user's document, or a manager's apply).  Every
 record names the uid it speaks of: made again under the same name, an object has a new uid, and what others had said about
 the old one no longer counts.  Such leftovers are swept by their own manager, and by the accepting process for everybody.
+So is what a manager made for an owner that is gone, where the user has written a document of that name: theirs is in force.
 
 One field has one owner: the user's value is overridden by a manager's; a second manager with another value is refused
 (`Conflict`).  A list is one field.  If two processes write in the same instant the check can miss it: then the manager
@@ -42,7 +43,7 @@ from control.resources.documents import without_nulls
 from control.resources.kinds import CLUSTER_SCOPED
 from control.store.accept import GRACE, Acceptance, AcceptingLock
 from control.store.eventlog import MAX_MESSAGE, EventLog
-from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, overlay
+from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, orphaned, overlay, owners
 from control.store.records import ACCEPTED, EVENTS, Record, check_key, check_manager, identity, timestamp
 from control.store.report import AcceptReport
 from control.store.store import (
@@ -94,6 +95,7 @@ class FileStore(Store):
         self._kinds: dict[tuple[str, str], list[Key]] = {}  # sorted keys
         self._pending: dict[Key, tuple[Object | None, Object | None]] = {}
         self._watchers: list[Watcher] = []
+        self._orphaned: set[tuple[Key, str]] = set()  # records over the user's objects whose owners are gone
         self._leftover_since: dict[tuple[Key, str], float] = {}
         self._events = EventLog(state_dir / EVENTS)
         self._delivering = False
@@ -223,6 +225,7 @@ class FileStore(Store):
             first = self._pending[key][0] if key in self._pending else before
             self._pending[key] = (first, after)
         self._objects = visible
+        self._orphaned = orphaned(self._tree.records, visible)
         self._hidden = {key: everything[key] for key in gone}
         for group, kind in kinds:
             self._kinds[group, kind] = sorted(key for key in visible if key.group == group and key.kind == kind)
@@ -271,7 +274,7 @@ class FileStore(Store):
         """Remove records of objects that are gone, after the grace period: a process that scans while another writes may see an
         object before its owner."""
         now = self._clock()
-        leftovers: set[tuple[Key, str]] = set()
+        leftovers = {one for one in self._orphaned if one[1] == self.manager or self._acceptance is not None}
         for key in self._tree.leftovers(self._objects, self._hidden):
             for manager, record in self._tree.records[key].items():
                 obj = self._objects.get(key)
@@ -311,7 +314,9 @@ class FileStore(Store):
                 mine = None
             record = Record(base[1].uid, False, base[1].created_at, 0, wanted)
             if mine is not None:
-                record.created, record.created_at = mine.created, mine.created_at
+                # Who lets go of the owner it made a user's object for lets go of the object: it goes when the user says so.
+                let_go = base[0] == ACCEPTED and owners(mine) and not owners(record)
+                record.created, record.created_at = mine.created and not let_go, mine.created_at
                 record.generation, record.status = mine.generation, mine.status
                 if mine.object == wanted:
                     return self._objects[key]

@@ -1,7 +1,8 @@
 """Records of many managers -> the objects everybody sees.   Pure.
 
     base (the user's document, or the record of who created the object)
-      <- overlaid by each manager's fields, in order of the managers' names
+      <- overlaid by each manager's fields, in order of the managers' names (of the user's document only the user says who
+         owns it: it does not go with what a manager made it for)
       <- status: each manager's own fields
     -> minus garbage: objects whose owners (metadata.ownerReferences) are all gone
 
@@ -58,6 +59,8 @@ def overlay(records: Mapping[str, Record]) -> Object | None:
         generation += record.generation
         if manager != base_manager:
             owned = {name: value for name, value in record.object.items() if name not in ("apiVersion", "kind")}
+            if base_manager == ACCEPTED and owners(record):
+                owned["metadata"] = {name: value for name, value in owned["metadata"].items() if name != "ownerReferences"}
             obj = merge(obj, owned)
         status.update(record.status)
     if status:
@@ -72,6 +75,11 @@ def overlay(records: Mapping[str, Record]) -> Object | None:
     digest = hashlib.sha256(msgspec.json.encode(obj, order="sorted")).digest()
     metadata["resourceVersion"] = str(int.from_bytes(digest[:7]))
     return obj
+
+
+def owners(record: Record) -> Any:
+    """The ownerReferences of what a manager says of an object; None or empty if there are none."""
+    return record.object["metadata"].get("ownerReferences")
 
 
 def finalized(records: Mapping[str, Record]) -> bool:
@@ -160,6 +168,19 @@ def garbage(objects: Mapping[Key, Object], held: frozenset[Key] | set[Key]) -> s
                 gone.add(key)
                 changed = True
     return gone
+
+
+def orphaned(records: Mapping[Key, Mapping[str, Record]], objects: Mapping[Key, Object]) -> set[tuple[Key, str]]:
+    """What managers say of the user's objects on behalf of owners that are all gone: (object, manager)."""
+    found: set[tuple[Key, str]] = set()
+    for key, several in records.items():
+        if len(several) < 2 or ACCEPTED not in several or not several[ACCEPTED].created:
+            continue
+        for manager, record in several.items():
+            references = owners(record) if manager != ACCEPTED else None
+            if references and not any(_alive(reference, key, objects, set()) for reference in references):
+                found.add((key, manager))
+    return found
 
 
 def _alive(reference: Any, dependent: Key, objects: Mapping[Key, Object], gone: set[Key]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, deployment, service
 from canary_plays import canary_object
 from prometheus_client import CollectorRegistry, generate_latest
@@ -183,6 +184,74 @@ async def test_deleting_the_canary_gives_the_target_and_the_apex_back(cluster):
     assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo"}
     assert cluster.store.get(PRIMARY) is None
     assert cluster.store.get(SPLIT) is None
+
+
+def with_another_port() -> dict[str, Any]:
+    wanted = service()
+    wanted["spec"]["ports"].append({"name": "admin", "port": 81, "targetPort": 81})
+    return wanted
+
+
+async def gone(cluster: Cluster, name: str) -> None:
+    (cluster.user / name).unlink()
+    for _ in range(3):
+        cluster.now += GRACE
+        cluster.refresh()
+
+
+async def test_a_service_written_while_its_canary_runs_is_the_users_but_for_its_selector(cluster):
+    cluster.write(deployment(), canary_object())
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    cluster.write(with_another_port())
+    await step(cluster, controller)
+    apex = cluster.store.get(APEX)
+    assert apex["spec"]["selector"] == {"app": "podinfo-primary"}
+    assert [port["port"] for port in apex["spec"]["ports"]] == [80, 81]
+    assert "ownerReferences" not in apex["metadata"]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["the controller saw it", "before the controller saw it"])
+@pytest.mark.parametrize("revert", [False, True], ids=["given back", "reverted"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "down and up"])
+async def test_a_service_written_while_its_canary_ran_is_the_users_when_it_is_gone(cluster, seen, revert, restarted):
+    cluster.write(deployment(), canary_object(revertOnDeletion=revert))
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 3)
+    cluster.write(with_another_port())
+    if seen:
+        await step(cluster, controller)
+    await gone(cluster, "canary-podinfo.yaml")
+    if restarted:
+        cluster.open()
+        controller = await stepper(cluster, Numbers())
+    for _ in range(4):
+        await controller.step(cluster.now)
+        cluster.now += GRACE
+        await cluster.roll_out()
+    assert cluster.store.get(CANARY) is None
+    assert cluster.store.get(APEX)["spec"] == with_another_port()["spec"]
+    assert cluster.replicas(TARGET) == 2
+    assert cluster.store.get(PRIMARY) is None
+    cluster.write(service())
+    assert cluster.store.get(APEX)["spec"] == service()["spec"]
+
+
+async def test_a_service_removed_and_written_again_while_its_canary_ran_is_the_users_when_it_is_gone(cluster):
+    cluster.begin()
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    await gone(cluster, "service-podinfo.yaml")
+    await step(cluster, controller, 2)
+    assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo-primary"}  # ours meanwhile
+    cluster.write(with_another_port())
+    await step(cluster, controller)
+    await gone(cluster, "canary-podinfo.yaml")
+    await controller.step(cluster.now)
+    cluster.refresh()
+    assert cluster.store.get(APEX)["spec"] == with_another_port()["spec"]
+    await gone(cluster, "service-podinfo.yaml")
+    assert cluster.store.get(APEX) is None  # nothing of ours keeps it there
 
 
 async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):

@@ -329,6 +329,57 @@ async def test_an_object_a_manager_made_first_keeps_its_uid_when_the_user_gives_
     assert data(cluster, "a") == {"x": "1"}
 
 
+async def made_for_an_owner(cluster: FileCluster) -> None:
+    """Manager "runtime" makes a ConfigMap for the user's Deployment; then the user writes one of that name."""
+    cluster.write("a.yaml", deployment("web", 3))
+    cluster.write("keep.yaml", config_map("keep"))
+    cluster.refresh()
+    runtime = cluster.store("runtime")
+    web = runtime.get(key("web", "Deployment"))
+    assert web is not None
+    await runtime.apply(config_map("a", {"x": "1"}, ownerReferences=[owner(web)]))
+    cluster.write("b.yaml", config_map("a", {"x": "9"}))
+    cluster.refresh()
+
+
+async def test_what_the_user_wrote_belongs_to_no_owner_that_a_manager_names(cluster: FileCluster) -> None:
+    await made_for_an_owner(cluster)
+    for store in cluster.stores.values():
+        seen = store.get(key("a"))
+        assert seen is not None
+        assert "ownerReferences" not in seen["metadata"]
+        assert seen["data"] == {"x": "1"}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_users_document_is_in_force_once_the_owner_it_was_overridden_for_is_gone(
+    cluster: FileCluster, restarted: bool
+) -> None:
+    await made_for_an_owner(cluster)
+    (cluster.user / "a.yaml").unlink()
+    if restarted:  # the manager never comes back; what it wrote is still there
+        cluster.refresh()
+        cluster.stores.pop("runtime").close()
+        cluster.now += GRACE
+        cluster.restart("canary")
+    for _ in range(3):
+        cluster.pass_time(GRACE)
+    seen = cluster.accepting.get(key("a"))
+    assert seen is not None
+    assert seen["data"] == {"x": "9"}
+    assert not (cluster.state / "runtime" / NAMESPACE / "ConfigMap" / "a.yaml").exists()
+
+
+async def test_a_manager_that_lets_go_of_the_owner_lets_go_of_the_users_object(cluster: FileCluster) -> None:
+    await made_for_an_owner(cluster)
+    await cluster.store("runtime").apply(config_map("a", {"x": "2"}))
+    cluster.refresh()
+    assert data(cluster, "a") == {"x": "2"}
+    (cluster.user / "b.yaml").unlink()
+    cluster.pass_time(GRACE)
+    assert cluster.accepting.get(key("a")) is None
+
+
 async def test_a_manager_cannot_delete_what_the_user_gave(cluster: FileCluster) -> None:
     cluster.write("a.yaml", config_map("a"))
     cluster.refresh()
