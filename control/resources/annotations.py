@@ -19,8 +19,8 @@ on a TrafficSplit, HTTPRoute or GRPCRoute
 on an HTTPRouteGroup
                meshproxy.dev/path-match                 start (default) | full: a pathRegex takes the whole path
 
-`PLACES` lists all of ours and where each is read, `FOREIGN` others' names; docs/annotations.md is the same for people.  `strays`
-finds those of ours that are read nowhere, or not where they stand.
+`PLACES` lists all of ours and where each is read, `FOREIGN` others' names; docs/annotations.md is the same for people.
+`strays` finds those of ours that are read nowhere, or not where they stand.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def parse_documents(data: bytes, file: str = "") -> Parsed:
                 parsed.broken = True  # a value that is ambiguous (a key given twice) must not be guessed
             parsed.documents.extend(_opened(document))
     except yaml.YAMLError as failure:
-        return broken(*_syntax(failure))
+        return broken(*_syntax(failure, text))
     finally:
         loader.dispose()
     return parsed
@@ -147,7 +147,7 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark is not None else 0
 
 
-def _syntax(failure: yaml.YAMLError) -> tuple[int, str, str]:
+def _syntax(failure: yaml.YAMLError, text: str) -> tuple[int, str, str]:
     mark = getattr(failure, "problem_mark", None)
     problem = getattr(failure, "problem", None) or str(failure).splitlines()[0]
     context = getattr(failure, "context", None)
@@ -157,7 +157,28 @@ def _syntax(failure: yaml.YAMLError) -> tuple[int, str, str]:
         return line, message, "is the line indented with a tab? YAML wants spaces"
     if "mapping values are not allowed" in message:
         return line, message, "check the indentation, and quote values that contain ': '"
+    if mark is not None and "did not find expected" in message and (bracket := _open_bracket(text, mark.index)):
+        return line, message, f"is the {bracket[0]!r} of line {bracket[1]} closed?"
     return line, message, ""
+
+
+def _open_bracket(text: str, end: int) -> tuple[str, int] | None:
+    """The innermost `{` or `[` that is open at character `end`, if it stands in an earlier line, and that line.  The parser
+    complains of what comes next, which is a line (or, at the end of the file, many) after the one to mend."""
+    opened: list[tuple[str, yaml.Mark]] = []
+    try:
+        for token in yaml.scan(text, Loader=_Loader):
+            if token.start_mark.index >= end:
+                break
+            if isinstance(token, (yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)):
+                opened.append((token.id, token.start_mark))
+            elif isinstance(token, (yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)) and opened:
+                opened.pop()
+    except yaml.YAMLError:
+        pass  # what was seen until then counts
+    if not opened or text.find("\n", opened[-1][1].index, end) < 0:
+        return None
+    return opened[-1][0], opened[-1][1].line + 1
 
 
 class _Refused(Exception):

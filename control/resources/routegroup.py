@@ -13,6 +13,8 @@ The specification calls all fields required, its CRD only the name: an absent fi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -207,6 +209,24 @@ def check_group(obj: Object, report: Report) -> None:
             _check_headers(match.get("headers") or {}, (*path, "headers"), report)
 
 
+def open_ended(obj: Object) -> Iterator[tuple[Path, str, str]]:
+    """Patterns of a checked group that fit more paths than they show: (field, what, hint).  They mean what SMI says, so it is
+    no mistake; but whoever writes `/admin` seldom means `/administrator` too, and in a TrafficTarget that is access."""
+    if (obj["metadata"].get("annotations") or {}).get(PATH_MATCH, "start") != "start":
+        return
+    matches = [(("matches",), obj.get("matches") or []), (("spec", "matches"), (obj.get("spec") or {}).get("matches") or [])]
+    for base, items in matches:
+        for index, match in enumerate(items):
+            pattern = match.get("pathRegex", "")
+            if pattern and not pattern.endswith(("$", "/", "*", "+")):
+                hint = f"end it with '$' or '(/.*)?$', or annotate {PATH_MATCH}: full"
+                yield (*base, index, "pathRegex"), f"{shown(pattern)} fits every path that begins so, {_longer(pattern)}", hint
+
+
+def _longer(pattern: str) -> str:
+    return f"also {pattern}x" if _PLAIN_PATH.match(pattern) else "however it goes on"
+
+
 def _check_headers(headers: Any, path: Path, report: Report) -> None:
     parts = [(path, headers)] if isinstance(headers, dict) else [((*path, i), part) for i, part in enumerate(headers)]
     seen: set[str] = set()
@@ -221,6 +241,7 @@ def _check_headers(headers: Any, path: Path, report: Report) -> None:
         report.error(path, f"has {len(seen)} entries, expected at most {MAX_HEADERS}")
 
 
+_PLAIN_PATH = re.compile(r"[/A-Za-z0-9_-]{1,60}\Z")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110 5.6.2
 
 

@@ -11,40 +11,48 @@ import click
 if TYPE_CHECKING:
     from control.store.store import Diagnostic
 
+_COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
-@click.command(epilog="Exit status: 0 nothing is refused (warnings may be there), 1 something is, 2 wrong usage.")
+
+@click.command(
+    epilog="Exit status: 0 nothing is refused (warnings may be there; not with --strict), 1 something is, 2 wrong usage."
+)
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the output."
 )
+@click.option("--strict", is_flag=True, help="Warnings fail too: for CI, where a misspelt kind is a mistake.")
 @click.pass_context
-def command(ctx: click.Context, directory: Path, output: str) -> None:
+def command(ctx: click.Context, directory: Path, output: str, strict: bool) -> None:
     """Check the manifests in DIR (a directory or one file) as `meshproxy up DIR` would.
 
     Every mistake is shown, with file, line, field, what was found and what was expected. An error means that the
-    document is refused; a warning, that something in it has no effect here.
+    document is refused; a warning, that something in it has no effect here; an info, that it may mean more than it says.
     """
     found, documents, files = diagnose(directory)
     errors = sum(1 for diagnostic in found if diagnostic.severity == "error")
+    warnings = sum(1 for diagnostic in found if diagnostic.severity == "warning")
     if not files and not errors:
         raise click.UsageError(f"no manifests in {directory}: expected .yaml, .yml or .json files (folders in it are not read)")
     if output == "json":
         click.echo(json.dumps([_as_json(diagnostic) for diagnostic in found], indent=2))
     else:
         for diagnostic in found:
-            click.secho(str(diagnostic), fg="red" if diagnostic.severity == "error" else "yellow")
+            click.secho(str(diagnostic), fg=_COLOURS[diagnostic.severity])
         summary = f"{_count(files, 'file')}, {_count(documents, 'document')}: "
-        summary += f"{_count(errors, 'error')}, {_count(len(found) - errors, 'warning')}"
-        click.echo(summary, err=bool(errors))
-    ctx.exit(1 if errors else 0)
+        summary += f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+        click.echo(summary + (" (--strict: they fail)" if strict and warnings else ""))
+    ctx.exit(1 if errors or (strict and warnings) else 0)
 
 
 def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     """All diagnostics in the order of the files, the number of documents, and of files."""
     from control.resources.crosscheck import crosscheck, refusals
     from control.resources.documents import Path as FieldPath
+    from control.resources.documents import field_name
+    from control.resources.routegroup import open_ended
     from control.resources.validate import review
-    from control.store.store import Key
+    from control.store.store import Diagnostic, Key
     from control.store.userfiles import UserFiles
 
     user = UserFiles(directory)
@@ -58,6 +66,11 @@ def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     accepted = [checked.obj for checked in reviewed.accepted.values() if checked.obj is not None]
     found = [*user.problems, *reviewed.diagnostics]
     found += crosscheck(accepted, locate, refusals(found))
+    for obj in accepted:
+        if obj["kind"] == "HTTPRouteGroup":
+            key = Key.of(obj)
+            for path, message, hint in open_ended(obj):
+                found.append(Diagnostic("info", *locate(key, path), field_name(path), message, hint, key))
     found.sort(key=lambda diagnostic: (diagnostic.file, diagnostic.line))
     return found, reviewed.documents, len(user.files)
 

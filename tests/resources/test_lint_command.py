@@ -48,7 +48,8 @@ def test_every_mistake_of_every_file_is_shown_and_exits_1(tmp_path: Path) -> Non
     assert "is also in" in lines[1]
     assert "is also in" in lines[2]
     assert "not valid YAML" in lines[3]
-    assert result.stderr == "4 files, 3 documents: 4 errors, 0 warnings\n"
+    assert lines[4] == "4 files, 3 documents: 4 errors, 0 warnings"
+    assert result.stderr == ""
 
 
 def test_what_only_shows_between_files_has_the_line_of_the_field(tmp_path: Path) -> None:
@@ -93,5 +94,44 @@ def test_a_mistake_in_a_deployment_is_told_once_and_not_again_by_its_service(tmp
     (tmp_path / "a.yaml").write_text(f"{deployment}---\n{service}")
     result = lint(tmp_path)
     assert result.returncode == 1
-    (line,) = result.stdout.splitlines()
+    line, _ = result.stdout.splitlines()
     assert "replica: unknown field" in line
+
+
+def test_strict_lets_warnings_fail(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("apiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: a}\n")
+    assert lint(tmp_path).returncode == 0
+    result = lint("--strict", tmp_path)
+    assert result.returncode == 1
+    assert "did you mean Deployment" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 file, 1 document: 0 errors, 1 warning (--strict: they fail)"
+
+
+GROUP = """
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: g%s}
+spec:
+  matches:
+  - {name: open, pathRegex: /admin}
+  - {name: exact, pathRegex: /admin$}
+  - {name: below, pathRegex: '/admin/.*'}
+  - {name: some, pathRegex: '/v[0-9]'}
+"""
+
+
+def test_a_path_that_fits_more_than_it_shows_is_an_info_and_never_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GROUP % "")
+    result = lint("--strict", tmp_path)
+    assert result.returncode == 0
+    first, second, summary = result.stdout.splitlines()
+    assert first.startswith(f"{tmp_path}/a.yaml:7: info: spec.matches[0].pathRegex: ")
+    assert "also /adminx" in first
+    assert "meshproxy.dev/path-match: full" in first
+    assert "a.yaml:10: info: spec.matches[3].pathRegex: " in second
+    assert summary == "1 file, 1 document: 0 errors, 0 warnings"
+
+
+def test_a_group_whose_paths_are_whole_has_no_such_info(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GROUP % ", annotations: {meshproxy.dev/path-match: full}")
+    assert lint(tmp_path).stdout == "1 file, 1 document: 0 errors, 0 warnings\n"
