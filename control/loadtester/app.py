@@ -38,6 +38,7 @@ _ELSEWHERE = {
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[["Payload", str], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,20 @@ class Payload:
         return cls(said.get("name", ""), said.get("namespace", ""), metadata)
 
 
+def _named(answer: Answer) -> Answer:
+    """Of a gate: it has an owner.  Opening one that no Canary can ever ask for would be a yes that helps nobody."""
+
+    async def checked(payload: Payload, gates: str) -> web.Response:
+        if missing := [field for field in ("name", "namespace") if not getattr(payload, field)]:
+            said = " and ".join(missing)
+            return web.Response(
+                status=400, text=f"{said} missing in the payload: a gate is a Canary's, given by name and namespace"
+            )
+        return await answer(payload, gates)
+
+    return checked
+
+
 class LoadTester:
     """`namespaces`: only Canaries of namespaces in which this expression is found may ask; None: all may."""
 
@@ -83,9 +98,9 @@ class LoadTester:
         add("*", "/gate/approve", _always(200, "OK"))
         add("*", "/gate/halt", _always(403, "Forbidden"))
         for prefix, gates in (("gate", ""), ("rollback", "rollback.")):
-            add("*", f"/{prefix}/check", self._with_payload(self._check, gates))
-            add("*", f"/{prefix}/open", self._with_payload(self._set, gates))
-            add("*", f"/{prefix}/close", self._with_payload(self._clear, gates))
+            add("*", f"/{prefix}/check", self._with_payload(_named(self._check), gates))
+            add("*", f"/{prefix}/open", self._with_payload(_named(self._set), gates))
+            add("*", f"/{prefix}/close", self._with_payload(_named(self._clear), gates))
         add("*", "/{rest:.*}", self._with_payload(self._task, ""))
         app.on_shutdown.append(self._shutdown)
         return app
@@ -93,7 +108,7 @@ class LoadTester:
     async def _shutdown(self, app: web.Application) -> None:
         await self._tasks.close()
 
-    def _with_payload(self, answer: Callable[[Payload, str], Awaitable[web.Response]], gates: str) -> Handler:
+    def _with_payload(self, answer: Answer, gates: str) -> Handler:
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
                 payload = Payload.read(await request.read())

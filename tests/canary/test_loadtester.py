@@ -108,6 +108,17 @@ async def test_what_is_no_payload_is_400(ask: Ask, path: str, body: str) -> None
     assert "payload" in said
 
 
+@pytest.mark.parametrize("path", ["/gate/open", "/gate/close", "/gate/check", "/rollback/open"])
+@pytest.mark.parametrize(
+    ("body", "missing"),
+    [('{"name": "web"}', "namespace"), ('{"namespace": "shop"}', "name"), ("{}", "name and namespace")],
+)
+async def test_a_gate_without_its_canarys_name_and_namespace_is_400(ask: Ask, path: str, body: str, missing: str) -> None:
+    status, said = await ask(path, body)
+    assert status == 400
+    assert said.startswith(f"{missing} missing in the payload")
+
+
 async def test_namespaces_that_do_not_match_are_refused_everywhere(tasks: Tasks, tmp_path: Path) -> None:
     async for ask in serving(LoadTester(tasks, re.compile("^team-"))):
         marker = tmp_path / "ran"
