@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -168,7 +169,25 @@ async def ask(pod: Pod, question: Question) -> dict[str, Any]:
                 if endpoint["mesh_port"] and len(asked) < MAX_ASKED:
                     asked.append(far(endpoint, backend.get("sends") or trail["sends"]))
         await asyncio.gather(*asked)
+    if trail["outcome"]["kind"] == "outside" and not await has_address(trail["name"]["address"]):
+        from meshproxy.explain.outbound import refused
+        from meshproxy.proxy.refusals import NAME_NOT_FOUND
+
+        trail["outcome"] = refused(NAME_NOT_FOUND)
     return trail
+
+
+async def has_address(authority: str) -> bool:
+    """Would the sidecar find an address for this name (NAME:PORT)?  Asked here: it is the sidecar's own machine.  A name server
+    that takes its time leaves it open, and the trail as it is."""
+    host, _, port = authority.rpartition(":")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return bool(await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM))
+    except TimeoutError:
+        return True
+    except (socket.gaierror, UnicodeError):  # UnicodeError: no name server could be asked for such a name
+        return False
 
 
 def split_url(url: str) -> tuple[str, str]:

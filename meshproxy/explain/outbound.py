@@ -102,8 +102,12 @@ def named(side: Outbound, head: Head) -> tuple[dict[str, Any], ServiceEntry | No
     if not parsed.absolute and side.tables.is_ours(parsed.host):
         return {"kind": "refused", "how": no_service(side, parsed.host, port)}, None, NO_ROUTE
     how = "no Service of the mesh has this name"
-    if "." not in parsed.host and "has no port" in (hint := no_service(side, parsed.host, port)):
-        how = hint
+    if "." not in parsed.host:
+        if "has no port" in (hint := no_service(side, parsed.host, port)):
+            how = hint
+        elif elsewhere := homes(side, parsed.host):
+            meant = " or ".join(f"{parsed.host}.{namespace}" for namespace in elsewhere[:3])
+            how = f"no Service of the caller's namespace {side.namespace} has this name; did you mean {meant}?"
     return {"kind": "outside", "address": address, "how": how}, None, None
 
 
@@ -115,6 +119,12 @@ def no_service(side: Outbound, host: str, port: int) -> str:
     if others:
         return f"Service {prefix[:-1]} has no port {port}; it has {', '.join(str(one) for one in others[:10])}"
     return f"a name of the mesh, and there is no Service {prefix[:-1]}"
+
+
+def homes(side: Outbound, name: str) -> list[str]:
+    """The namespaces in which there is a Service of this name."""
+    middle = f"/{name}:"
+    return sorted({key.partition("/")[0] for key in side.tables.services if middle in key})
 
 
 # ---------------------------------------------------------------- the rule

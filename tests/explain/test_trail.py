@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshproxy.cli.explain import has_address
 from meshproxy.explain.inbound import admission
 from meshproxy.explain.outbound import trail
 from meshproxy.explain.question import Question
@@ -109,6 +110,21 @@ def ask(outbound: Outbound, line: str, *headers: str) -> dict:
 def test_how_a_name_was_read_is_told(url: str, kind: str, how: str) -> None:
     name = ask(side(), f"GET {url}")["name"]
     assert (name["kind"], name["how"]) == (kind, how)
+
+
+def test_a_short_name_of_another_namespace_is_asked_back_in_full() -> None:
+    made = side()
+    services = [ServiceSpec(home, "front", [(80, 0)]) for home in ("team", "b", "a", "c")]
+    made.apply(build_tables(2, [*services, ServiceSpec("team", "front-end", [(80, 0)])], {}))
+    how = "no Service of the caller's namespace shop has this name; did you mean "
+    assert ask(made, "GET http://front/")["name"]["how"] == how + "front.a or front.b or front.c?"
+    assert ask(made, "GET http://front-end/")["name"]["how"] == how + "front-end.team?"
+    assert ask(made, "GET http://end/")["name"]["how"] == "no Service of the mesh has this name"
+
+
+@pytest.mark.parametrize(("authority", "found"), [("localhost:80", True), ("127.0.0.1:80", True), ("x" * 64 + ":80", False)])
+async def test_a_name_outside_the_mesh_is_looked_up(authority: str, found: bool) -> None:
+    assert await has_address(authority) is found
 
 
 @pytest.mark.parametrize(
