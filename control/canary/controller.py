@@ -53,7 +53,7 @@ class Settings:
     """`minimum_interval_s`: Flagger raises intervals below 10 s to 10 s; embedded mode honours 1 s and more."""
 
     minimum_interval_s: float = 1.0
-    gives_back: bool = True  # see Actor
+    gives_back: bool = True  # see Actor; a Canary then stays until its target can answer, also without revertOnDeletion
 
 
 @dataclass(slots=True)
@@ -240,7 +240,16 @@ class Controller:
         self.metrics.seen(spec, status)
         problem = await self._source_problem(spec, status)
         try:
-            facts = collect(self._store, spec, status, obj["metadata"], now, source_problem=problem, due=due)
+            facts = collect(
+                self._store,
+                spec,
+                status,
+                obj["metadata"],
+                now,
+                source_problem=problem,
+                due=due,
+                gives_back=self._settings.gives_back,
+            )
         except SpecError as error:
             await self._invalid(key, job, status, str(error), now)
             return

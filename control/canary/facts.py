@@ -62,6 +62,7 @@ class Facts:
     due: bool = True
     deleting: bool = False  # the Canary has been deleted, and waits for its finalizers
     finalizer: bool = False  # it has ours
+    gives_back: bool = False  # whoever deletes the Canary gets target and apex back, whether it has revertOnDeletion or not
     baseline: Baseline | None = None  # what there is of it
     compared: Compared | None = None  # with the primary; None: this release is not judged by evidence
     answers: Mapping[Question, Answer] = field(default_factory=dict)  # to what this tick asked so far
@@ -96,6 +97,7 @@ def collect(
     *,
     source_problem: str = "",
     due: bool = True,
+    gives_back: bool = False,
 ) -> Facts:
     """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's.  Raises
     SpecError if its ReleasePolicy cannot be meant."""
@@ -113,6 +115,7 @@ def collect(
         "source_problem": source_problem,
         "due": due,
         "deleting": bool(metadata.get("deletionTimestamp")),
+        "gives_back": gives_back,
         "finalizer": FINALIZER in (metadata.get("finalizers") or ()),
     }
     primary_facts = primary and Workload(

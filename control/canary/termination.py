@@ -1,4 +1,4 @@
-"""When something is deleted: the Canary (with revertOnDeletion), or its target under it.
+"""When something is deleted: the Canary (with revertOnDeletion, or where fields are given back), or its target under it.
 
 Canary deleted -> Terminating: target scaled up --ready--> apex selects it again, finalizer removed -> Terminated
 target deleted -> requests go to the primary; what was being analysed has failed, what was being promoted goes on
@@ -18,10 +18,12 @@ from control.canary.status import ANALYSED, ENDING, Phase
 
 
 def keep_finalizer(draft: Draft) -> None:
-    """Kubernetes holds a deleted object back for as long as it has a finalizer."""
-    if draft.spec.revert_on_deletion and not draft.facts.finalizer:
+    """Kubernetes and the file store hold a deleted object back for as long as it has a finalizer.  Where the owner gets the
+    fields back anyway they do so in this order too: otherwise the primary went while the target's pods begin."""
+    wanted = draft.spec.revert_on_deletion or draft.facts.gives_back
+    if wanted and not draft.facts.finalizer:
         draft.do(KeepUntilReverted())
-    elif draft.facts.finalizer and not draft.spec.revert_on_deletion:
+    elif draft.facts.finalizer and not wanted:
         draft.do(Release())
 
 
@@ -41,7 +43,7 @@ def terminate(draft: Draft) -> NoReturn:
         draft.do(Release())
         raise Stop
     target = facts.target
-    if target is None:
+    if target is None or facts.problem:  # without its label nothing can be made to select it
         draft.warn(f"{facts.problem}; there is nothing to give the traffic back to")
     elif target.replicas == 0:
         draft.do(Revert())

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from canary_plays import Play, canary_spec, stuck
 
-from control.canary import strategy
-from control.canary.decision import TellHook
+from control.canary import machine, strategy
+from control.canary.decision import KeepUntilReverted, TellHook
 from control.canary.hooks import HookResult
 from control.canary.routing import Routing
 from control.canary.status import Phase
@@ -504,7 +504,7 @@ def test_session_affinity_has_a_cookie_from_the_first_weight_which_is_of_the_pas
     assert play.status.session_affinity_cookie not in ("", cookie)
 
 
-# ---------------------------------------------------------------- deletion with revertOnDeletion
+# ---------------------------------------------------------------- deletion
 
 
 def test_a_canary_that_reverts_keeps_a_finalizer_and_one_that_no_longer_does_lets_it_go():
@@ -513,6 +513,23 @@ def test_a_canary_that_reverts_keeps_a_finalizer_and_one_that_no_longer_does_let
     play.spec = canary_spec()
     row(play)
     assert not play.finalizer
+
+
+def test_where_the_owner_gets_fields_back_every_canary_keeps_a_finalizer():
+    play = Play.initialised(canary_spec())
+    assert not play.finalizer
+    spec, status, facts = play.spec, play.status, play.facts()
+    assert machine.tick(spec, status, replace(facts, gives_back=True), play.now).actions == (KeepUntilReverted(),)
+    assert machine.tick(spec, status, replace(facts, gives_back=True, finalizer=True), play.now).actions == ()
+
+
+def test_deleted_when_its_target_can_no_longer_be_selected_it_ends():
+    play = Play.initialised(canary_spec(revertOnDeletion=True))
+    play.deleting = True
+    facts = replace(play.facts(), problem="spec.selector.matchLabels must contain one of app")
+    decision = machine.tick(play.spec, play.status, facts, play.now)
+    assert (decision.actions, decision.status.phase) == ((), Phase.TERMINATED)
+    assert "nothing to give the traffic back to" in decision.events[-2].text
 
 
 @pytest.mark.parametrize(("analysis", "where"), STRATEGIES)
