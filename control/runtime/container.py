@@ -25,6 +25,9 @@ ProbeKind = Literal["startup", "readiness", "liveness"]
 # Seconds between questions until a readiness probe says yes for the first time: ten (Kubernetes' default period) would
 # be most of a demo, and a no has no consequence then.
 EAGER_READINESS = 0.25
+# Seconds for which a no of a readiness probe that never said yes is nobody's news: an app takes its time to start.  Later
+# diagnosis.py says what is missing, once for all replicas.
+STARTING_S = 10.0
 
 
 class Phase(enum.Enum):
@@ -212,7 +215,7 @@ class Container:
             return []
         if not changed:
             return []
-        if ok:
+        if ok or (kind == "readiness" and not prober.said_yes and now - self.started_at < STARTING_S):
             return []
         notes: list[Action] = [Note("Warning", "Unhealthy", f"{self.name}: {kind} probe failed: {message}")]
         if kind == "readiness":

@@ -29,6 +29,7 @@ INTERVAL = 0.5
 _FORGOTTEN = 60.0  # seconds without a cause until it is news again
 _LAST_LINES = 10
 _MAX_WIDTH = 200  # characters of such a line
+_MARGIN = "    | "
 _READY_PATIENCE = 2.0
 _IN_USE = ("Address already in use", "address already in use", "EADDRINUSE")  # Python, Go, Node
 
@@ -141,8 +142,9 @@ class Diagnosis:
         self._said[key] = now
         if not news:
             return
-        self._record(worker, Note("Warning", cause.reason, cause.message))
         lines = last_lines(worker.directory / f"{cause.container}.log") if cause.log else []
+        said = f"; it last said: {lines[-1].removeprefix(_MARGIN)}" if lines else ""
+        self._record(worker, Note("Warning", cause.reason, cause.message + said))
         self._say("\n".join([f"{worker.what}: {cause.message}" + (", its last lines:" if lines else ""), *lines]))
         if cause.container == "app" and any(word in line for line in lines for word in _IN_USE):
             self._say(f"    an app binds POD_IP (here {worker.ip}): every pod of the mesh lives on this machine")
@@ -182,7 +184,7 @@ def misplaced(ip: str, ports: list[int], held: list[Socket]) -> Cause | None:
 def last_lines(log: Path) -> list[str]:
     """The end of a container's last life, indented."""
     lines = logfile.tail(log, _LAST_LINES)
-    return [f"    | {line[:_MAX_WIDTH]}{'...' if len(line) > _MAX_WIDTH else ''}" for line in lines]
+    return [f"{_MARGIN}{line[:_MAX_WIDTH]}{'...' if len(line) > _MAX_WIDTH else ''}" for line in lines]
 
 
 def _answered(held: list[Socket], ip: str, port: int) -> bool:

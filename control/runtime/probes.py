@@ -110,7 +110,7 @@ class Prober:
         self._patient_until = self._next + probe.period * (probe.failure_threshold - 1)
         self._streak = 0  # answers in a row that say the same ...
         self._last: bool | None = None  # ... as this one
-        self._said_yes = False
+        self.said_yes = False  # ever
 
     def due_at(self) -> float | None:
         """When to ask next; None while a question is out."""
@@ -121,7 +121,7 @@ class Prober:
         if self.asking:
             raise RuntimeError("one question at a time")
         self.asking = True
-        hurry = self._eager is not None and not self._said_yes
+        hurry = self._eager is not None and not self.said_yes
         self._next = now + (min(self._eager, self.probe.period) if hurry and self._eager else self.probe.period)
 
     def answer(self, ok: bool, now: float, message: str = "") -> bool:
@@ -132,11 +132,11 @@ class Prober:
         self._next = max(self._next, now)
         self._streak = self._streak + 1 if ok is self._last else 1
         self._last = ok
-        self._said_yes |= ok
+        self.said_yes |= ok
         if not ok:
             self.message = message
         threshold = self.probe.success_threshold if ok else self.probe.failure_threshold
-        if not ok and self._eager is not None and not self._said_yes and now < self._patient_until:
+        if not ok and self._eager is not None and not self.said_yes and now < self._patient_until:
             return False  # asked often because it is expected to start; the usual patience applies
         if self._streak >= threshold and self.verdict is not ok:
             self.verdict = ok

@@ -135,6 +135,27 @@ def test_the_other_probes_wait_for_the_startup_probe() -> None:
     assert {action.kind for action in app.tick(1.0) if isinstance(action, Ask)} == {"readiness", "liveness"}
 
 
+def notes(actions: list[Action]) -> list[str]:
+    return [action.message for action in actions if isinstance(action, Note)]
+
+
+def test_an_app_that_takes_its_time_to_start_is_no_news() -> None:
+    app = Container("app", probes={"readiness": Probe(TcpSocket(1), period=1.0, failure_threshold=1)})
+    app.start(0.0)
+    assert notes(ask(app, 0.5, ok=False)) == []
+    assert app.unready_probe is not None
+    assert notes(ask(app, 2.0, ok=True)) == []
+    assert app.ready
+    assert notes(ask(app, 4.0, ok=False)) == ["app: readiness probe failed: refused"]  # it was ready: that is news at once
+
+
+def test_an_app_that_is_not_ready_long_after_its_start_is_news() -> None:
+    app = Container("app", probes={"readiness": Probe(TcpSocket(1), period=10.0, failure_threshold=3)})
+    app.start(0.0)
+    told = [notes(ask(app, float(second), ok=False)) for second in range(31)]
+    assert [second for second, said in enumerate(told) if said] == [20]
+
+
 def test_a_startup_probe_that_never_says_yes_ends_the_container() -> None:
     app = Container("app", probes={"startup": Probe(TcpSocket(1), period=1.0, failure_threshold=3)}, grace=4.0)
     app.start(0.0)
