@@ -162,7 +162,9 @@ async def test_when_memory_is_tight_http2_clients_get_goaway_and_their_answer(ho
     data = await asyncio.wait_for(reader.read(-1), DEADLINE_S)
     kinds = frame_kinds(data)
     assert kinds.index(7) < kinds.index(1) < kinds.index(0)  # GOAWAY at once, then HEADERS and DATA of the answer
-    assert data.endswith(b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00")  # last id 1, NO_ERROR
+    assert (
+        b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00" in data
+    )  # last id 1, NO_ERROR: one sweep later
     writer.close()
 
 
