@@ -115,10 +115,8 @@ class Actor:
         router = router_for(spec)
         for wanted in router.wanted(spec, routing, status):
             await self._store.apply(objects.taken_over(spec, wanted, self._store.get(Key.of(wanted))))
-        for key in router.stale(spec):
-            found = self._store.get(key)
-            if found is not None and objects.is_ours(spec, found):
-                await self._store.delete(key)
+        for key in router.left(self._store, spec):
+            await self._store.delete(key)
 
     async def _ensure_baseline(self, spec: CanarySpec) -> None:
         """Nothing is done where somebody else has its name: `seen` tells."""

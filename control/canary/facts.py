@@ -55,6 +55,7 @@ class Facts:
     scaler_ok: bool = True  # the primary's scaler is a copy of the target's; also where there is none
     scaler_problem: str = ""  # why there is none although the Canary names one
     routing: Routing | None = None  # as the router's objects say; None: absent, or not as wanted apart from weights
+    routed_before: str = ""  # objects of the other router that still carry the weights, "" if there are none
     routing_problem: str = ""  # why those objects have no effect, "" if they have
     tracked: Mapping[str, str] = field(default_factory=dict)  # configs the template uses -> hash
     source_problem: str = ""  # why the metric source is not available, "" if it is
@@ -111,6 +112,7 @@ def collect(
         "commands": Commands.of(metadata.get("annotations") or {}),
         "routing": router.observed(store, spec, status),
         "baseline": seen(store, spec, now),
+        "routed_before": ", ".join(f"{key.kind} {key.name}" for key in router.left(store, spec)),
         "routing_problem": router.problem(store, spec),
         "source_problem": source_problem,
         "due": due,

@@ -13,6 +13,7 @@ from control.canary.alerts import INFO
 from control.canary.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
 from control.canary.draft import Draft, Stop
 from control.canary.objects import stamp_for
+from control.canary.routers import router_for
 from control.canary.routing import TO_PRIMARY
 from control.canary.status import INITIAL, Phase
 
@@ -91,6 +92,10 @@ def put_routing_right(draft: Draft) -> None:
     if seen == wanted:
         return
     draft.actions.insert(0, SetRouting(wanted))
+    if facts.routed_before:  # another provider, or service asks for more, or less, than before: nobody has touched anything
+        now = ", ".join(f"{key.kind} {key.name}" for key in router_for(spec).keys(spec)) or f"Service {spec.apex}"
+        draft.record(f"Routing of {spec.apex}.{spec.namespace} moves from {facts.routed_before} to {now}: {wanted}")
+        return
     found = str(seen) if seen else "something else, or is gone"
     if seen and seen.mirrored != wanted.mirrored and not seen.mirrored:
         found += ", not mirrored"

@@ -237,9 +237,9 @@ def _expected(tree: types.Type) -> str:
             noun = "a whole number" if isinstance(tree, types.IntType) else "a number"
             if tree.ge is not None and tree.le is not None:
                 return f"{noun} from {tree.ge} to {tree.le}"
-            if tree.ge is not None:
-                return f"{noun} of at least {tree.ge}"
-            return noun
+            bounds = {"of at least": tree.ge, "above": tree.gt, "of at most": tree.le, "below": tree.lt}
+            said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+            return f"{noun} {said}" if said else noun
         case types.LiteralType():
             return "one of " + ", ".join(str(value) for value in tree.values)
         case types.ListType() | types.VarTupleType():

@@ -258,6 +258,27 @@ async def test_a_service_removed_and_written_again_while_its_canary_ran_is_the_u
     assert cluster.store.get(APEX) is None  # nothing of ours keeps it there
 
 
+async def test_another_provider_moves_the_weights_to_other_objects_and_is_no_tampering(cluster):
+    cluster.begin()
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 3)
+    cluster.write(canary_object(provider="gatewayapi:v1"))
+    await step(cluster, controller)
+    told = [event for event in cluster.store.events(CANARY) if "Routing of" in event["message"]]
+    assert [(event["type"], event["message"]) for event in told] == [
+        ("Normal", "Routing of podinfo.test moves from TrafficSplit podinfo to HTTPRoute podinfo: canary 0, primary 100")
+    ]
+    assert cluster.store.get(SPLIT) is None
+    cluster.write(canary_object())
+    await step(cluster, controller)
+    assert cluster.weights() == (0, 100)
+    cluster.write(canary_object(provider="kubernetes"))
+    await step(cluster, controller)
+    assert cluster.store.get(SPLIT) is None
+    last = [event["message"] for event in cluster.store.events(CANARY) if "Routing of" in event["message"]][-1]
+    assert last.endswith("moves from TrafficSplit podinfo to Service podinfo: canary 0, primary 100")
+
+
 async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
     """With a ten-minute interval and real time, only being woken can end this before the deadline."""
     cluster.write(deployment(), service(), canary_object({"interval": "10m"}))

@@ -83,7 +83,7 @@ WRONG = [
     ),
     ({"members": ["podinfo"]}, "podinfo is the Canary of this policy itself"),
     ({"members": ["cart", "cart"]}, "cart is in the list twice"),
-    ({"evidence": {"alpha": 1}}, "spec.evidence.alpha: found the number 1"),
+    ({"evidence": {"alpha": 1}}, "spec.evidence.alpha: found the number 1, expected a number above 0 and below 1"),
     ({"onInconclusive": "wait"}, "expected one of approve, hold, rollback"),
     ({"maxWait": "1 hour"}, "spec.maxWait: found '1 hour', expected a duration"),
 ]

@@ -46,7 +46,7 @@ class GatewayRouter(Router):
         return [{"apiVersion": API_VERSION, "kind": "HTTPRoute", "metadata": metadata, "spec": body}]
 
     def observed(self, store: Store, spec: CanarySpec, status: Status) -> Routing | None:
-        if any(objects.is_ours(spec, found) for key in self.stale(spec) if (found := store.get(key)) is not None):
+        if self.left(store, spec):
             return None
         current = store.get(self._key(spec))
         seen = self._read(spec, current) if current is not None else None

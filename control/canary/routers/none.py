@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from control.canary import objects
 from control.canary.routers.gateway import GatewayRouter
 from control.canary.routers.router import Router
 from control.canary.routers.split import SplitRouter
@@ -17,8 +16,7 @@ class NoRouter(Router):
         return []
 
     def observed(self, store: Store, spec: CanarySpec, status: Status) -> Routing | None:
-        left = [found for key in self.stale(spec) if (found := store.get(key)) is not None and objects.is_ours(spec, found)]
-        return None if left else Routing(0)
+        return None if self.left(store, spec) else Routing(0)
 
     def keys(self, spec: CanarySpec) -> list[Key]:
         return []

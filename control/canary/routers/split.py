@@ -57,7 +57,7 @@ class SplitRouter(Router):
         return [group, self._split(spec, trial_name(spec), routing, trial=True), self._split(spec, spec.apex, rest)]
 
     def observed(self, store: Store, spec: CanarySpec, status: Status) -> Routing | None:
-        if any(objects.is_ours(spec, found) for key in self.stale(spec) if (found := store.get(key)) is not None):
+        if self.left(store, spec):
             return None
         trial = bool(spec.routes.trial)
         seen = self._weights(store, spec, trial_name(spec) if trial else spec.apex)
