@@ -9,6 +9,8 @@ while we hold it (given back while it is being released), the apex Service's sel
 
 from __future__ import annotations
 
+import asyncio
+
 from control.canary import baseline, history, objects
 from control.canary.decision import (
     Action,
@@ -47,16 +49,23 @@ class Actor:
 
     `gives_back`: scaling up gives spec.replicas back to its owner, so that the number in the user's manifest counts again
     (the file store keeps it underneath).  False where giving back means losing it (server-side apply after a forced take
-    over): then the primary's number is written."""
+    over): then the primary's number is written.
+    `settle_s`: between routing requests away from pods and ending these.  Proxies must have heard of it: they hear of both from
+    us, and if we are killed in between, they would go on sending to pods that are gone until somebody tells them."""
 
-    def __init__(self, store: Store, *, gives_back: bool = True) -> None:
+    def __init__(self, store: Store, *, gives_back: bool = True, settle_s: float = 0.0) -> None:
         self._store = store
         self._gives_back = gives_back
+        self._settle_s = settle_s
 
     async def carry_out(self, spec: CanarySpec, before: Status, decision: Decision) -> None:
         """All of a decision.  Raises StoreError at the first write that fails; the status is then not stored and the tick
         is repeated."""
+        moved = False
         for action in decision.actions:
+            if isinstance(action, ScaleToZero) and moved:
+                await asyncio.sleep(self._settle_s)
+            moved = moved or isinstance(action, SetRouting)
             await self.do(spec, action, decision.status)
         key = Key(GROUP, KIND, spec.namespace, spec.name)
         await self.report(key, spec, before, decision)

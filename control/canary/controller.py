@@ -53,6 +53,7 @@ class Settings:
     """`minimum_interval_s`: Flagger raises intervals below 10 s to 10 s; embedded mode honours 1 s and more."""
 
     minimum_interval_s: float = 1.0
+    settle_s: float = 0.0  # see Actor
     gives_back: bool = True  # see Actor; a Canary then stays until its target can answer, also without revertOnDeletion
 
 
@@ -90,7 +91,7 @@ class Controller:
         self._courier = courier
         self._clock = clock
         self._settings = settings or Settings()
-        self._actor = Actor(store, gives_back=self._settings.gives_back)
+        self._actor = Actor(store, gives_back=self._settings.gives_back, settle_s=self._settings.settle_s)
         self._observer = Observer(store, source)
         self._jobs: dict[Key, _Job] = {}
         self._groups: dict[tuple[str, str], asyncio.Lock] = {}  # of at most MAX_CANARIES policies at a time

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from certs.authority import AuthorityError
 from certs.issue import LIFETIME
 from control.canary.controller import Controller
+from control.canary.controller import Settings as CanarySettings
 from control.canary.embedded import EmbeddedSource
 from control.canary.prometheus import PrometheusClient
 from control.canary.sources import MetricSources
@@ -49,6 +50,7 @@ log = logging.getLogger("meshproxy.control")
 
 REFRESH: Final = 1.0  # s between looks at the authority's files
 SWEEP: Final = 60.0  # s between sweeps of old tokens
+SETTLE_S: Final = 1.0  # between a rollback's weights and the end of its pods; proxies hear of weights within 0.1 s
 DRAIN: Final = 0.5  # s; streams are long-lived and come back, so there is nothing to wait for but an answer under way
 
 
@@ -117,7 +119,8 @@ async def _serve(
         *(store, time.time, settings.gateway, settings.environment),
         cross_namespace=settings.cross_namespace_refs,
     )
-    canaries = Controller(store, sources, hooks=telling.hooks, courier=telling.courier)
+    canary_settings = CanarySettings(settle_s=SETTLE_S)
+    canaries = Controller(store, sources, hooks=telling.hooks, courier=telling.courier, settings=canary_settings)
     registry = CollectorRegistry()
     for collector in (
         ProcessCollector(registry=None),

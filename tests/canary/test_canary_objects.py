@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import yaml
 from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, condition, deployment, service
@@ -11,6 +13,7 @@ from control.canary import objects
 from control.canary.act import Actor, TargetChanged
 from control.canary.decision import (
     CreatePrimary,
+    Decision,
     EnsureApex,
     EnsureServices,
     PromoteTemplate,
@@ -97,6 +100,25 @@ async def test_where_giving_back_would_lose_the_number_the_primarys_is_written(c
     spec = parse(cluster.store.get(CANARY))
     await Actor(cluster.store, gives_back=False).do(spec, ScaleUp(), Status())
     assert cluster.replicas(TARGET) == 2
+
+
+async def test_pods_go_some_time_after_the_requests_to_them_and_a_crash_in_between_leaves_them(cluster):
+    await initialise(cluster)
+    spec = parse(cluster.store.get(CANARY))
+    await cluster.actor.do(spec, ScaleUp(), Status())
+    await cluster.actor.do(spec, SetRouting(Routing(30)), Status())
+    decision = Decision((SetRouting(Routing(0)), ScaleToZero()), Status(), (), ())
+    carrying = asyncio.create_task(Actor(cluster.store, settle_s=3600.0).carry_out(spec, Status(), decision))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+        if cluster.weights() == (0, 100):
+            break
+    assert not carrying.done()
+    assert cluster.replicas(TARGET) == 2
+    carrying.cancel()
+    await asyncio.wait([carrying])
+    await cluster.actor.carry_out(spec, Status(), decision)
+    assert cluster.replicas(TARGET) == 0
 
 
 async def test_every_action_may_be_repeated(cluster):
