@@ -25,6 +25,7 @@ class Moment:
     phase: str
     weight: int
     version: str  # of the target's template: the one being released, or released last
+    why: str = ""  # of phase Failed: the check that did not pass, as the canary's Event has it
 
 
 @dataclass(frozen=True, slots=True)

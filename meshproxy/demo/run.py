@@ -94,9 +94,11 @@ async def _play(stage: Stage, step: bool, keep: bool, keys: Keys) -> int:
         if not findings:
             view.warn("Nothing was observed.")
         elif ok:
-            view.say(f"All {len(findings)} claims hold.")
+            view.say(verdict.count(findings))
         else:
-            view.warn(f"{sum(not finding.ok for finding in findings)} of {len(findings)} claims do not hold.")
+            view.warn(verdict.count(findings))
+        if not ok and (hint := verdict.busy(os.getloadavg()[0], len(os.sched_getaffinity(0)))):
+            view.say(hint)
         if keep and stage.load:
             stage.visitors("guest")  # something to look at; not counted
             view.say(f"The mesh stays up: try `meshproxy get pods -n shop --name {stage.mesh.name}`. {keys.what} ends it.")

@@ -59,8 +59,13 @@ class View:
 
     def conclude(self, finding: Finding) -> None:
         """What came of a scene."""
-        mark, style = ("ok    ", "green") if finding.ok else ("FAILED", "bold red")
-        self._line(Text.assemble("  ", (mark, style), f"  {finding.claim}: {finding.detail}"), 10)
+        mark, style = ("ok    ", "green") if finding.ok else ("FAILED", "bold red") if finding.judged else ("?     ", "yellow")
+        self._line(
+            Text.assemble(
+                "  ", (mark, style), f"  {finding.claim}: {'' if finding.judged else 'not judged: '}{finding.detail}"
+            ),
+            10,
+        )
 
     def verdict(self, findings: Sequence[Finding]) -> None:
         self.console.print()

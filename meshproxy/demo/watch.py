@@ -12,9 +12,10 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control.runtime.layout import ADMIN_PORT
+from control.store.store import Key
 from meshproxy.demo.mesh import Mesh, Pod
 from meshproxy.demo.observed import Moment
 from meshproxy.telemetry import golden
@@ -23,6 +24,7 @@ from meshproxy.telemetry.scrape import scrape
 
 LOOK_S = 0.1
 SCRAPE_S = 1.0
+CANARY = Key("flagger.app", "Canary", "shop", "catalogue")
 WINDOW_S = 5.0  # golden metrics are those of the last five seconds
 
 
@@ -114,7 +116,7 @@ class Watch:
         moment = Moment(now, self.release.phase, self.release.weight, self.release.version)
         last = self.timeline[-1] if self.timeline else None
         if last is None or (last.phase, last.weight, last.version) != (moment.phase, moment.weight, moment.version):
-            self.timeline.append(moment)
+            self.timeline.append(replace(moment, why=self._why()) if moment.phase == "Failed" else moment)
         self.pods = self.mesh.pods(None)
 
     def _weight(self) -> int:
@@ -123,6 +125,11 @@ class Watch:
         weights = {backend["service"]: float(backend.get("weight", 0)) for backend in split.get("backends") or []}
         total = sum(weights.values())
         return round(100 * weights.get("catalogue-canary", 0.0) / total) if total else 0
+
+    def _why(self) -> str:
+        """The last check that held the release up: that which it failed by."""
+        said = [str(event.get("message")) for event in self.mesh.store.events(CANARY)]
+        return next((message for message in reversed(said) if message.startswith("Halt ")), "")
 
     def _version(self) -> str:
         target = self.mesh.get("apps", "Deployment", "catalogue")

@@ -73,7 +73,7 @@ class Demo:
     def claims(self) -> dict[str, bool]:
         """Claim -> did it hold, of the final verdict."""
         start = next(i for i, line in enumerate(self.lines) if line.startswith("What was observed"))
-        found = re.findall(r"^  (ok    |FAILED)  (.*)$", "\n".join(self.lines[start:]), re.MULTILINE)
+        found = re.findall(r"^  (ok    |FAILED|\?     )  (.*)$", "\n".join(self.lines[start:]), re.MULTILINE)
         return {text: mark == "ok    " for mark, text in found}
 
     def failed(self) -> str:

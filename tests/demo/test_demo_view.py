@@ -74,11 +74,13 @@ def test_a_claim_that_does_not_hold_is_marked_in_words_and_not_only_in_colour(wa
         view.scene(2, 7, "A slow replica", "Some words.")
         view.figures(watch)
         view.verdict([Finding("this happened", True, "so"), Finding("that happened", False, "not so")])
+        view.conclude(Finding("this too", False, "nothing was left", judged=False))
     finally:
         view.close()
     text = view.console.file.getvalue()
     assert "ok      this happened: so" in text
     assert "FAILED  that happened: not so" in text
+    assert "?       this too: not judged: nothing was left" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -12,6 +12,7 @@ from meshproxy.demo import verdict
 from meshproxy.demo.chance import binomial_at_most, plausible
 from meshproxy.demo.ledger import Handled, Hop, Request
 from meshproxy.demo.observed import Intrusion, Moment, Recording, steps
+from meshproxy.demo.verdict import Finding
 
 
 def refuted(observed):
@@ -38,6 +39,65 @@ def test_an_empty_run_satisfies_no_claim():
         good_run(), requests=[], handled=[], timeline=[], slow_pod="", kill=None, recording=Recording(), intrusions=[]
     )
     assert len(refuted(nothing)) == len(verdict.CLAIMS)
+
+
+# ---------------------------------------------------------------- a release that was taken back
+
+
+HALT = "Halt catalogue.shop advancement request duration 2.509s > 1s"
+
+
+def taken_back_at(phase_before):
+    """v2 failed after this phase, and catalogue v1 went on; v3 was taken back to v1."""
+    observed = good_run()
+    end = next(moment.at for moment in observed.timeline if (moment.phase, moment.weight) == phase_before)
+    observed.timeline = [
+        *(moment for moment in observed.timeline if moment.at < end),
+        Moment(end, "Failed", 0, "v2", HALT),
+        *(moment for moment in observed.timeline if moment.version == "v3"),
+    ]
+    observed.handled[:] = [
+        replace(line, version="v1") if line.service == "catalogue" and line.version == "v2" and line.at > end else line
+        for line in observed.handled
+    ]
+    return observed
+
+
+def test_a_v2_that_was_taken_back_says_by_which_check_and_what_follows_from_it_is_not_judged():
+    findings = {finding.claim: finding for finding in verdict.judge(taken_back_at(("Promoting", 60)))}
+    promoted = findings["catalogue v2 was promoted and got all traffic"]
+    assert (
+        promoted.detail == f"never succeeded; phases seen: Initialized -> Progressing -> Failed; its last failed check: {HALT}"
+    )
+    assert (promoted.ok, promoted.judged) == (False, True)
+    back = findings["catalogue v3 was rolled back in time, to v2"]
+    assert (back.ok, back.judged) == (False, False)
+    assert back.detail == "v2 was not promoted, so there is no v2 to go back to"
+
+
+def test_steps_that_a_release_never_came_to_are_not_judged_and_those_before_are():
+    claim = "catalogue v2: its share of requests followed its weight"
+    early = taken_back_at(("Progressing", 60))
+    found = next(finding for finding in verdict.judge(early) if finding.claim == claim)
+    assert (found.ok, found.judged, found.detail) == (False, False, "v2 was taken back before its step of 60 %")
+    early.handled[:] = [
+        replace(line, version="v2") if line.service == "catalogue" and 26.0 < line.at < 30.0 else line for line in early.handled
+    ]
+    found = next(finding for finding in verdict.judge(early) if finding.claim == claim)
+    assert (found.ok, found.judged) == (False, True)
+    assert "not by chance" in found.detail
+
+
+def test_the_last_line_counts_what_does_not_hold_and_what_was_not_judged():
+    good, broken, unjudged = Finding("a", True, ""), Finding("b", False, ""), Finding("c", False, "", judged=False)
+    assert verdict.count([good, good]) == "All 2 claims hold."
+    assert verdict.count([good, broken]) == "1 of 2 claims does not hold."
+    assert verdict.count([good, broken, broken, unjudged]) == "2 of 4 claims do not hold, 1 could not be judged for that."
+
+
+def test_a_busy_machine_is_named_as_what_may_be_the_reason():
+    assert verdict.busy(3.0, 2) == ""
+    assert "load 20, processors 2" in verdict.busy(20.4, 2)
 
 
 # ---------------------------------------------------------------- failures
