@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from control.canary import comparison, hooks
 from control.canary.alerts import WARN
 from control.canary.draft import Draft, Stop
+from control.canary.gates import waits_for
 from control.canary.hooks import HookResult, Webhook
 from control.canary.routing import TO_PRIMARY
 from control.canary.setup import rest
@@ -54,6 +55,7 @@ def _wait_for_rollout(draft: Draft, gate: str, *, mute: bool) -> None:
         draft.halt(f"Halt {draft.spec.full_name} advancement waiting for approval {gate}")
         if not mute:
             draft.alert(WARN, "Canary is waiting for approval.")
+    draft.status = draft.status.says(waits_for(gate), draft.now)
     rest(draft)
     raise Stop
 
@@ -83,7 +85,7 @@ def approve_traffic_increase(draft: Draft) -> None:
 
 
 def _wait_for_increase(draft: Draft, what: str, gate: str, *, mute: bool) -> None:
-    said = f"Waiting for approval of {gate} at weight {draft.status.canary_weight:g}."
+    said = waits_for(gate, draft.status.canary_weight)
     asked_before = draft.status
     draft.status = draft.status.says(said, draft.now)
     draft.halt(f"Halt {draft.spec.full_name} advancement waiting for traffic increase approval {what}")
@@ -97,20 +99,21 @@ def confirm_promotion(draft: Draft) -> None:
     comparison.suffice(draft)
     for hook in of_type(draft, hooks.CONFIRM_PROMOTION):
         if not draft.hook(hook, Phase.PROGRESSING.value).ok:
-            _wait_for_promotion(draft, f"waiting for promotion approval {hook.name}", mute=hook.mute_alert)
+            _wait_for_promotion(draft, f"waiting for promotion approval {hook.name}", hook.name, mute=hook.mute_alert)
         draft.event(f"Confirm-promotion check {hook.name} passed")
     if "promotion" in draft.spec.gates:
         if not draft.approved("promotion"):
-            _wait_for_promotion(draft, "waiting for promotion approval", mute=False)
+            _wait_for_promotion(draft, "waiting for promotion approval", "promotion", mute=False)
         _approved(draft, "Confirm-promotion")
 
 
-def _wait_for_promotion(draft: Draft, what: str, *, mute: bool) -> None:
+def _wait_for_promotion(draft: Draft, what: str, gate: str, *, mute: bool) -> None:
     if draft.status.phase is Phase.PROGRESSING:
         draft.to(Phase.WAITING_PROMOTION)
         draft.halt(f"Halt {draft.spec.full_name} advancement {what}")
         if not mute:
             draft.alert(WARN, "Canary promotion is waiting for approval.")
+    draft.status = draft.status.says(waits_for(gate), draft.now)
     raise Stop
 
 

@@ -6,11 +6,13 @@ WaitingPromotion   promotion
 Progressing        step/<number>            a step of its ReleasePolicy with `pause: true`
 Progressing        evidence/<weight>        the policy says `onInconclusive: approve`, and maxWait is over
 
-An approval names the gate, so that it opens one and only once.  Gates that are webhooks are opened where the webhook is.
+An approval names the gate, so that it opens one and only once.  Gates that are webhooks are opened where the webhook is; the
+status says which one it is that a release waits for (`waits_for`, `hooks_it_waits_for`).
 """
 
 from __future__ import annotations
 
+from control.canary.hooks import CONFIRM_PROMOTION, CONFIRM_ROLLOUT, CONFIRM_TRAFFIC_INCREASE, Webhook
 from control.canary.policy import ReleasePolicy
 from control.canary.progress import State, progress
 from control.canary.spec import CanarySpec
@@ -18,6 +20,25 @@ from control.canary.status import PROMOTED, Phase, Status
 from control.canary.steps import gate
 
 WAITS_FOR_EVIDENCE = "Waiting for approval: the evidence is inconclusive."
+
+
+_HOOKS = {
+    Phase.WAITING: CONFIRM_ROLLOUT,
+    Phase.PROGRESSING: CONFIRM_TRAFFIC_INCREASE,
+    Phase.WAITING_PROMOTION: CONFIRM_PROMOTION,
+}
+
+
+def waits_for(gate: str, weight: float | None = None) -> str:
+    """How the status says that a gate, an annotation's or a webhook's, is closed."""
+    return f"Waiting for approval of {gate}" + (f" at weight {weight:g}." if weight is not None else ".")
+
+
+def hooks_it_waits_for(spec: CanarySpec, status: Status) -> tuple[Webhook, ...]:
+    """The webhook that said no, by what the status says; more than one where they have one name."""
+    said = status.condition(PROMOTED)
+    texts = (said.message, said.message.rpartition(" at weight ")[0] + ".") if said is not None else ()
+    return tuple(hook for hook in spec.webhooks if hook.type == _HOOKS.get(status.phase) and waits_for(hook.name) in texts)
 
 
 def evidence_gate(status: Status) -> str:

@@ -115,12 +115,26 @@ def _wait(store: Store, namespace: str, name: str, wanted: str, timeout: float) 
         if now.phase is goal and (current or goal not in ends):
             return True
         if current and now.phase is Phase.FAILED:
-            click.echo(f"{name}.{namespace} failed", err=True)
+            click.echo(f"{name}.{namespace} failed{_why(store, namespace, name)}", err=True)
             return False
         if time.monotonic() >= deadline:
             click.echo(f"{name}.{namespace} is {now.phase or 'new'}, not {goal.value}, after {timeout:g} s", err=True)
             return False
         time.sleep(POLL_S)
+
+
+def _why(store: Store, namespace: str, name: str) -> str:
+    """Of a release that failed: what ended it, and the last check that did not pass."""
+    from control.canary.history import decisions, policy_key
+
+    told = [entry for entry in decisions(store.get(policy_key(namespace, name))) if entry.get("message")]
+    halted = [entry for entry in told if entry["message"].startswith("Halt ")]
+    lines = [told[-1]["message"]] if told else []
+    if halted and halted[-1] is not told[-1] and halted[-1].get("revision") == told[-1].get("revision"):
+        checks = ", ".join(_said(check) for check in halted[-1].get("checks") or () if check.get("outcome") != "passed")
+        lines.append(halted[-1]["message"] + (f" ({checks})" if checks else ""))
+    lines.append(f"`meshproxy canary history {name} -n {namespace}` has all of it")
+    return ": " + "\n  ".join(lines)
 
 
 def _is_about_the_present(store: Store, canary: Object, now: Status) -> bool:

@@ -163,10 +163,11 @@ def _retrying(asked: Asked) -> dict[str, str]:
 
 def _approved(asked: Asked) -> dict[str, str]:
     from control.canary.commands import ANNOTATION_APPROVE
-    from control.canary.gates import gate_it_waits_at
+    from control.canary.gates import gate_it_waits_at, hooks_it_waits_for
 
     gate = gate_it_waits_at(asked.spec, asked.now, asked.policy)
-    asked.need(bool(gate), "it waits at no gate")
+    hooks = " and ".join(f"webhook {hook.name!r} ({hook.url})" for hook in hooks_it_waits_for(asked.spec, asked.now))
+    asked.need(bool(gate), f"it waits for {hooks}; open it there" if hooks else "it waits at no gate")
     return {ANNOTATION_APPROVE: asked.order(gate)}
 
 

@@ -18,6 +18,7 @@ from test_canary_policy import policy_object
 
 from control.canary.analysis import Measurement
 from control.canary.commands import Command, Commands, Signature
+from control.canary.hooks import HookResult
 from control.canary.spec import DURATION, SUCCESS_RATE
 from control.canary.status import Phase
 from control.runtime.layout import Layout, MeshInfo
@@ -161,7 +162,10 @@ async def test_wait_ends_with_0_when_the_phase_is_reached_and_with_1_otherwise(s
     shell.cluster.measurements = {SUCCESS_RATE: Measurement(0.0, 5), DURATION: Measurement(1.0, 5)}
     while shell.cluster.status().phase is not Phase.FAILED:
         await shell.cluster.tick()
-    assert "podinfo.test failed" in shell.run("status", "podinfo", "-n", "test", "--wait", "succeeded", code=1).output
+    said = shell.run("status", "podinfo", "-n", "test", "--wait", "succeeded", code=1).output
+    assert "podinfo.test failed: Rolling back podinfo.test failed checks threshold reached" in said
+    assert "Halt podinfo.test advancement success rate 0.00% < 99% (request-success-rate 0 of 5 requests (at least 99))" in said
+    assert "`meshproxy canary history podinfo -n test` has all of it" in said
     shell.run(*wait, "failed")
 
 
@@ -233,6 +237,28 @@ async def test_approve_opens_the_gate_the_release_waits_at_and_only_that(shell):
 async def test_approve_without_a_gate_is_refused(shell):
     await released(shell)
     assert "it waits at no gate" in shell.run("approve", "podinfo", "-n", "test", code=1).output
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase"),
+    [
+        ("confirm-rollout", Phase.WAITING),
+        ("confirm-traffic-increase", Phase.PROGRESSING),
+        ("confirm-promotion", Phase.WAITING_PROMOTION),
+    ],
+)
+async def test_approve_names_the_webhook_that_a_release_waits_for_and_so_does_status(shell, kind, phase):
+    shell.cluster.hooks["second"] = HookResult(False)
+    hooks = [{"name": name, "type": kind, "url": f"http://gates.test/{name}"} for name in ("first", "second")]
+    await released(shell, ticks=7, analysis={"webhooks": hooks})
+    assert shell.cluster.status().phase is phase
+    assert "Waiting for approval of second" in shell.run("status", "podinfo", "-n", "test").output
+    said = shell.run("approve", "podinfo", "-n", "test", code=1).output
+    assert "it waits for webhook 'second' (http://gates.test/second); open it there" in said
+    shell.cluster.hooks["second"] = HookResult(True)
+    await shell.cluster.tick()
+    await shell.cluster.tick()
+    assert "Waiting for approval" not in shell.run("status", "podinfo", "-n", "test").output
 
 
 async def test_an_order_says_who_gave_it_and_why(shell):
