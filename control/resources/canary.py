@@ -178,6 +178,19 @@ def parse(obj: Object) -> Canary:
     return msgspec.convert(without_nulls(obj), Canary)
 
 
+_BY_ROUTE = ("match", "headers", "rewrite", "timeout", "backendTimeout", "retries", "mirror")
+
+
+def shared_by_split(obj: Object) -> bool:
+    """Does a TrafficSplit carry this Canary's weights, rather than an HTTPRoute or nothing?  (control/canary/service.py)"""
+    spec = obj["spec"]
+    provider, analysis = str(spec.get("provider") or ""), spec.get("analysis") or spec.get("canaryAnalysis") or {}
+    if provider == "kubernetes" or provider.startswith("gatewayapi:"):
+        return False
+    asked = [spec["service"].get(name) for name in _BY_ROUTE] + [analysis.get("mirror"), analysis.get("sessionAffinity")]
+    return not any(asked)
+
+
 def check_canary(obj: Object, report: Report) -> None:
     """What the shape cannot say."""
     spec = obj["spec"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from control.resources import alertprovider, canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
+from control.resources.gateway_rules import key_of, parents
 from control.resources.traffic import Traffic, problems
 from control.runtime.layout import SYSTEM_NAMESPACE
 from control.store.store import Diagnostic, Key, Object
@@ -39,7 +40,7 @@ def crosscheck(
 
     result = [
         warning(*one)
-        for check in (_traffic, _services, _workloads, _canaries, _alerts, _policies, _targets)
+        for check in (_traffic, _services, _workloads, _canaries, _overruled, _alerts, _policies, _targets)
         for one in check(found)
     ]
     return sorted(result, key=lambda one: (one.file, one.line))
@@ -54,6 +55,8 @@ class _Objects:
         self.refused = frozenset(refused)
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
+        self.by_split: set[Key] = set()  # those whose weights a TrafficSplit will carry
+        self.made: set[Key] = set()  # what is there for an owner, and not the user's
         self.providers: list[alertprovider.ProviderShape] = []
         self.policies: list[releasepolicy.PolicyShape] = []
         # (key, path of the pod template, its metadata, its spec)
@@ -73,10 +76,14 @@ class _Objects:
         return any(key is None or (key.namespace == namespace and key.kind in ("Deployment", "Pod")) for key in self.refused)
 
     def _add(self, key: Key, obj: Object) -> None:
+        if obj["metadata"].get("ownerReferences"):
+            self.made.add(key)
         self.traffic.add(key, obj)
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
+                if canary.shared_by_split(obj):
+                    self.by_split.add(key)
             case (canary.GROUP, "AlertProvider"):
                 self.providers.append(core.parse(obj, alertprovider.ProviderShape))
             case (releasepolicy.GROUP, releasepolicy.KIND):
@@ -183,6 +190,25 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
             if found.missing(Key(canary.GROUP, "MetricTemplate", ref.namespace or key.namespace, ref.name)):
                 path = ("spec", "analysis" if one.spec.analysis else "canaryAnalysis", "metrics", index, "templateRef", "name")
                 yield key, path, f"MetricTemplate {ref.name} does not exist: the check fails", "check templateRef"
+
+
+def _overruled(found: _Objects) -> Iterator[Finding]:
+    """Routes that come before the split a Canary will make.  Once it is made, resources/traffic tells it of the split."""
+    made = {(one.namespace, one.name) for one in found.traffic.splits}
+    for one in found.canaries:
+        namespace = one.metadata.namespace or "default"
+        apex = (namespace, one.apex)
+        if Key(canary.GROUP, "Canary", namespace, one.metadata.name) not in found.by_split or apex in made:
+            continue
+        for route in found.traffic.routes:
+            key = key_of(route)
+            if key not in found.made and any(parent == apex for parent, _ in parents(route)):
+                message = (
+                    f"{key.kind} {key.name} is attached to Service {one.apex}, which Canary {one.metadata.name} shares out by "
+                    "a TrafficSplit: routes come before splits, so a release would wait, and be rolled back"
+                )
+                hint = "say it in the Canary's spec.service (match, headers, timeout ...) instead"
+                yield key, ("spec", "parentRefs"), message, hint
 
 
 def _alerts(found: _Objects) -> Iterator[Finding]:

@@ -81,7 +81,7 @@ def command(
     target that is not in FILE is made up. Nothing is run and nothing is sent: webhooks and gates are answered by the flags.
     """
     from control.canary.commands import from_rfc3339
-    from control.canary.simulate.given import Given, SimulationError, load
+    from control.canary.simulate.given import Given, GivenError, SimulationError, check, load
     from control.canary.simulate.plot import svg
     from control.canary.simulate.replay import ReplayError
     from control.canary.simulate.replay import load as load_recording
@@ -104,9 +104,13 @@ def command(
             limit_s=limit,
             start=begins,
         )
-        timeline = asyncio.run(World(load(file), given).run())
+        objects = load(file)
+        check(objects, given)
+        timeline = asyncio.run(World(objects, given).run())
     except ReplayError as error:
         raise click.BadParameter(str(error), param_hint="--replay") from None
+    except GivenError as error:
+        raise click.BadParameter(str(error), param_hint=error.option) from None
     except SimulationError as error:
         raise fail(str(error)) from None
     finally:

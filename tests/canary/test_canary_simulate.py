@@ -96,10 +96,6 @@ def test_five_percent_of_errors_at_ten_percent_of_the_traffic_are_pulled_within_
     assert failed / since < 0.01  # of all requests, while any could fail
 
 
-def test_a_fault_of_another_canary_is_not_ours(file: Path):
-    assert told(file, "--scenario", "cart=errors:100%", code=0)["outcome"] == "promoted"
-
-
 def test_several_canaries_are_simulated_together_and_all_must_be_promoted(tmp_path: Path):
     file = write(tmp_path / "all.yaml", canary(), canary("cart"))
     assert told(file, code=0)["canaries"] == {"cart.test": "promoted", "podinfo.test": "promoted"}
@@ -171,6 +167,13 @@ def test_a_recording_that_cannot_be_read_says_where(file: Path, tmp_path: Path, 
     [
         (("--scenario", "explode"), "no such scenario; expected good, errors"),
         (("--scenario", "errors:120%"), "expected a percentage from 0 to 100"),
+        (("--scenario", "eror:5%"), "(did you mean errors?)"),
+        (("--scenario", "eror:5"), "there is no metric 'eror' in the manifests, only"),
+        (("--scenario", "eror:5"), "(did you mean errors?)"),
+        (("--scenario", "bad:nosuch"), "there is no metric 'nosuch' in the manifests, only request-duration, request-success"),
+        (("--scenario", "podimfo=down"), "there is no Canary 'podimfo' in the manifests, only podinfo (did you mean podinfo?)"),
+        (("--deny", "nosuch"), "there is no webhook or gate 'nosuch' in the manifests, only none"),
+        (("--deny", "promotion:2"), "there is no webhook or gate 'promotion' in the manifests, only none"),
         (("--scenario", "slow:fast"), "is not a duration"),
         (("--deny", "promotion:often"), "expected NAME or NAME:N"),
         (("--limit", "soon"), "is not a duration"),
@@ -179,6 +182,21 @@ def test_a_recording_that_cannot_be_read_says_where(file: Path, tmp_path: Path, 
 )
 def test_misuse_ends_with_2_and_says_what_was_expected(file: Path, words: tuple[str, ...], expected: str):
     assert expected in " ".join(simulate(file, *words, code=2).output.replace("│", " ").split())
+
+
+def test_a_route_that_comes_before_the_weights_holds_the_release_as_it_would_in_the_mesh(tmp_path: Path):
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "mine", "namespace": "test"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "podinfo", "port": 80}],
+            "rules": [{"backendRefs": [{"name": "podinfo", "port": 80}]}],
+        },
+    }
+    found = simulate(write(tmp_path / "all.yaml", canary(progressDeadlineSeconds=30), route), code=1).output
+    assert "HTTPRoutes or GRPCRoutes are attached to Service podinfo" in found
+    assert "podinfo.test is rolled back" in found
 
 
 def test_manifests_that_would_be_refused_are_refused_by_line(tmp_path: Path):

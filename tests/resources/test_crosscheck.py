@@ -123,6 +123,44 @@ def canary(name: str, target: str) -> Object:
     return obj("flagger.app/v1beta1", "Canary", name, spec)
 
 
+def on_the_apex(name: str = "mine", **more: Any) -> Object:
+    spec = {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    }
+    return obj("gateway.networking.k8s.io/v1", "HTTPRoute", name, spec, **more)
+
+
+def released(provider: str = "", **asked: Any) -> Object:
+    spec = {"targetRef": {"kind": "Deployment", "name": "web"}, "service": {"port": 80, **asked}, "skipAnalysis": True}
+    return obj("flagger.app/v1beta1", "Canary", "web", {**spec, **({"provider": provider} if provider else {})})
+
+
+def test_a_route_on_the_service_that_a_canary_shares_out_by_splits_is_told() -> None:
+    pods = [service("web", selector={"app": "web"}), deployment("web")]
+    (line,) = told(*pods, released(), on_the_apex())
+    assert line.startswith(
+        "HTTPRoute.gateway.networking.k8s.io shop/mine: spec.parentRefs: HTTPRoute mine is attached to Service"
+    )
+    assert "routes come before splits" in line
+    assert len(told(*pods, released(), on_the_apex("web"))) == 1
+    for canary in (released("gatewayapi:v1"), released("kubernetes"), released(timeout="2s")):
+        assert told(*pods, canary, on_the_apex()) == []
+
+
+def test_once_the_split_is_there_the_route_before_it_is_told_of_the_split_alone() -> None:
+    pods = [service(name, selector={"app": "web"}) for name in ("web", "web-canary", "web-primary")]
+    made = split("web", "web", **{"web-canary": 0, "web-primary": 100})
+    (line,) = told(*pods, deployment("web"), released(), on_the_apex(), made)
+    assert line.startswith("TrafficSplit.split.smi-spec.io shop/web: spec.service: HTTPRoutes or GRPCRoutes are attached")
+
+
+def test_the_route_of_a_canary_itself_is_not_told() -> None:
+    mine = on_the_apex("web")
+    mine["metadata"]["ownerReferences"] = [{"kind": "Canary", "name": "web"}]
+    assert told(service("web", selector={"app": "web"}), deployment("web"), released(), mine) == []
+
+
 def test_a_canary_without_its_target_is_told() -> None:
     (line,) = told(canary("web", "wob"), deployment("web"))
     assert "spec.targetRef.name: Deployment wob does not exist" in line

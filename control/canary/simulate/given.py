@@ -5,13 +5,19 @@ A target that is not among the manifests is made up, so that a Canary alone is e
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from control.canary.simulate.model import Fault
+from control.canary.fields import SpecError
+from control.canary.policy import ReleasePolicy
+from control.canary.policy import parse as parse_policy
+from control.canary.simulate.model import KINDS, Fault
 from control.canary.simulate.replay import Recording
-from control.canary.spec import GROUP, KIND
+from control.canary.spec import GROUP, KIND, CanarySpec
+from control.canary.spec import parse as parse_canary
 from control.resources.validate import review
 from control.store.store import Key, Object
 from control.store.userfiles import UserFiles
@@ -22,6 +28,14 @@ _REPLICAS = 2  # of a target that is made up
 
 class SimulationError(Exception):
     """The simulation cannot be run; `str()` says what is wrong with what was given."""
+
+
+class GivenError(SimulationError):
+    """What was given is about nothing in the manifests; `option` of the command line says it."""
+
+    def __init__(self, option: str, text: str) -> None:
+        super().__init__(text)
+        self.option = option
 
 
 @dataclass(slots=True)
@@ -57,6 +71,43 @@ def load(path: Path) -> list[Object]:
     return objects + [made for obj in canaries if (made := _target(obj)) is not None and Key.of(made) not in present]
 
 
+def check(objects: Sequence[Object], given: Given) -> None:
+    """Every name given is one in the manifests: another would change nothing, and the simulation say that all is well.  Raises
+    GivenError.  Manifests that cannot be read are the simulation's to tell."""
+    specs: list[CanarySpec] = []
+    policies: list[ReleasePolicy] = []
+    for obj in objects:
+        with suppress(SpecError):
+            if obj["kind"] == KIND:
+                specs.append(parse_canary(obj))
+            elif obj["kind"] == "ReleasePolicy" and (policy := parse_policy(obj)) is not None:
+                policies.append(policy)
+    names = sorted({spec.name for spec in specs})
+    metrics = sorted(
+        {metric.name for spec in specs for metric in spec.metrics}
+        | {metric.name for policy in policies for step in policy.steps for metric in step.checks}
+    )
+    for name, fault in given.faults:
+        if name and name not in names:
+            raise GivenError("--scenario", _nothing("Canary", name, names))
+        if fault.metric and fault.metric not in metrics:
+            also = [] if fault.kind == "bad" else KINDS
+            raise GivenError("--scenario", _nothing("metric", fault.metric, metrics, also))
+    hooks = {word for spec in specs for hook in spec.webhooks for word in (hook.name, hook.type)}
+    gates = {gate for spec in specs for gate in spec.gates}
+    gates |= {"step" for policy in policies if any(step.pause for step in policy.steps)}
+    gates |= {"evidence" for policy in policies if policy.evidence is not None}
+    for name in given.denied:
+        if name not in hooks and name.partition("/")[0] not in gates:
+            raise GivenError("--deny", _nothing("webhook or gate", name, sorted(hooks | gates)))
+
+
+def _nothing(what: str, name: str, known: Sequence[str], also: Sequence[str] = ()) -> str:
+    near = difflib.get_close_matches(name, [*known, *also], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no {what} {name!r} in the manifests, only {', '.join(known) or 'none'}{hint}"
+
+
 _ABOUT = {
     (GROUP, KIND),
     ("meshproxy.dev", "ReleasePolicy"),
@@ -66,6 +117,11 @@ _ABOUT = {
     ("", "Secret"),
     ("", "Service"),
     ("apps", "Deployment"),
+    # What may come before a release's weights: then it waits for routing to have an effect, as it would in the mesh.
+    ("split.smi-spec.io", "TrafficSplit"),
+    ("specs.smi-spec.io", "HTTPRouteGroup"),
+    ("gateway.networking.k8s.io", "HTTPRoute"),
+    ("gateway.networking.k8s.io", "GRPCRoute"),
 }
 
 

@@ -13,6 +13,7 @@ Values are what is to be expected, without chance: a simulation says the same ea
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from control.canary.metric import DURATION, SUCCESS_RATE, Metric
 DEFAULT_SLOW_FACTOR = 2.0  # of the limit, for "slow" without a number
 GOOD_DURATION_MS = 25.0  # or half the limit, where that is less
 
-_KINDS = ("good", "errors", "slow", "bad", "silent", "down", "unready")
+KINDS = ("good", "errors", "slow", "bad", "silent", "down", "unready")
 _FORM = re.compile(r"(?P<name>[^:@\s]+)(?::(?P<value>[^@\s]+))?(?:@(?P<since>\S+))?\Z")
 
 
@@ -34,7 +35,7 @@ class ScenarioError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`kind`: of _KINDS, or "metric".  `value`: share of failures, ms, or the metric's own unit."""
+    """`kind`: of KINDS, or "metric".  `value`: share of failures, ms, or the metric's own unit."""
 
     kind: str
     value: float | None = None
@@ -70,9 +71,19 @@ def parse_scenario(text: str) -> Fault:
             if value:
                 raise ScenarioError(f"{text!r}: {name} takes no value")
             return fault(name)
-    if value is None:
-        raise ScenarioError(f"{text!r}: no such scenario; expected {', '.join(_KINDS)}, or METRIC:VALUE")
+    near = difflib.get_close_matches(name, KINDS, n=1)
+    if value is None or (near and not _is_number(value)):
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ScenarioError(f"{text!r}: no such scenario; expected {', '.join(KINDS)}, or METRIC:VALUE{hint}")
     return fault("metric", _number(text, value), name)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _since(text: str, since: str) -> tuple[float, float]:
