@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from meshproxy.proxy.listener import Lifecycle
 
 WATCH_FROM: Final = 0.8  # of the memory limit: from here on it is looked at every WATCH_S, 20 us each
-WATCH_S: Final = 0.05
+WATCH_S: Final = 0.01
 DROPPED_AT_ONCE: Final = 64
 WORTHWHILE_BYTES: Final = 16 * 1024  # what a connection must hold to be dropped for it
 

@@ -190,16 +190,20 @@ def test_near_its_memory_limit_it_sheds_load_and_recovers(backend: Backend, admi
     try:
         assert admin.value("meshproxy_memory_limit_bytes") == limit << 20
         most = 0
-        while admin.value("meshproxy_memory_state") < 2:
+
+        def shed() -> bool:  # for as long as it takes to drop what holds most: milliseconds
+            assert admin.page("/live").status == 200
+            return any("memory is shedding" in line for line in forward.log)
+
+        while not shed():
             assert len(stalled) < 1500, f"never shed: {most >> 20} MiB"
             for _ in range(20):
                 sock = connect(forward.port)
                 send(sock, b"GET /flood HTTP/1.1\r\nHost: svc.test\r\n\r\n")
                 stalled.append(sock)
             most = max(most, forward.resident_bytes())
-        assert admin.page("/ready").status == 503
         assert admin.page("/live").status == 200
-        assert admin.value("meshproxy_accept_paused") == 1
+        assert admin.value("meshproxy_accept_pauses_total") >= 1
         queued = [connect(forward.port) for _ in range(20)]
         for sock in queued:
             send(sock, GET)
