@@ -40,12 +40,12 @@ if os.getppid() == int(sys.argv[1]):
 Object = dict[str, Any]
 
 
-def until(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """The first true value of `condition`."""
+def until(condition: Callable[[], Any], what: str | Callable[[], str], deadline: float = DEADLINE) -> Any:
+    """The first true value of `condition`.  `what` it is waited for, or a function that says what there is instead."""
     end = time.monotonic() + deadline
     while not (value := condition()):
         if time.monotonic() >= end:
-            raise AssertionError(f"not within {deadline:g} s: {what}")
+            raise AssertionError(f"not within {deadline:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
     return value
 

@@ -44,7 +44,7 @@ def test_a_copy_has_the_body_and_its_answer_goes_nowhere(world: World) -> None:
     for name, body in bodies.items():
         answer = world.ask("seen", "POST", body, id=name, headers={"x-kept": name})
         assert (answer.status, answer.json["pod"]) == (200, world.web["one"].name)
-    until(lambda: world.came(*bodies) == {"one": len(bodies), "two": len(bodies)}, "the copies")
+    until(lambda: world.came(*bodies) == {"one": len(bodies), "two": len(bodies)}, lambda: f"the copies: {world.came(*bodies)}")
     for name, body in bodies.items():
         for one in ("one", "two"):
             (seen,) = world.seen(one)["ids"][name]

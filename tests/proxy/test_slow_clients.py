@@ -42,6 +42,8 @@ async def test_500_clients_that_never_finish_their_heads_are_ended_and_a_fresh_o
     at = 0
     while not over.done():  # a byte now and then: silence alone does not save them, progress does not either
         for _, writer in slow:
+            if writer.is_closing():
+                continue
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX: "[at : at + 1] or b"y")
         at += 1
         assert parse(await ended_request(side.port))[0] == 200
