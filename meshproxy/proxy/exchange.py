@@ -148,7 +148,7 @@ class Exchange(Attempt):
             if copy.state == DONE:
                 continue
             try:
-                if isinstance(client, NoClient) and client.blocked:
+                if isinstance(client, NoClient) and client.behind(len(data)):
                     copy.request_reset(CANCEL)
                 elif trailers is not None:
                     copy.request_trailers(trailers)

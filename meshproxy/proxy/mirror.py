@@ -5,7 +5,7 @@
        `-- ends before its request is whole ---> cancelled
 
 The copy never slows or fails the original: it has a Route of its own (its counters, its deadline; nothing is tried again), it
-is given up as soon as its backend does not take what comes, and there are so many at once and no more.
+is given up when it is BEHIND_BYTES behind the original, and there are so many at once and no more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 30.0  # of a copy, with its answer
 RUNNING: Final = 256  # copies under way for one mirror
+BEHIND_BYTES: Final = 256 * 1024  # what a stalled stream may hold (Limits.stream_window_held): time to connect, not to be slow
 
 
 class Mirror:
@@ -39,12 +40,21 @@ class Mirror:
 class NoClient(Stream):
     """Stands where a copy's client would: takes the answer and forgets it.
 
-    blocked   the backend does not take what comes: to be given up, because holding on would need memory, or slow the original
+    blocked   the backend does not take what comes (it may still be connecting)
+    waiting   bytes that have come since
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.blocked = False
+        self.waiting = 0
+
+    def behind(self, size: int) -> bool:
+        """`size` more bytes have come: is the copy to be given up?  Holding on would need memory, or slow the original."""
+        if not self.blocked:
+            return False
+        self.waiting += size
+        return self.waiting > BEHIND_BYTES
 
     def send_interim(self, head: Head) -> None:
         pass
@@ -66,3 +76,4 @@ class NoClient(Stream):
 
     def resume(self) -> None:
         self.blocked = False
+        self.waiting = 0

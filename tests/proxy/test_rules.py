@@ -15,6 +15,7 @@ from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import EXACT, PREFIX, Match, Value
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
 from meshproxy.policy.route import BackendSpec, EndpointEntry, RouteSpec, ServiceSpec, Tables, build_tables
+from meshproxy.proxy.mirror import BEHIND_BYTES, NoClient
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials
 from meshproxy.wire.message import CACHES
@@ -430,6 +431,17 @@ async def test_a_mirror_that_takes_no_more_of_a_body_is_given_up_and_the_origina
     assert (status, body) == (200, b"whole")
     await house.quiet()
     assert copies(door).cancelled_total == 1
+
+
+def test_a_copy_may_be_behind_its_original_so_far_and_no_further() -> None:
+    copy = NoClient()
+    assert not copy.behind(10 * BEHIND_BYTES), "its backend takes what comes"
+    copy.pause()
+    assert not copy.behind(BEHIND_BYTES)
+    assert copy.behind(1)
+    copy.resume()
+    copy.pause()
+    assert not copy.behind(BEHIND_BYTES)
 
 
 async def test_a_copy_of_a_request_that_its_client_gives_up_ends_with_it(houses: Any, web: Web) -> None:
