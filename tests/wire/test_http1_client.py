@@ -407,6 +407,17 @@ def test_a_full_socket_blocks_the_request() -> None:
     assert sink.names() == ["request_blocked", "request_unblocked"]
 
 
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_request_given_up_to_a_server_that_takes_nothing_ends_at_once(blocked: bool) -> None:
+    engine, _host, stream, _ = asked(request(b"POST"), end=False)
+    stream.send_data(b"x", False)
+    if blocked:
+        engine.socket_blocked()
+    stream.reset(CANCEL)
+    assert engine.closing
+    assert engine.abort is blocked, "what is written goes first, unless nobody takes it"
+
+
 # -- tunnels
 
 

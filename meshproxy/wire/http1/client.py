@@ -355,8 +355,8 @@ class Http1Client(Http1Connection):
                 self.close()
             self.offer()
             return
-        if self.writing == W_TUNNEL or self.reading == R_TUNNEL:
-            self.abort = True
+        if self.writing == W_TUNNEL or self.reading == R_TUNNEL or self.blocked:
+            self.abort = True  # blocked: a server that takes nothing would keep what is unsent, and the connection, for ever
         self.end_stream()
         self.close()
 
