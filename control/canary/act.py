@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 
-from control.canary import baseline, history, objects
-from control.canary.decision import (
+from control.canary import history
+from control.canary.declared.spec import GROUP, KIND, CanarySpec
+from control.canary.facts import FINALIZER, target_object, tracked_configs
+from control.canary.machine.decision import (
     Action,
     CreatePrimary,
     Decision,
@@ -30,11 +32,10 @@ from control.canary.decision import (
     ScaleUp,
     SetRouting,
 )
-from control.canary.facts import FINALIZER, target_object, tracked_configs
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
+from control.canary.objects import baseline, manifests
 from control.canary.routers import router_for
-from control.canary.routing import Routing
-from control.canary.spec import GROUP, KIND, CanarySpec
-from control.canary.status import Status
 from control.store.store import Key, Object, Store, StoreError
 
 EVENT_REASON = "Synced"  # Flagger's, for all its events
@@ -83,14 +84,14 @@ class Actor:
         """One action; `status` is the one decided on.  Raises StoreError."""
         match action:
             case EnsureServices():
-                for service in objects.services(spec, self._target(spec), self._store.get):
+                for service in manifests.services(spec, self._target(spec), self._store.get):
                     await self._store.apply(service)
             case EnsureApex():
                 current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
-                await self._store.apply(objects.apex_service(spec, self._target(spec), current))
+                await self._store.apply(manifests.apex_service(spec, self._target(spec), current))
             case EnsureScaler():
                 if (scaler := self._scaler(spec)) is not None:
-                    await self._store.apply(objects.primary_scaler(spec, scaler))
+                    await self._store.apply(manifests.primary_scaler(spec, scaler))
             case CreatePrimary(revision=revision):
                 target = self._target(spec)
                 await self._copy(spec, target, revision, tracked_configs(self._store, spec, target))
@@ -103,7 +104,7 @@ class Actor:
                 await self._route(spec, routing, status)
             case ScaleToZero():
                 await self._hold_scaler(spec, paused=True)
-                await self._store.apply(objects.held_target(spec, 0))
+                await self._store.apply(manifests.held_target(spec, 0))
             case ScaleUp():
                 await self._scale_up(spec)
             case EnsureBaseline():
@@ -111,9 +112,9 @@ class Actor:
             case RemoveBaseline():
                 await self._remove_baseline(spec)
             case KeepUntilReverted():
-                await self._store.apply(objects.held_canary(spec, FINALIZER))
+                await self._store.apply(manifests.held_canary(spec, FINALIZER))
             case Release():
-                await self._store.apply(objects.held_canary(spec))
+                await self._store.apply(manifests.held_canary(spec))
             case Revert():
                 await self._scale_up(spec, least=self._primary_replicas(spec))
             case RevertServices():
@@ -123,65 +124,65 @@ class Actor:
         """What another router of ours left goes last: until then it goes on saying what it said."""
         router = router_for(spec)
         for wanted in router.wanted(spec, routing, status):
-            await self._store.apply(objects.taken_over(spec, wanted, self._store.get(Key.of(wanted))))
+            await self._store.apply(manifests.taken_over(spec, wanted, self._store.get(Key.of(wanted))))
         for key in router.left(self._store, spec):
             await self._store.delete(key)
 
     async def _ensure_baseline(self, spec: CanarySpec) -> None:
         """Nothing is done where somebody else has its name: `seen` tells."""
-        primary = self._store.get(objects.primary_key(spec))
+        primary = self._store.get(manifests.primary_key(spec))
         made = baseline.manifests(spec, primary, self._target(spec)) if primary is not None else []
         found = [self._store.get(key) for key in baseline.keys(spec)]
-        if all(objects.is_ours(spec, one) for one in found if one is not None):
+        if all(manifests.is_ours(spec, one) for one in found if one is not None):
             for wanted in made:
                 await self._store.apply(wanted)
 
     async def _remove_baseline(self, spec: CanarySpec) -> None:
         for key in baseline.keys(spec):
             found = self._store.get(key)
-            if found is not None and objects.is_ours(spec, found):
+            if found is not None and manifests.is_ours(spec, found):
                 await self._store.delete(key)
 
     async def _revert_apex(self, spec: CanarySpec) -> None:
         """The apex selects the target again: with its owner's selector where it has an owner, else with the target's (one that
         is ours then goes with the Canary, as in Flagger)."""
         current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
-        if current is not None and not objects.is_ours(spec, current) and self._gives_back:
+        if current is not None and not manifests.is_ours(spec, current) and self._gives_back:
             await self.give_back(current)
         elif current is not None:
-            await self._store.apply(objects.apex_service(spec, self._target(spec), current, selects_target=True))
+            await self._store.apply(manifests.apex_service(spec, self._target(spec), current, selects_target=True))
         # Now, and not when the Canary's objects are swept: a backend may go before the split that names it.
         for key in router_for(spec).keys(spec):
             found = self._store.get(key)
-            if found is not None and objects.is_ours(spec, found):
+            if found is not None and manifests.is_ours(spec, found):
                 await self._store.delete(key)
-            elif found is not None and objects.held_for(found) == spec.name:
+            elif found is not None and manifests.held_for(found) == spec.name:
                 await self.give_back(found)
 
     async def give_back(self, obj: Object) -> None:
         """Its Canary is gone: the target's replicas, or the apex's selector, are its owner's again.  What we created goes by
         its ownerReferences."""
-        await self._store.apply(objects.left_behind(obj, gives_back=self._gives_back))
+        await self._store.apply(manifests.left_behind(obj, gives_back=self._gives_back))
 
     async def _copy(self, spec: CanarySpec, target: Object, revision: str, tracked: dict[str, str]) -> None:
-        if objects.revision(target) != revision:
+        if manifests.revision(target) != revision:
             raise TargetChanged(f"{spec.full_target} changed while it was being copied to the primary")
         for reference in tracked:
             kind, _, name = reference.partition("/")
-            source = self._store.get(objects.config_key(kind, spec.namespace, name))
+            source = self._store.get(manifests.config_key(kind, spec.namespace, name))
             if source is not None:
-                await self._store.apply(objects.primary_config(spec, source))
+                await self._store.apply(manifests.primary_config(spec, source))
         count: int | None = self._wanted_replicas(spec, target)
-        if self._scaler(spec) is not None and self._store.get(objects.primary_key(spec)) is not None:
+        if self._scaler(spec) is not None and self._store.get(manifests.primary_key(spec)) is not None:
             count = None  # its scaler's
-        await self._store.apply(objects.primary_workload(spec, target, tracked, count))
+        await self._store.apply(manifests.primary_workload(spec, target, tracked, count))
 
     def _scaler(self, spec: CanarySpec) -> Object | None:
-        key = objects.scaler_key(spec)
+        key = manifests.scaler_key(spec)
         return self._store.get(key) if key is not None else None
 
     async def _hold_scaler(self, spec: CanarySpec, *, paused: bool) -> None:
-        wanted = objects.held_scaler(spec, paused=paused)
+        wanted = manifests.held_scaler(spec, paused=paused)
         if wanted is not None and self._scaler(spec) is not None:
             await self._store.apply(wanted)
 
@@ -193,23 +194,23 @@ class Actor:
         return self._primary_replicas(spec)
 
     def _primary_replicas(self, spec: CanarySpec) -> int:
-        primary = self._store.get(objects.primary_key(spec))
-        return (objects.replicas(primary) if primary else objects.scaler_minimum(self._scaler(spec))) or 1
+        primary = self._store.get(manifests.primary_key(spec))
+        return (manifests.replicas(primary) if primary else manifests.scaler_minimum(self._scaler(spec))) or 1
 
     async def _scale_up(self, spec: CanarySpec, least: int = 1) -> None:
         """To the owner's number; to the primary's where the owner has none, or fewer than `least`."""
         self._target(spec)
         await self._hold_scaler(spec, paused=False)
         if spec.target_kind == "DaemonSet":
-            await self._store.apply(objects.held_target(spec, None))
+            await self._store.apply(manifests.held_target(spec, None))
             return
         if self._gives_back:
-            updated = await self._store.apply(objects.held_target(spec, None))
+            updated = await self._store.apply(manifests.held_target(spec, None))
             if (updated.get("spec") or {}).get("replicas", 0) >= least:
                 return
         target = self._target(spec)
         await self._store.apply(
-            objects.held_target(spec, self._wanted_replicas(spec, {"spec": {**target["spec"], "replicas": 0}}))
+            manifests.held_target(spec, self._wanted_replicas(spec, {"spec": {**target["spec"], "replicas": 0}}))
         )
 
     def _target(self, spec: CanarySpec) -> Object:

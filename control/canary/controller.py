@@ -22,23 +22,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from control.canary import machine, objects
 from control.canary.act import Actor, TargetChanged
-from control.canary.analysis import Measurement
-from control.canary.courier import Courier
-from control.canary.decision import Decision
+from control.canary.declared.hooks import HookResult, checksum, payload
+from control.canary.declared.metric import DURATION, Kind, Metric
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.declared.spec import GROUP, KIND, CanarySpec, SpecError, parse
 from control.canary.facts import Facts, collect
-from control.canary.hook_client import HookClient
-from control.canary.hooks import HookResult, checksum, payload
-from control.canary.metric import DURATION, Kind, Metric
+from control.canary.machine import machine
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import Decision
+from control.canary.machine.question import Answer, AskHook, AskMetrics, Question
+from control.canary.machine.status import ANALYSED, ENDING, INITIAL, RUNNING, Status
+from control.canary.measuring.source import MetricSource, Query, Subject
 from control.canary.metrics import CanaryMetrics
+from control.canary.objects import manifests
 from control.canary.observer import LOOK_S, Observer, is_judged
 from control.canary.policies import group_of
-from control.canary.policy import ReleasePolicy
-from control.canary.question import Answer, AskHook, AskMetrics, Question
-from control.canary.source import MetricSource, Query, Subject
-from control.canary.spec import GROUP, KIND, CanarySpec, SpecError, parse
-from control.canary.status import ANALYSED, ENDING, INITIAL, RUNNING, Status
+from control.canary.telling.courier import Courier
+from control.canary.telling.hook_client import HookClient
 from control.store.store import Change, Key, Object, Store, StoreError
 
 log = logging.getLogger("meshproxy.canary")
@@ -233,7 +234,7 @@ class Controller:
         job.spec = spec
         if due:
             job.due = now + max(self._settings.minimum_interval_s, spec.interval_s)
-        first = targets.get(objects.target_key(spec))
+        first = targets.get(manifests.target_key(spec))
         if first not in (None, key):
             text = f"{spec.full_target} is already the target of Canary {first.name}.{first.namespace}" if first else ""
             await self._invalid(key, job, status, text, now)
@@ -371,7 +372,7 @@ class Controller:
             with suppress(ValueError):
                 spec, key = parse(obj), Key.of(obj)
                 claim = (Status.of(obj.get("status")).phase in INITIAL, key)
-                target = objects.target_key(spec)
+                target = manifests.target_key(spec)
                 owners[target] = min(owners.get(target, claim), claim)
         return {target: key for target, (_, key) in owners.items()}
 
@@ -386,8 +387,8 @@ class Controller:
         self._observer.keep_only(frozenset(self._jobs))
         self._groups = {group: lock for group, lock in self._groups.items() if lock.locked()}
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
-        for obj in (obj for group, kind in objects.HELD_KINDS for obj in self._store.list(group, kind)):
-            name = objects.held_for(obj)
+        for obj in (obj for group, kind in manifests.HELD_KINDS for obj in self._store.list(group, kind)):
+            name = manifests.held_for(obj)
             namespace = obj["metadata"].get("namespace") or "default"
             if not name or Key(GROUP, KIND, namespace, name) in present:
                 continue
@@ -411,7 +412,7 @@ class Controller:
                 before, after = ((o or {}).get("spec", {}).get("template") for o in (change.old, change.new))
                 if before != after:
                     for job in self._jobs.values():
-                        if job.spec and objects.target_key(job.spec) == change.key:
+                        if job.spec and manifests.target_key(job.spec) == change.key:
                             job.early = True
                             self._news = True
                             self._wake.set()

@@ -12,20 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.canary import objects
-from control.canary.baseline import Baseline, seen
-from control.canary.commands import Commands
+from control.canary.declared.commands import Commands
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.declared.spec import CanarySpec
 from control.canary.evidence.standing import Compared
-from control.canary.group import Member
+from control.canary.machine.group import Member
+from control.canary.machine.question import Answer, Question
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
+from control.canary.measuring.source import Arms
+from control.canary.objects import manifests
+from control.canary.objects.baseline import Baseline, seen
+from control.canary.objects.readiness import READY, Readiness, readiness
 from control.canary.policies import others, policy_for
-from control.canary.policy import ReleasePolicy
-from control.canary.question import Answer, Question
-from control.canary.readiness import READY, Readiness, readiness
 from control.canary.routers import router_for
-from control.canary.routing import Routing
-from control.canary.source import Arms
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
 from control.store.store import Key, Object, Store
 
 __all__ = ["FINALIZER", "READY", "Facts", "Readiness", "Workload", "collect", "readiness", "target_object", "tracked_configs"]
@@ -74,16 +74,16 @@ class Facts:
 
 def target_object(store: Store, spec: CanarySpec) -> Object | None:
     """The target; None also when only our own leftover fields of a deleted one remain."""
-    obj = store.get(objects.target_key(spec))
+    obj = store.get(manifests.target_key(spec))
     return obj if obj is not None and (obj.get("spec") or {}).get("template") else None
 
 
 def tracked_configs(store: Store, spec: CanarySpec, target: Mapping[str, Any]) -> dict[str, str]:
     """Hashes of the ConfigMaps and Secrets the template uses; absent and opted-out ones are left out."""
     found: dict[str, str] = {}
-    for kind, name in objects.referenced_configs(target["spec"]["template"]):
-        obj = store.get(objects.config_key(kind, spec.namespace, name))
-        value = objects.config_hash(obj) if obj is not None else None
+    for kind, name in manifests.referenced_configs(target["spec"]["template"]):
+        obj = store.get(manifests.config_key(kind, spec.namespace, name))
+        value = manifests.config_hash(obj) if obj is not None else None
         if value is not None:
             found[f"{kind}/{name}"] = value
     return found
@@ -103,7 +103,7 @@ def collect(
     """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's.  Raises
     SpecError if its ReleasePolicy cannot be meant."""
     target = target_object(store, spec)
-    primary = store.get(objects.primary_key(spec))
+    primary = store.get(manifests.primary_key(spec))
     router = router_for(spec)
     policy = policy_for(store, spec)
     common: dict[str, Any] = {
@@ -121,29 +121,29 @@ def collect(
         "finalizer": FINALIZER in (metadata.get("finalizers") or ()),
     }
     primary_facts = primary and Workload(
-        objects.primary_stamp(primary),
-        objects.replicas(primary),
+        manifests.primary_stamp(primary),
+        manifests.replicas(primary),
         readiness(primary, spec.progress_deadline_s, spec.primary_ready_threshold, now, status.transitioned),
     )
     if target is None:
         problem = f"{spec.target_kind.lower()} {spec.full_target} not found; spec.targetRef of Canary {spec.full_name} names it"
         return Facts(None, primary_facts or None, problem, **common)
     target_facts = Workload(
-        objects.revision(target),
-        objects.replicas(target),
+        manifests.revision(target),
+        manifests.replicas(target),
         readiness(target, spec.progress_deadline_s, spec.canary_ready_threshold, now, status.transitioned),
     )
     try:
-        wanted = objects.services(spec, target, store.get)
+        wanted = manifests.services(spec, target, store.get)
         apex = store.get(Key("", "Service", spec.namespace, spec.apex))
-        wanted_apex = objects.apex_service(spec, target, apex)
-    except objects.TargetError as error:
+        wanted_apex = manifests.apex_service(spec, target, apex)
+    except manifests.TargetError as error:
         return Facts(target_facts, primary_facts or None, str(error), **common)
     return Facts(
         target_facts,
         primary_facts or None,
-        services_ok=all(objects.contains(store.get(Key.of(obj)), obj) for obj in wanted),
-        apex_ok=objects.contains(apex, wanted_apex),
+        services_ok=all(manifests.contains(store.get(Key.of(obj)), obj) for obj in wanted),
+        apex_ok=manifests.contains(apex, wanted_apex),
         tracked=tracked_configs(store, spec, target),
         **_scaler(store, spec),
         **common,
@@ -151,11 +151,11 @@ def collect(
 
 
 def _scaler(store: Store, spec: CanarySpec) -> dict[str, Any]:
-    key = objects.scaler_key(spec)
+    key = manifests.scaler_key(spec)
     if key is None:
         return {}
     scaler = store.get(key)
     if scaler is None:
         return {"scaler_problem": f"{key.kind} {key.name}.{key.namespace} not found: replicas are the workloads' own"}
-    wanted = objects.primary_scaler(spec, scaler)
-    return {"scaler_ok": objects.contains(store.get(Key.of(wanted)), wanted)}
+    wanted = manifests.primary_scaler(spec, scaler)
+    return {"scaler_ok": manifests.contains(store.get(Key.of(wanted)), wanted)}

@@ -13,11 +13,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from control.canary.analysis import Check
-from control.canary.commands import to_rfc3339
-from control.canary.decision import Record
-from control.canary.objects import owner
-from control.canary.spec import CanarySpec
+from control.canary.declared.commands import to_rfc3339
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.analysis import Check
+from control.canary.machine.decision import Record
+from control.canary.objects.manifests import owner
 from control.store.store import Key, Object, Store
 
 GROUP = "meshproxy.dev"

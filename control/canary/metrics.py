@@ -14,9 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from control.canary import strategy
-from control.canary.spec import CanarySpec
-from control.canary.status import Phase, Status
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine import strategy
+from control.canary.machine.status import Phase, Status
 from meshproxy import __version__
 
 # Seconds a tick takes: memory reads and a few file writes here, API requests in Kubernetes.

@@ -16,15 +16,15 @@ import asyncio
 from dataclasses import dataclass, field
 
 from control.canary import history
+from control.canary.declared.hooks import checksum
+from control.canary.declared.policy import EvidencePolicy, ReleasePolicy
+from control.canary.declared.spec import CanarySpec
 from control.canary.evidence.arms import ArmCounts
 from control.canary.evidence.judge import Terms, Verdict
 from control.canary.evidence.standing import Compared, Standing, resume
-from control.canary.hooks import checksum
-from control.canary.policy import EvidencePolicy, ReleasePolicy
-from control.canary.source import Arms, MetricSource, Subject
-from control.canary.spec import CanarySpec
-from control.canary.status import ANALYSED, Phase, Status
-from control.canary.strategy import Strategy, routing, strategy
+from control.canary.machine.status import ANALYSED, Phase, Status
+from control.canary.machine.strategy import Strategy, routing, strategy
+from control.canary.measuring.source import Arms, MetricSource, Subject
 from control.store.store import Key, Store
 
 LOOK_S = 0.1  # between looks: a look without news costs some 50 us, and each one delays a roll back by half of this

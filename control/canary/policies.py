@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from control.canary import objects
-from control.canary.baseline import unfit
-from control.canary.fields import SpecError
-from control.canary.group import Member, member
-from control.canary.policy import GROUP, KIND, ReleasePolicy, in_force, parse
-from control.canary.spec import GROUP as CANARY_GROUP
-from control.canary.spec import KIND as CANARY_KIND
-from control.canary.spec import CanarySpec
-from control.canary.spec import parse as parse_canary
-from control.canary.status import Status
+from control.canary.declared.fields import SpecError
+from control.canary.declared.policy import GROUP, KIND, ReleasePolicy, in_force, parse
+from control.canary.declared.spec import GROUP as CANARY_GROUP
+from control.canary.declared.spec import KIND as CANARY_KIND
+from control.canary.declared.spec import CanarySpec
+from control.canary.declared.spec import parse as parse_canary
+from control.canary.machine.group import Member, member
+from control.canary.machine.status import Status
+from control.canary.objects import manifests
+from control.canary.objects.baseline import unfit
 from control.store.store import Key, Store
 
 
@@ -55,7 +55,7 @@ def others(store: Store, spec: CanarySpec, policy: ReleasePolicy | None) -> tupl
             status = Status.of(obj.get("status"))
         except ValueError:
             continue  # its own tick says what is wrong with it
-        target = store.get(objects.target_key(other))
-        revision = objects.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
+        target = store.get(manifests.target_key(other))
+        revision = manifests.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
         found.append(member(name, status, revision, steps=len(theirs.steps) if theirs else 0))
     return tuple(found)

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from control.canary.fields import SpecError, duration
-from control.canary.post import environment_proxy
+from control.canary.declared.fields import SpecError, duration
+from control.canary.telling.post import environment_proxy
 
 MAX_KEPT = 1_000_000  # latencies kept for the summary, 8 bytes each
 MAX_WORKERS = 1000

@@ -1,11 +1,11 @@
-"""AlertProvider (flagger.app/v1beta1): its shape, and what the shape cannot say.  `control.canary.alerts` reads it."""
+"""AlertProvider (flagger.app/v1beta1): its shape, and what the shape cannot say.  `control.canary.declared.alerts` reads it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from control.canary.fields import SpecError
-from control.canary.hooks import hook_url
+from control.canary.declared.fields import SpecError
+from control.canary.declared.hooks import hook_url
 from control.resources.canary import ObjectRef
 from control.resources.core import ObjectMeta
 from control.resources.shape import Report, Shape, words

@@ -182,7 +182,8 @@ _BY_ROUTE = ("match", "headers", "rewrite", "timeout", "backendTimeout", "retrie
 
 
 def shared_by_split(obj: Object) -> bool:
-    """Does a TrafficSplit carry this Canary's weights, rather than an HTTPRoute or nothing?  (control/canary/service.py)"""
+    """Does a TrafficSplit carry this Canary's weights, rather than an HTTPRoute or nothing?"""
+    # By the rules of control/canary/declared/service.py.
     spec = obj["spec"]
     provider, analysis = str(spec.get("provider") or ""), spec.get("analysis") or spec.get("canaryAnalysis") or {}
     if provider == "kubernetes" or provider.startswith("gatewayapi:"):

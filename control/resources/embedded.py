@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from control.canary.spec import SpecError
-from control.canary.spec import parse as parse_release
+from control.canary.declared.spec import SpecError
+from control.canary.declared.spec import parse as parse_release
 from control.resources.documents import Document, Path
 from control.resources.kinds import REFUSED
 from control.resources.shape import Report

@@ -1,4 +1,4 @@
-"""MetricTemplate (flagger.app/v1beta1): its shape, and what the shape cannot say.  `control.canary.template` runs it."""
+"""MetricTemplate (flagger.app/v1beta1): its shape, and what the shape cannot say.  `canary.measuring.template` runs it."""
 
 # ruff: noqa: RUF012 - msgspec copies an empty default
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from control.canary.fields import SpecError
-from control.canary.promql import server_url
-from control.canary.template import PROMETHEUS, check_query, parse_template
+from control.canary.declared.fields import SpecError
+from control.canary.measuring.promql import server_url
+from control.canary.measuring.template import PROMETHEUS, check_query, parse_template
 from control.resources.canary import ObjectRef
 from control.resources.core import ObjectMeta
 from control.resources.shape import Report, Shape, words

@@ -2,8 +2,8 @@
 
     Canary "web" -- the same namespace and name -- ReleasePolicy "web"
 
-Here its shape and what the shape cannot say; `control.canary.policy` reads an object into what the release machine takes.
-docs/canary.md has a table of the fields.
+Here its shape and what the shape cannot say; `control.canary.declared.policy` reads an object into what the release
+machine takes.  docs/canary.md has a table of the fields.
 """
 
 # ruff: noqa: RUF012 - msgspec copies an empty default

@@ -29,10 +29,10 @@ from certs.authority import AuthorityError
 from certs.issue import LIFETIME
 from control.canary.controller import Controller
 from control.canary.controller import Settings as CanarySettings
-from control.canary.embedded import EmbeddedSource
-from control.canary.prometheus import PrometheusClient
-from control.canary.sources import MetricSources
-from control.canary.telling import Telling
+from control.canary.measuring.embedded import EmbeddedSource
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.sources import MetricSources
+from control.canary.telling.wiring import Telling
 from control.compile.settings import Settings as CompileSettings
 from control.runtime.layout import Layout
 from control.serve.admin import serve_admin
@@ -72,7 +72,7 @@ class ControlSettings:
     metrics_server: str = ""  # URL of the Prometheus that Canaries are judged by; "": the mesh's own numbers
     cross_namespace_refs: bool = True  # may a Canary refer to a MetricTemplate or AlertProvider of another namespace?
     gateway: str = ""  # host:port of the gateway's proxy: the way to webhooks that are Services of the mesh
-    environment: Mapping[str, str] = field(default_factory=dict)  # EVENT_WEBHOOK_URL, SLACK_URL, ... (control.canary.telling)
+    environment: Mapping[str, str] = field(default_factory=dict)  # EVENT_WEBHOOK_URL, SLACK_URL, ... (canary/telling/wiring.py)
 
 
 async def run_control(settings: ControlSettings, announce: Callable[[str], None] = log.info) -> None:

@@ -30,7 +30,7 @@ from meshproxy.cli.common import (
 from meshproxy.cli.simulate import command as simulate
 
 if TYPE_CHECKING:
-    from control.canary.status import Status
+    from control.canary.machine.status import Status
     from control.store.store import Object, Store
 
 POLL_S = 0.2  # how often --wait looks: well below the shortest interval of a release, 1 s
@@ -54,7 +54,7 @@ def command() -> None:
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    from control.canary.spec import SpecError, duration
+    from control.canary.declared.spec import SpecError, duration
 
     try:
         return duration(value, "--timeout", 0.0)
@@ -99,7 +99,7 @@ def status(
 
 
 def _wait(store: Store, namespace: str, name: str, wanted: str, timeout: float) -> bool:
-    from control.canary.status import Phase
+    from control.canary.machine.status import Phase
 
     phases = {phase.value.lower(): phase for phase in Phase if phase}
     if wanted.lower() not in phases:
@@ -139,11 +139,11 @@ def _why(store: Store, namespace: str, name: str) -> str:
 
 def _is_about_the_present(store: Store, canary: Object, now: Status) -> bool:
     """Does the status speak of what the target says now, and not of an earlier release?"""
-    from control.canary import objects
+    from control.canary.objects import manifests
     from control.store.store import Key
 
     target = store.get(Key("apps", "Deployment", canary["metadata"]["namespace"], canary["spec"]["targetRef"]["name"]))
-    return target is not None and objects.revision(target) == now.last_applied
+    return target is not None and manifests.revision(target) == now.last_applied
 
 
 @command.command()
@@ -242,7 +242,7 @@ def _table(canaries: Sequence[Object], *, wide: bool, everywhere: bool) -> str:
 
 
 def _is_paused(metadata: Object) -> bool:
-    from control.canary.commands import Commands
+    from control.canary.declared.commands import Commands
 
     return Commands.of(metadata.get("annotations") or {}).pause
 
@@ -255,7 +255,7 @@ def _message(now: Object) -> str:
 
 def _weight(now: Object) -> str:
     """Exact where a policy's steps say so: the object itself has whole percent."""
-    from control.canary.status import Status
+    from control.canary.machine.status import Status
 
     try:
         return f"{Status.of(now).canary_weight:g}"
@@ -265,8 +265,8 @@ def _weight(now: Object) -> str:
 
 def _step(now: Object) -> str:
     """Of a ReleasePolicy's steps: which, and whether something else is waited for."""
-    from control.canary.progress import State, progress
-    from control.canary.status import Status
+    from control.canary.machine.progress import State, progress
+    from control.canary.machine.status import Status
 
     try:
         at = progress(Status.of(now))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from meshproxy.cli.common import fail
 
 if TYPE_CHECKING:
-    from control.canary.policy import ReleasePolicy
-    from control.canary.spec import CanarySpec
-    from control.canary.status import Status
+    from control.canary.declared.policy import ReleasePolicy
+    from control.canary.declared.spec import CanarySpec
+    from control.canary.machine.status import Status
     from control.store.store import Object, Store
 
 
@@ -43,7 +43,7 @@ def one(store: Store, namespace: str | None, name: str) -> Object:
 
 
 def status_of(canary: Object) -> Status:
-    from control.canary.status import Status
+    from control.canary.machine.status import Status
 
     try:
         return Status.of(canary.get("status"))
@@ -53,8 +53,8 @@ def status_of(canary: Object) -> Status:
 
 def read(store: Store, canary: Object) -> tuple[CanarySpec, ReleasePolicy | None]:
     """A Canary and the policy that holds for it; ends the verb if one of them cannot be meant."""
+    from control.canary.declared.spec import SpecError, parse
     from control.canary.policies import policy_for
-    from control.canary.spec import SpecError, parse
 
     try:
         spec = parse(canary)

@@ -3,7 +3,7 @@
     verb --allowed in this phase?--> "<revision> <time> ... by <who>: <reason>"  --apply, as manager "cli"-->  the controller
 
 Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  Members of one release are promoted
-and retried together; to abort or pause one holds the others anyway (control/canary/group.py).
+and retried together; to abort or pause one holds the others anyway (control/canary/machine/group.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from meshproxy.cli import canary_objects
 from meshproxy.cli.common import fail, find_mesh, mesh_option, namespace_options, open_store
 
 if TYPE_CHECKING:
-    from control.canary.commands import Signature
-    from control.canary.policy import ReleasePolicy
-    from control.canary.spec import CanarySpec
-    from control.canary.status import Status
+    from control.canary.declared.commands import Signature
+    from control.canary.declared.policy import ReleasePolicy
+    from control.canary.declared.spec import CanarySpec
+    from control.canary.machine.status import Status
     from control.store.store import Object, Store
 
 
@@ -43,16 +43,16 @@ class Asked:
             raise fail(f"canary {self.name} is {self.now.phase or 'new'}: {why_not}")
 
     def order(self, gate: str = "") -> str:
-        from control.canary.commands import Command
+        from control.canary.declared.commands import Command
 
         return str(Command(self.now.last_applied, time.time(), gate, self.signature))
 
     def target_revision(self) -> str:
-        from control.canary import objects
+        from control.canary.objects import manifests
         from control.store.store import Key
 
         target = self.store.get(Key("apps", self.spec.target_kind, self.spec.namespace, self.spec.target))
-        return objects.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
+        return manifests.revision(target) if target is not None and (target.get("spec") or {}).get("template") else ""
 
 
 Verb = Callable[[Asked], dict[str, str]]
@@ -74,7 +74,7 @@ def _command(name: str, help: str, function: Verb, together: bool) -> click.Comm
     @mesh_option
     @namespace_options
     def command(name: str, reason: str, by: str, mesh: str | None, namespace: str | None) -> None:
-        from control.canary.commands import signed
+        from control.canary.declared.commands import signed
 
         store = open_store(find_mesh(mesh))
         signature = signed(by or _user(), reason)
@@ -109,8 +109,8 @@ def _user() -> str:
 
 def _effect(annotations: dict[str, str], now: Status) -> str:
     """What is to be added to the answer: a pause holds the release that is analysed, and where there is none the next."""
-    from control.canary.commands import ANNOTATION_PAUSE
-    from control.canary.status import ANALYSED, Phase
+    from control.canary.declared.commands import ANNOTATION_PAUSE
+    from control.canary.machine.status import ANALYSED, Phase
 
     if not annotations.get(ANNOTATION_PAUSE, "").startswith("true") or now.phase in (Phase.WAITING, *ANALYSED):
         return ""
@@ -121,28 +121,28 @@ def _effect(annotations: dict[str, str], now: Status) -> str:
 
 
 def _paused(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PAUSE
+    from control.canary.declared.commands import ANNOTATION_PAUSE
 
     return {ANNOTATION_PAUSE: f"true {asked.signature}".rstrip()}
 
 
 def _resumed(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PAUSE
+    from control.canary.declared.commands import ANNOTATION_PAUSE
 
     return {ANNOTATION_PAUSE: f"false {asked.signature}".rstrip()}
 
 
 def _aborting(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_ABORT
-    from control.canary.status import ANALYSED, Phase
+    from control.canary.declared.commands import ANNOTATION_ABORT
+    from control.canary.machine.status import ANALYSED, Phase
 
     asked.need(asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to abort")
     return {ANNOTATION_ABORT: asked.order()}
 
 
 def _promoting(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_PROMOTE
-    from control.canary.status import ANALYSED, Phase
+    from control.canary.declared.commands import ANNOTATION_PROMOTE
+    from control.canary.machine.status import ANALYSED, Phase
 
     again = asked.now.phase is Phase.FAILED and asked.now.canary_weight == 100
     asked.need(again or asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to promote")
@@ -150,8 +150,8 @@ def _promoting(asked: Asked) -> dict[str, str]:
 
 
 def _retrying(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_RETRY
-    from control.canary.status import Phase
+    from control.canary.declared.commands import ANNOTATION_RETRY
+    from control.canary.machine.status import Phase
 
     asked.need(asked.now.phase is Phase.FAILED, "there is no failed release to retry")
     asked.need(asked.now.canary_weight != 100, "its promotion failed; `promote` tries that again")
@@ -162,8 +162,8 @@ def _retrying(asked: Asked) -> dict[str, str]:
 
 
 def _approved(asked: Asked) -> dict[str, str]:
-    from control.canary.commands import ANNOTATION_APPROVE
-    from control.canary.gates import gate_it_waits_at, hooks_it_waits_for
+    from control.canary.declared.commands import ANNOTATION_APPROVE
+    from control.canary.machine.gates import gate_it_waits_at, hooks_it_waits_for
 
     gate = gate_it_waits_at(asked.spec, asked.now, asked.policy)
     hooks = " and ".join(f"webhook {hook.name!r} ({hook.url})" for hook in hooks_it_waits_for(asked.spec, asked.now))
@@ -185,7 +185,7 @@ def _write(store: Store, canary: Object, annotations: dict[str, str]) -> None:
     """Apply annotations, keeping those the command line wrote before: what an apply no longer names is dropped."""
     import asyncio
 
-    from control.canary.commands import ORDERS
+    from control.canary.declared.commands import ORDERS
     from control.store.store import StoreError
 
     present = canary["metadata"].get("annotations") or {}

@@ -96,8 +96,8 @@ def command(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
     from certs.spiffe import SpiffeError, check_trust_domain
-    from control.canary.fields import SpecError
-    from control.canary.promql import server_url
+    from control.canary.declared.fields import SpecError
+    from control.canary.measuring.promql import server_url
     from control.serve.process import ControlError, ControlSettings, run_control
 
     try:

@@ -22,7 +22,7 @@ class _Duration(click.ParamType[float]):
     name = "DURATION"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from control.canary.fields import SpecError, duration
+        from control.canary.declared.fields import SpecError, duration
 
         if isinstance(value, float):
             return value

@@ -32,7 +32,7 @@ Exit status: 0 promoted, 1 rolled back or not decided, 2 wrong usage.
 
 
 def _duration(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    from control.canary.fields import SpecError, duration
+    from control.canary.declared.fields import SpecError, duration
 
     try:
         return duration(value, f"--{parameter.name}", 0.0)
@@ -80,7 +80,7 @@ def command(
     What decides is what would decide in a mesh: the same controller, with the ReleasePolicy and MetricTemplates in FILE. A
     target that is not in FILE is made up. Nothing is run and nothing is sent: webhooks and gates are answered by the flags.
     """
-    from control.canary.commands import from_rfc3339
+    from control.canary.declared.commands import from_rfc3339
     from control.canary.simulate.given import Given, GivenError, SimulationError, check, load
     from control.canary.simulate.plot import svg
     from control.canary.simulate.replay import ReplayError

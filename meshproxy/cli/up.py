@@ -91,8 +91,8 @@ def command(
     Ctrl-C ends everything in order, a second one at once.  Exit status 0 after an orderly end, 1 if it could not start
     (or, with -d, was not ready in time: it goes on, `meshproxy get pods -A` shows why).
     """
-    from control.canary.fields import SpecError
-    from control.canary.promql import server_url
+    from control.canary.declared.fields import SpecError
+    from control.canary.measuring.promql import server_url
     from control.runtime.addresses import AddressError
     from control.runtime.layout import Layout
     from control.runtime.meshes import MeshError

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from control.canary.spec import duration
+from control.canary.declared.spec import duration
 from meshproxy.demo.breakage import Break
 from meshproxy.demo.ledger import ServiceLedger
 from meshproxy.demo.load import Load

@@ -14,16 +14,16 @@ from typing import Any
 import yaml
 from canary_plays import START, canary_object
 
-from control.canary import machine
 from control.canary.act import Actor
-from control.canary.analysis import Measurement
-from control.canary.commands import to_rfc3339
-from control.canary.decision import Decision
+from control.canary.declared.commands import to_rfc3339
+from control.canary.declared.hooks import HookResult
+from control.canary.declared.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
 from control.canary.facts import collect
-from control.canary.hooks import HookResult
-from control.canary.question import Answer, AskHook, Question
-from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
-from control.canary.status import Status
+from control.canary.machine import machine
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import Decision
+from control.canary.machine.question import Answer, AskHook, Question
+from control.canary.machine.status import Status
 from control.store.files import FileStore
 from control.store.store import Key, Object
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from control.canary import machine
-from control.canary.analysis import Measurement
-from control.canary.commands import Command, Commands
-from control.canary.decision import (
+from control.canary.declared.commands import Command, Commands
+from control.canary.declared.hooks import HookResult
+from control.canary.declared.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
+from control.canary.facts import READY, Facts, Readiness, Workload
+from control.canary.machine import machine
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import (
     Action,
     CreatePrimary,
     Decision,
@@ -27,13 +30,10 @@ from control.canary.decision import (
     ScaleUp,
     SetRouting,
 )
-from control.canary.facts import READY, Facts, Readiness, Workload
-from control.canary.hooks import HookResult
-from control.canary.objects import stamp_for
-from control.canary.question import Answer, AskHook, AskMetrics, Question
-from control.canary.routing import Routing
-from control.canary.spec import DURATION, SUCCESS_RATE, CanarySpec, parse
-from control.canary.status import Phase, Status
+from control.canary.machine.question import Answer, AskHook, AskMetrics, Question
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase, Status
+from control.canary.objects.manifests import stamp_for
 
 START = 1_800_000_000.0
 INTERVAL = 10.0

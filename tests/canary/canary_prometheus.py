@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from control.canary.promql import Server
+from control.canary.measuring.promql import Server
 
 
 @dataclass

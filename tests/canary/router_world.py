@@ -11,12 +11,12 @@ sys.path.append(str(Path(__file__).parent.parent / "compile"))  # short ways fro
 from canary_plays import canary_object
 from routing_objects import request, tables, taken_by
 
-from control.canary import objects
+from control.canary.declared.spec import CanarySpec, parse
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase, Status
+from control.canary.objects import manifests
+from control.canary.objects.services import baseline_service
 from control.canary.routers import router_for
-from control.canary.routing import Routing
-from control.canary.services import baseline_service
-from control.canary.spec import CanarySpec, parse
-from control.canary.status import Phase, Status
 from control.resources.documents import as_document
 from control.resources.gateway import parse_http_route
 from control.resources.traffic import Traffic, conditions
@@ -50,7 +50,7 @@ def asked(analysis: dict[str, Any] | None = None, *, provider: str = "", **servi
 
 def services(spec: CanarySpec) -> list[Object]:
     made = target()
-    return [*objects.services(spec, made), objects.apex_service(spec, made, None), baseline_service(spec, made)]
+    return [*manifests.services(spec, made), manifests.apex_service(spec, made, None), baseline_service(spec, made)]
 
 
 def wanted(spec: CanarySpec, routing: Routing, status: Status = RUNNING) -> list[Object]:

@@ -10,10 +10,10 @@ import pytest
 from canary_cluster import CANARY, Cluster
 from canary_receiver import Receiver, says
 
-from control.canary.alert_sender import AlertSender, default_provider
-from control.canary.alerts import Alert, AlertRef, Provider, message, parse_alerts, parse_provider
-from control.canary.fields import SpecError
-from control.canary.post import Poster
+from control.canary.declared.alerts import Alert, AlertRef, Provider, message, parse_alerts, parse_provider
+from control.canary.declared.fields import SpecError
+from control.canary.telling.alert_sender import AlertSender, default_provider
+from control.canary.telling.post import Poster
 
 ALERT = Alert("warn", "Canary is waiting for approval.", (("Target", "Deployment/podinfo.test"), ("Progress deadline", "600s")))
 SECRET = "T0KEN-in-the-path"

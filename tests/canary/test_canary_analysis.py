@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from canary_plays import canary_spec
 
-from control.canary.analysis import Measurement, Outcome, analyse, go_duration, plain
+from control.canary.machine.analysis import Measurement, Outcome, analyse, go_duration, plain
 
 
 def check(metric: dict, value: float | None, requests: float | None = 50, minimum: int = 1) -> tuple[str, str]:

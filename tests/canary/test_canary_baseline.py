@@ -13,16 +13,16 @@ from router_world import asked, shares
 from test_canary_crash import FragileCluster, stored_life
 from test_canary_policy import policy, policy_object
 
-from control.canary import objects
-from control.canary.analysis import Measurement
-from control.canary.baseline import Baseline, unfit
-from control.canary.decision import Action, EnsureBaseline, RemoveBaseline, SetRouting
+from control.canary.declared.fields import SpecError
+from control.canary.declared.spec import DURATION, SUCCESS_RATE, parse
 from control.canary.facts import READY, Facts, Readiness, collect
-from control.canary.fields import SpecError
-from control.canary.routing import Routing
-from control.canary.spec import DURATION, SUCCESS_RATE, parse
-from control.canary.status import ANALYSED, BASELINE, Phase, Status
-from control.canary.workloads import baseline_workload
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import Action, EnsureBaseline, RemoveBaseline, SetRouting
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import ANALYSED, BASELINE, Phase, Status
+from control.canary.objects import manifests
+from control.canary.objects.baseline import Baseline, unfit
+from control.canary.objects.workloads import baseline_workload
 from control.store.store import Key, Object
 
 BAD = {SUCCESS_RATE: Measurement(50.0, 50), DURATION: Measurement(12.0, 50)}
@@ -279,7 +279,7 @@ def test_the_baseline_is_the_primary_once_more_under_another_label():
     source["spec"]["template"]["spec"]["affinity"] = {
         "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}
     }
-    primary = objects.primary_workload(spec, source, tracked, 7)
+    primary = manifests.primary_workload(spec, source, tracked, 7)
     made = baseline_workload(spec, primary, 2)
     assert (made["metadata"]["name"], made["spec"]["replicas"]) == ("podinfo-baseline", 2)
     assert made["metadata"]["ownerReferences"][0]["name"] == "podinfo"
@@ -289,7 +289,7 @@ def test_the_baseline_is_the_primary_once_more_under_another_label():
     assert made["spec"]["template"]["spec"]["containers"] == primary["spec"]["template"]["spec"]["containers"]
     (rule,) = made["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert rule["labelSelector"]["matchLabels"] == {"app": "podinfo-baseline"}
-    assert objects.primary_stamp(made) == objects.primary_stamp(primary)
+    assert manifests.primary_stamp(made) == manifests.primary_stamp(primary)
 
 
 @pytest.mark.parametrize("provider", ["", "gatewayapi:v1"])

@@ -9,7 +9,7 @@ from canary_cluster import CANARY, Cluster, deployment
 from test_canary_evidence_release import POLICY, Release
 from test_canary_policy import policy_object
 
-from control.canary.status import BASELINE, Phase
+from control.canary.machine.status import BASELINE, Phase
 from control.store.store import Key
 
 WORKLOAD, SERVICE = Key("apps", "Deployment", "test", "podinfo-baseline"), Key("", "Service", "test", "podinfo-baseline")

@@ -16,11 +16,11 @@ from canary_plays import canary_object
 from click.testing import CliRunner, Result
 from test_canary_policy import policy_object
 
-from control.canary.analysis import Measurement
-from control.canary.commands import Command, Commands, Signature
-from control.canary.hooks import HookResult
-from control.canary.spec import DURATION, SUCCESS_RATE
-from control.canary.status import Phase
+from control.canary.declared.commands import Command, Commands, Signature
+from control.canary.declared.hooks import HookResult
+from control.canary.declared.spec import DURATION, SUCCESS_RATE
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.status import Phase
 from control.runtime.layout import Layout, MeshInfo
 from control.runtime.meshes import start_time, write_info
 from meshproxy.cli import main

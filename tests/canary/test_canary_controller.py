@@ -11,14 +11,14 @@ from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, deploy
 from canary_plays import canary_object
 from prometheus_client import CollectorRegistry, generate_latest
 
-from control.canary.analysis import Measurement
-from control.canary.commands import ANNOTATION_ABORT, Command
 from control.canary.controller import Controller
-from control.canary.hook_client import HookClient
-from control.canary.hooks import HookResult, Webhook
-from control.canary.source import MetricSource, Query, Subject
-from control.canary.spec import DURATION, SUCCESS_RATE
-from control.canary.status import Phase
+from control.canary.declared.commands import ANNOTATION_ABORT, Command
+from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.declared.spec import DURATION, SUCCESS_RATE
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.status import Phase
+from control.canary.measuring.source import MetricSource, Query, Subject
+from control.canary.telling.hook_client import HookClient
 from control.store.accept import GRACE
 from control.store.store import Key
 

@@ -13,17 +13,17 @@ from canary_plays import START, canary_object
 from canary_receiver import Receiver, never_answers, says
 from prometheus_client import CollectorRegistry
 
-from control.canary import courier as courier_module
-from control.canary.alert_sender import AlertSender
-from control.canary.alerts import Alert, Provider
-from control.canary.courier import Courier
-from control.canary.decision import Event, TellHook
-from control.canary.hook_client import HookClient
-from control.canary.hooks import Webhook, checksum, event_webhook
-from control.canary.post import Poster
-from control.canary.reach import service_key, through_the_gateway
-from control.canary.spec import CanarySpec, parse
-from control.canary.status import Phase, Status
+from control.canary.declared.alerts import Alert, Provider
+from control.canary.declared.hooks import Webhook, checksum, event_webhook
+from control.canary.declared.spec import CanarySpec, parse
+from control.canary.machine.decision import Event, TellHook
+from control.canary.machine.status import Phase, Status
+from control.canary.telling import courier as courier_module
+from control.canary.telling.alert_sender import AlertSender
+from control.canary.telling.courier import Courier
+from control.canary.telling.hook_client import HookClient
+from control.canary.telling.post import Poster
+from control.canary.telling.reach import service_key, through_the_gateway
 
 STATUS = Status(phase=Phase.PROGRESSING, last_applied="r2", tracked={"configmap/a": "1"})
 WAIT_S = 20.0  # until something that takes milliseconds has happened

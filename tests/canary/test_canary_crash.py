@@ -12,12 +12,12 @@ import pytest
 from canary_cluster import APEX, PRIMARY, TARGET, Cluster, deployment
 from canary_plays import Play, canary_spec
 
-from control.canary.analysis import Measurement
-from control.canary.decision import PromoteTemplate
-from control.canary.hooks import HookResult
-from control.canary.routing import Routing
-from control.canary.spec import DURATION, SUCCESS_RATE
-from control.canary.status import Phase
+from control.canary.declared.hooks import HookResult
+from control.canary.declared.spec import DURATION, SUCCESS_RATE
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import PromoteTemplate
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase
 from control.store.files import FileStore
 
 BAD = {SUCCESS_RATE: Measurement(50.0, 50), DURATION: Measurement(12.0, 50)}

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from control.canary.commands import to_rfc3339
-from control.canary.embedded import STALE_S, EmbeddedSource
-from control.canary.metric import DURATION, SUCCESS_RATE, Metric
-from control.canary.source import Query, Subject
+from control.canary.declared.commands import to_rfc3339
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Metric
+from control.canary.measuring.embedded import STALE_S, EmbeddedSource
+from control.canary.measuring.source import Query, Subject
 from control.store.files import FileStore
 from control.store.store import Key
 from meshproxy.telemetry.registry import Registry

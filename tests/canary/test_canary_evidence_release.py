@@ -9,15 +9,15 @@ from canary_cluster import CANARY, TARGET, Cluster, deployment
 from canary_plays import canary_object
 from test_canary_policy import policy_object
 
-from control.canary.analysis import Measurement
-from control.canary.commands import ANNOTATION_APPROVE, Command
 from control.canary.controller import Controller
+from control.canary.declared.commands import ANNOTATION_APPROVE, Command
+from control.canary.declared.spec import parse
 from control.canary.evidence.arms import ArmCounts
-from control.canary.gates import gate_it_waits_at
 from control.canary.history import decisions, policy_key
-from control.canary.source import Arms, MetricSource, Query, Subject
-from control.canary.spec import parse
-from control.canary.status import Phase
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.gates import gate_it_waits_at
+from control.canary.machine.status import Phase
+from control.canary.measuring.source import Arms, MetricSource, Query, Subject
 
 POLICY = policy_key("test", "podinfo")
 RATE = 200.0  # requests a second

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from canary_cluster import APEX, CANARY, PRIMARY, TARGET, Cluster, deployment, service
 
-from control.canary.analysis import Measurement
-from control.canary.hooks import HookResult
+from control.canary.declared.hooks import HookResult
+from control.canary.machine.analysis import Measurement
 from control.store.store import Key, Object
 
 ROUTE = Key("gateway.networking.k8s.io", "HTTPRoute", "test", "podinfo")

@@ -10,10 +10,10 @@ from canary_cluster import CANARY, Cluster
 from canary_plays import START
 from test_canary_policy import policy_object
 
-from control.canary.analysis import Check, Outcome
-from control.canary.decision import Record
+from control.canary.declared.spec import parse
 from control.canary.history import LIMIT, LIMIT_BYTES, append, bounded, decisions, policy_key
-from control.canary.spec import parse
+from control.canary.machine.analysis import Check, Outcome
+from control.canary.machine.decision import Record
 
 
 def record(at: float, text: str = "Halt", value: float = 99.0, weight: int = 10) -> Record:

@@ -13,9 +13,8 @@ import pytest
 from aiohttp import web
 from canary_receiver import Receiver, hangs_up, never_answers, says
 
-from control.canary.fields import SpecError
-from control.canary.hook_client import MAX_TEXT, HookClient
-from control.canary.hooks import (
+from control.canary.declared.fields import SpecError
+from control.canary.declared.hooks import (
     HookResult,
     Webhook,
     checksum,
@@ -26,7 +25,8 @@ from control.canary.hooks import (
     payload,
     shown_url,
 )
-from control.canary.post import MAX_BODY_BYTES, Poster, environment_proxy
+from control.canary.telling.hook_client import MAX_TEXT, HookClient
+from control.canary.telling.post import MAX_BODY_BYTES, Poster, environment_proxy
 
 NOW = 1_800_000_000.0
 BODY = payload("podinfo", "test", "Progressing", "abc", {"cmd": "hey"})

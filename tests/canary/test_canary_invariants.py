@@ -8,15 +8,15 @@ from canary_plays import Play, canary_spec, stuck, waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.canary import strategy
-from control.canary.analysis import Measurement, Outcome, analyse
-from control.canary.commands import Commands
-from control.canary.decision import PromoteTemplate, ScaleToZero, SetRouting
+from control.canary.declared.commands import Commands
+from control.canary.declared.hooks import HookResult
+from control.canary.declared.spec import DURATION, SUCCESS_RATE
 from control.canary.facts import READY, Workload
-from control.canary.hooks import HookResult
-from control.canary.routing import TO_PRIMARY, Routing
-from control.canary.spec import DURATION, SUCCESS_RATE
-from control.canary.status import ANALYSED, TRANSITIONS, Phase
+from control.canary.machine import strategy
+from control.canary.machine.analysis import Measurement, Outcome, analyse
+from control.canary.machine.decision import PromoteTemplate, ScaleToZero, SetRouting
+from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.status import ANALYSED, TRANSITIONS, Phase
 
 MEASUREMENTS = st.one_of(
     st.builds(Measurement, st.floats(0, 100), st.integers(0, 40).map(float)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.canary.ledger import MAX_PODS, Ledger
-from control.canary.source import Subject
-from control.canary.window import Totals, tally
+from control.canary.measuring.ledger import MAX_PODS, Ledger
+from control.canary.measuring.source import Subject
+from control.canary.measuring.window import Totals, tally
 
 SUBJECT = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
 INF = float("inf")

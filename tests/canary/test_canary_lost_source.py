@@ -10,9 +10,9 @@ from canary_cluster import CANARY, PRIMARY, Cluster, deployment
 from canary_prometheus import Said, scripted, vector
 
 from control.canary.controller import Controller
-from control.canary.prometheus import PrometheusClient
-from control.canary.sources import MetricSources
-from control.canary.status import Phase
+from control.canary.machine.status import Phase
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.sources import MetricSources
 
 
 class Silent:

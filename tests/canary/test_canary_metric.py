@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from control.canary.fields import SpecError
-from control.canary.metric import DURATION, SUCCESS_RATE, Kind, Metric, parse_metrics
+from control.canary.declared.fields import SpecError
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Kind, Metric, parse_metrics
 
 
 def parsed(*entries):

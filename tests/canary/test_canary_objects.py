@@ -9,9 +9,11 @@ import yaml
 from canary_cluster import APEX, CANARY, PRIMARY, SPLIT, TARGET, Cluster, condition, deployment, service
 from canary_plays import START, canary_object, canary_spec
 
-from control.canary import objects
 from control.canary.act import Actor, TargetChanged
-from control.canary.decision import (
+from control.canary.declared.spec import parse
+from control.canary.facts import readiness
+from control.canary.history import LIMIT, append, decisions, policy_key
+from control.canary.machine.decision import (
     CreatePrimary,
     Decision,
     EnsureApex,
@@ -22,11 +24,9 @@ from control.canary.decision import (
     ScaleUp,
     SetRouting,
 )
-from control.canary.facts import readiness
-from control.canary.history import LIMIT, append, decisions, policy_key
-from control.canary.routing import Routing
-from control.canary.spec import parse
-from control.canary.status import Phase, Status
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase, Status
+from control.canary.objects import manifests
 from control.store.store import Key
 
 
@@ -124,7 +124,7 @@ async def test_pods_go_some_time_after_the_requests_to_them_and_a_crash_in_betwe
 async def test_every_action_may_be_repeated(cluster):
     await initialise(cluster)
     spec = parse(cluster.store.get(CANARY))
-    revision = objects.revision(cluster.store.get(TARGET))
+    revision = manifests.revision(cluster.store.get(TARGET))
     for action in (
         EnsureServices(),
         EnsureApex(),
@@ -143,7 +143,7 @@ async def test_every_action_may_be_repeated(cluster):
 async def test_a_target_that_changed_since_the_decision_is_not_copied(cluster):
     await initialise(cluster)
     spec = parse(cluster.store.get(CANARY))
-    decided = objects.revision(cluster.store.get(TARGET))
+    decided = manifests.revision(cluster.store.get(TARGET))
     cluster.write(deployment("v2"))
     with pytest.raises(TargetChanged):
         await cluster.actor.do(spec, PromoteTemplate(decided), Status())
@@ -184,15 +184,15 @@ async def test_config_that_opted_out_is_left_alone(cluster):
 def test_a_target_without_a_known_label_is_refused_in_words():
     target = deployment()
     target["spec"]["selector"]["matchLabels"] = {"component": "x"}
-    with pytest.raises(objects.TargetError, match=r"one of app, name, app\.kubernetes\.io/name; found component"):
-        objects.selector_label(target)
+    with pytest.raises(manifests.TargetError, match=r"one of app, name, app\.kubernetes\.io/name; found component"):
+        manifests.selector_label(target)
 
 
 def test_ports_are_discovered_except_those_of_sidecars_and_the_main_one():
     target = deployment(ports=[{"name": "http", "containerPort": 9898}, {"containerPort": 9999}])
     target["spec"]["template"]["spec"]["containers"].append({"name": "envoy", "ports": [{"containerPort": 15001}]})
     spec = canary_spec(service={"port": 80, "targetPort": "http", "portDiscovery": True})
-    assert [(p["name"], p["port"]) for p in objects.service_ports(spec, target)] == [("http", 80), ("tcp-podinfo-1", 9999)]
+    assert [(p["name"], p["port"]) for p in manifests.service_ports(spec, target)] == [("http", 80), ("tcp-podinfo-1", 9999)]
 
 
 def test_anti_affinity_of_the_primary_speaks_of_the_primary():
@@ -200,7 +200,7 @@ def test_anti_affinity_of_the_primary_speaks_of_the_primary():
     term = {"labelSelector": {"matchLabels": {"app": "podinfo"}}, "topologyKey": "kubernetes.io/hostname"}
     rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     target["spec"]["template"]["spec"]["affinity"] = rule
-    primary = objects.primary_deployment(canary_spec(), target, {}, 2)
+    primary = manifests.primary_deployment(canary_spec(), target, {}, 2)
     assert "app: podinfo-primary" in yaml.safe_dump(primary["spec"]["template"]["spec"]["affinity"])
     assert term["labelSelector"] == {"matchLabels": {"app": "podinfo"}}  # the target is not touched
 

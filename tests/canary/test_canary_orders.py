@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from canary_plays import START, Play, canary_spec, waiting
 
-from control.canary.commands import Command, Commands
-from control.canary.decision import SetRouting
-from control.canary.routing import TO_PRIMARY
-from control.canary.status import Phase
+from control.canary.declared.commands import Command, Commands
+from control.canary.machine.decision import SetRouting
+from control.canary.machine.routing import TO_PRIMARY
+from control.canary.machine.status import Phase
 
 
 def progressing(weight: int = 20, **rest) -> Play:

@@ -11,10 +11,10 @@ import yaml
 from canary_cluster import Cluster, deployment, service
 from canary_plays import canary_object
 
-from control.canary.fields import SpecError
-from control.canary.metric import Metric
-from control.canary.opening import opens, said
-from control.canary.policy import EvidencePolicy, PolicyStep, ReleasePolicy, parse
+from control.canary.declared.fields import SpecError
+from control.canary.declared.metric import Metric
+from control.canary.declared.opening import opens, said
+from control.canary.declared.policy import EvidencePolicy, PolicyStep, ReleasePolicy, parse
 from control.store.store import Key
 from meshproxy.cli.lint import diagnose
 

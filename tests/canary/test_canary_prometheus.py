@@ -13,10 +13,10 @@ import pytest
 from canary_plays import canary_object
 from canary_prometheus import Said, scripted, vector
 
-from control.canary.analysis import Outcome, analyse
-from control.canary.prometheus import MAX_ANSWER, PrometheusClient
-from control.canary.promql import Server
-from control.canary.spec import parse
+from control.canary.declared.spec import parse
+from control.canary.machine.analysis import Outcome, analyse
+from control.canary.measuring.prometheus import MAX_ANSWER, PrometheusClient
+from control.canary.measuring.promql import Server
 
 DAY = 86400.0
 

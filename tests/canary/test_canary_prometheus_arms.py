@@ -9,10 +9,10 @@ import pytest
 import yaml
 from canary_prometheus import Said, elements, scripted
 
-from control.canary import promql
-from control.canary.prometheus import PrometheusClient
-from control.canary.prometheus_arms import STALE_S, PrometheusArms
-from control.canary.source import Subject
+from control.canary.measuring import promql
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.prometheus_arms import STALE_S, PrometheusArms
+from control.canary.measuring.source import Subject
 
 SUBJECT = Subject("test", "podinfo", "podinfo-canary", "podinfo", "podinfo")
 ARMS = ("pod.info", "pod.info-primary")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from control.canary import promql
-from control.canary.metric import Metric
-from control.canary.source import Subject
-from control.canary.template import Blanks, parse_template, render
+from control.canary.declared.metric import Metric
+from control.canary.measuring import promql
+from control.canary.measuring.source import Subject
+from control.canary.measuring.template import Blanks, parse_template, render
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 

@@ -10,10 +10,10 @@ from canary_plays import canary_object
 from router_world import RUNNING, asked, entry, rule, shared, shares, wanted
 from routing_objects import request
 
-from control.canary.fields import SpecError
+from control.canary.declared.fields import SpecError
+from control.canary.declared.spec import CanarySpec, parse
+from control.canary.machine.routing import Routing
 from control.canary.routers import cookies, router_for, with_cookies
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec, parse
 from meshproxy.policy.filters import changed
 from meshproxy.policy.route import RouteEntry, ServiceEntry
 from meshproxy.wire.message import Field

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from router_world import RUNNING, entry, services, shared, wanted
 
-from control.canary.baseline import unfit
-from control.canary.fields import SpecError
+from control.canary.declared.fields import SpecError
+from control.canary.declared.spec import parse
+from control.canary.machine.routing import PARTS, Routing
+from control.canary.objects.baseline import unfit
 from control.canary.routers import router_for, with_cookies
-from control.canary.routing import PARTS, Routing
-from control.canary.spec import parse
 from control.store.files import FileStore
 from control.store.store import Object
 

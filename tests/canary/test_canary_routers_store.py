@@ -11,14 +11,14 @@ from canary_cluster import Cluster, deployment, service
 from canary_plays import canary_object
 from router_world import RUNNING, target
 
-from control.canary import objects
 from control.canary.controller import Controller
-from control.canary.decision import SetRouting
-from control.canary.embedded import EmbeddedSource
+from control.canary.declared.spec import CanarySpec, parse
+from control.canary.machine.decision import SetRouting
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
+from control.canary.measuring.embedded import EmbeddedSource
+from control.canary.objects import manifests
 from control.canary.routers import router_for, with_cookies
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec, parse
-from control.canary.status import Status
 from control.resources.traffic import KINDS, Traffic, status_of
 from control.store.store import Key, Object
 
@@ -36,7 +36,7 @@ async def begin(cluster: Cluster, analysis: dict[str, Any] | None = None, **spec
     assert made is not None
     parsed = parse(made)
     current = cluster.store.get(Key("", "Service", "test", "podinfo"))
-    for obj in (*objects.services(parsed, target()), objects.apex_service(parsed, target(), current)):
+    for obj in (*manifests.services(parsed, target()), manifests.apex_service(parsed, target(), current)):
         await cluster.store.apply(obj)
     return parsed
 
@@ -242,7 +242,7 @@ async def test_an_object_of_the_users_is_taken_over_and_given_back_whole(cluster
     await cluster.actor.do(spec, SetRouting(Routing(30)), RUNNING)
     cluster.refresh()
     assert seen(cluster, spec) == Routing(30)
-    assert not objects.is_ours(spec, cluster.store.get(key))
+    assert not manifests.is_ours(spec, cluster.store.get(key))
     (cluster.user / "canary-podinfo.yaml").unlink()
     for _ in range(2):
         cluster.now += 2  # a file that vanished is believed after a second
@@ -250,7 +250,7 @@ async def test_an_object_of_the_users_is_taken_over_and_given_back_whole(cluster
     await Controller(cluster.store, EmbeddedSource(cluster.store, time.time), clock=lambda: cluster.now).step(cluster.now)
     cluster.refresh()
     assert cluster.store.get(key)["spec"] == theirs["spec"]
-    assert objects.held_for(cluster.store.get(key)) == ""
+    assert manifests.held_for(cluster.store.get(key)) == ""
 
 
 # ---------------------------------------------------------------- does it have an effect?

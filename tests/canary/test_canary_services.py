@@ -9,11 +9,11 @@ from canary_cluster import APEX, CANARY, SPLIT, Cluster, deployment, service
 from canary_plays import canary_object, canary_spec
 from router_world import target
 
-from control.canary import objects
 from control.canary.act import Actor
-from control.canary.decision import Revert, RevertServices
-from control.canary.spec import CanarySpec, parse
-from control.canary.status import Phase
+from control.canary.declared.spec import CanarySpec, parse
+from control.canary.machine.decision import Revert, RevertServices
+from control.canary.machine.status import Phase
+from control.canary.objects import manifests
 from control.resources.documents import as_document
 from control.resources.validate import check_document
 from control.store.store import Key, Object
@@ -23,7 +23,7 @@ FLUX = {"kustomize.toolkit.fluxcd.io/reconcile": "disabled", "helm.toolkit.fluxc
 
 def made(spec: CanarySpec, *ports: dict[str, Any]) -> dict[str, Object]:
     owner = target(ports=list(ports)) if ports else target()
-    found = [*objects.services(spec, owner), objects.apex_service(spec, owner, None)]
+    found = [*manifests.services(spec, owner), manifests.apex_service(spec, owner, None)]
     for obj in found:
         assert [str(one) for one in check_document(as_document(obj)).diagnostics if one.severity == "error"] == []
     return {obj["metadata"]["name"]: obj for obj in found}
@@ -94,18 +94,18 @@ def test_ports_of_sidecars_are_nobodys() -> None:
     owner = target()
     owner["spec"]["template"]["spec"]["containers"].append({"name": "istio-proxy", "ports": [{"containerPort": 15001}]})
     spec = canary_spec(service={"port": 80, "targetPort": "http", "portDiscovery": True})
-    assert len(objects.service_ports(spec, owner)) == 1
+    assert len(manifests.service_ports(spec, owner)) == 1
 
 
 def test_of_services_that_the_user_wrote_only_what_flagger_takes_is_taken() -> None:
     spec = canary_spec()
     written = service()
-    apex = objects.apex_service(spec, target(), written)
+    apex = manifests.apex_service(spec, target(), written)
     assert apex["spec"] == {"selector": {"app": "podinfo-primary"}}
     assert "ownerReferences" not in apex["metadata"]
     assert apex["metadata"]["annotations"] == {"meshproxy.dev/canary": "podinfo", **FLUX}
     mine = {Key("", "Service", "test", "podinfo-canary"): written}
-    canary, primary = objects.services(spec, target(), mine.get)
+    canary, primary = manifests.services(spec, target(), mine.get)
     assert set(canary["spec"]) == {"selector", "ports"}
     assert "ownerReferences" not in canary["metadata"]
     assert primary["metadata"]["ownerReferences"][0]["kind"] == "Canary"
@@ -129,10 +129,10 @@ async def test_fields_that_others_set_on_our_services_stay(cluster):
 
 def test_a_reverted_apex_selects_the_target_and_is_the_users_again() -> None:
     spec = canary_spec()
-    left = objects.apex_service(spec, target(), service(), selects_target=True)
+    left = manifests.apex_service(spec, target(), service(), selects_target=True)
     assert left["spec"] == {"selector": {"app": "podinfo"}}
     assert "annotations" not in left["metadata"]
-    ours = objects.apex_service(spec, target(), objects.apex_service(spec, target(), None), selects_target=True)
+    ours = manifests.apex_service(spec, target(), manifests.apex_service(spec, target(), None), selects_target=True)
     assert ours["spec"]["selector"] == {"app": "podinfo"}
     assert ours["metadata"]["ownerReferences"][0]["kind"] == "Canary"
 
@@ -168,9 +168,9 @@ async def test_reverting_takes_the_routers_objects_away_before_what_they_name(cl
 async def test_where_a_field_that_is_let_go_is_lost_it_is_left_so_that_no_primary_is_needed(cluster, obj, left):
     """An API server keeps no value that was overridden; the file store does, and gives it back."""
     obj = {**obj, "metadata": {"name": "podinfo", "namespace": "test", "annotations": {"meshproxy.dev/canary": "gone"}}}
-    kept = objects.left_behind(obj, gives_back=False)
+    kept = manifests.left_behind(obj, gives_back=False)
     assert kept.get("spec") == left
     assert "annotations" not in kept["metadata"]
-    assert "spec" not in objects.left_behind(obj, gives_back=True)
+    assert "spec" not in manifests.left_behind(obj, gives_back=True)
     await Actor(cluster.store, gives_back=False).give_back(obj)
     assert (cluster.store.get(Key.of(obj)) or {}).get("spec") == left

@@ -13,7 +13,7 @@ import yaml
 from canary_plays import canary_object
 from click.testing import CliRunner, Result
 
-from control.canary.metric import DURATION, SUCCESS_RATE, Metric
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Metric
 from control.canary.simulate.model import Fault, ScenarioError, Traffic, measure, parse_scenario
 from control.canary.simulate.replay import ReplayError
 from control.canary.simulate.replay import load as load_recording

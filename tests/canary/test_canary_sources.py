@@ -9,12 +9,12 @@ from itertools import count
 import pytest
 from canary_prometheus import Said, elements, scripted, vector
 
-from control.canary.analysis import Measurement
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Metric
 from control.canary.evidence.arms import ArmCounts
-from control.canary.metric import DURATION, SUCCESS_RATE, Metric
-from control.canary.prometheus import PrometheusClient
-from control.canary.source import Arms, MetricSource, Query, Subject
-from control.canary.sources import MetricSources
+from control.canary.machine.analysis import Measurement
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.source import Arms, MetricSource, Query, Subject
+from control.canary.measuring.sources import MetricSources
 from control.store.files import FileStore
 from control.store.store import Key
 

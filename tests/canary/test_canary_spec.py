@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from canary_plays import canary_object, canary_spec
 
-from control.canary.spec import SpecError, duration, parse
+from control.canary.declared.spec import SpecError, duration, parse
 
 
 def test_defaults_are_flaggers():

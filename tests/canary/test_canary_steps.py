@@ -6,12 +6,12 @@ import pytest
 from canary_plays import START, canary_spec
 from test_canary_policy import policy
 
-from control.canary import group, steps
-from control.canary.group import Member, Stage, member
-from control.canary.policy import ReleasePolicy, in_force, steps_of
-from control.canary.progress import Progress, State, progress, start, without
-from control.canary.status import Phase, Status
-from control.canary.steps import Done, Go, Hold, Seen, Wait
+from control.canary.declared.policy import ReleasePolicy, in_force, steps_of
+from control.canary.machine import group, steps
+from control.canary.machine.group import Member, Stage, member
+from control.canary.machine.progress import Progress, State, progress, start, without
+from control.canary.machine.status import Phase, Status
+from control.canary.machine.steps import Done, Go, Hold, Seen, Wait
 
 LIST = policy(
     steps=[

@@ -8,15 +8,15 @@ from canary_plays import Play, canary_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.canary import steps
-from control.canary.commands import Command
-from control.canary.decision import PromoteTemplate
+from control.canary.declared.commands import Command
+from control.canary.declared.policy import PolicyStep, ReleasePolicy
 from control.canary.evidence.arms import ArmCounts
 from control.canary.facts import Facts
-from control.canary.policy import PolicyStep, ReleasePolicy
-from control.canary.progress import progress
-from control.canary.source import Arms
-from control.canary.status import ANALYSED, Phase, Status
+from control.canary.machine import steps
+from control.canary.machine.decision import PromoteTemplate
+from control.canary.machine.progress import progress
+from control.canary.machine.status import ANALYSED, Phase, Status
+from control.canary.measuring.source import Arms
 
 percent = st.integers(1, 10_000).map(lambda parts: parts / 100)
 durations = st.sampled_from([None, 0.0, 10.0, 35.0])

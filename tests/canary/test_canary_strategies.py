@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from canary_plays import Play, canary_spec, stuck
 
-from control.canary import machine, strategy
-from control.canary.decision import KeepUntilReverted, TellHook
-from control.canary.hooks import HookResult
-from control.canary.routing import Routing
-from control.canary.status import Phase
+from control.canary.declared.hooks import HookResult
+from control.canary.machine import machine, strategy
+from control.canary.machine.decision import KeepUntilReverted, TellHook
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase
 
 NO = HookResult(False, "no")
 MATCH = [{"headers": {"x-canary": {"exact": "insider"}}}]

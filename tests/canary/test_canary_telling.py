@@ -10,13 +10,13 @@ from canary_plays import START, canary_object
 from canary_receiver import Receiver, says
 from prometheus_client import CollectorRegistry
 
-from control.canary.alerts import Alert
-from control.canary.decision import Event
-from control.canary.fields import SpecError
-from control.canary.hooks import Webhook
-from control.canary.spec import parse
-from control.canary.status import Phase, Status
-from control.canary.telling import Telling
+from control.canary.declared.alerts import Alert
+from control.canary.declared.fields import SpecError
+from control.canary.declared.hooks import Webhook
+from control.canary.declared.spec import parse
+from control.canary.machine.decision import Event
+from control.canary.machine.status import Phase, Status
+from control.canary.telling.wiring import Telling
 
 STATUS = Status(phase=Phase.PROGRESSING, last_applied="r2")
 

@@ -6,10 +6,10 @@ import base64
 
 import pytest
 
-from control.canary.fields import SpecError
-from control.canary.metric import Metric
-from control.canary.source import Subject
-from control.canary.template import Blanks, parse_template, prometheus_duration, render
+from control.canary.declared.fields import SpecError
+from control.canary.declared.metric import Metric
+from control.canary.measuring.source import Subject
+from control.canary.measuring.template import Blanks, parse_template, prometheus_duration, render
 from control.store.files import FileStore
 
 SUBJECT = Subject("test", "podinfo", "web-canary", canary="release", apex="web")

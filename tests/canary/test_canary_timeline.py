@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from canary_plays import Play, canary_spec, stuck, waiting
 
-from control.canary.analysis import Measurement
-from control.canary.decision import ScaleUp, SetRouting
+from control.canary.declared.spec import SUCCESS_RATE
 from control.canary.facts import READY
-from control.canary.routing import TO_PRIMARY, Routing
-from control.canary.spec import SUCCESS_RATE
-from control.canary.status import IllegalTransition, Phase, Status
+from control.canary.machine.analysis import Measurement
+from control.canary.machine.decision import ScaleUp, SetRouting
+from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.status import IllegalTransition, Phase, Status
 
 
 def test_initialisation_creates_the_primary_waits_for_it_and_only_then_moves_traffic_and_scales_the_target_down():

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_canary_policy import policy
 
-from control.canary.decision import Decision
+from control.canary.declared.policy import in_force
+from control.canary.declared.spec import CanarySpec, parse
 from control.canary.facts import Facts
-from control.canary.group import member
-from control.canary.policy import in_force
-from control.canary.progress import progress
-from control.canary.spec import CanarySpec, parse
-from control.canary.status import Phase, Status
+from control.canary.machine.decision import Decision
+from control.canary.machine.group import member
+from control.canary.machine.progress import progress
+from control.canary.machine.status import Phase, Status
 
 NAMES = ("cart", "podinfo", "web")
 ENDS = (Phase.SUCCEEDED, Phase.FAILED)

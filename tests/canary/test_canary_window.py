@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from control.canary.exposition import samples
-from control.canary.window import LIMIT, PodWindow, quantile
+from control.canary.measuring.exposition import samples
+from control.canary.measuring.window import LIMIT, PodWindow, quantile
 from meshproxy.telemetry.registry import Registry
 
 

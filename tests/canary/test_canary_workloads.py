@@ -9,9 +9,9 @@ import pytest
 from canary_cluster import Cluster, deployment
 from canary_plays import START, canary_object, canary_spec
 
-from control.canary import objects
-from control.canary.readiness import readiness
-from control.canary.status import Phase
+from control.canary.machine.status import Phase
+from control.canary.objects import manifests
+from control.canary.objects.readiness import readiness
 from control.store.store import Key, Object
 
 TARGET = Key("apps", "DaemonSet", "test", "podinfo")
@@ -52,9 +52,9 @@ def test_a_daemon_set_without_pods_is_the_same_revision(own: dict[str, str] | No
         target["spec"]["template"]["spec"]["nodeSelector"] = own
     held = held_back(target)
     if own != {}:  # as Kubernetes, which drops an empty map
-        assert objects.revision(held) == objects.revision(target)
-    assert objects.revision(held) != objects.revision(held_back(daemon_set("v2")))
-    primary = objects.primary_workload(canary_spec(targetRef=TARGET_REF), held, {}, 3)
+        assert manifests.revision(held) == manifests.revision(target)
+    assert manifests.revision(held) != manifests.revision(held_back(daemon_set("v2")))
+    primary = manifests.primary_workload(canary_spec(targetRef=TARGET_REF), held, {}, 3)
     assert primary["spec"]["template"]["spec"].get("nodeSelector") == (own or None)
 
 
@@ -62,18 +62,18 @@ def test_the_primary_of_a_daemon_set_is_a_daemon_set() -> None:
     spec = canary_spec(targetRef=TARGET_REF)
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 2}}
     target = daemon_set(updateStrategy=strategy, minReadySeconds=5, revisionHistoryLimit=3)
-    primary = objects.primary_workload(spec, target, {}, 3)
+    primary = manifests.primary_workload(spec, target, {}, 3)
     assert (primary["kind"], primary["metadata"]["name"]) == ("DaemonSet", "podinfo-primary")
     assert primary["spec"]["updateStrategy"] == strategy
     assert (primary["spec"]["minReadySeconds"], primary["spec"]["revisionHistoryLimit"]) == (5, 3)
     assert "replicas" not in primary["spec"]
-    assert (objects.target_key(spec), objects.primary_key(spec)) == (TARGET, PRIMARY)
+    assert (manifests.target_key(spec), manifests.primary_key(spec)) == (TARGET, PRIMARY)
 
 
 def test_a_daemon_set_whose_pods_wait_for_a_person_is_refused() -> None:
     target = daemon_set(updateStrategy={"type": "OnDelete"})
-    with pytest.raises(objects.TargetError, match=r"spec\.updateStrategy\.type must be RollingUpdate; found OnDelete"):
-        objects.primary_workload(canary_spec(targetRef=TARGET_REF), target, {}, 1)
+    with pytest.raises(manifests.TargetError, match=r"spec\.updateStrategy\.type must be RollingUpdate; found OnDelete"):
+        manifests.primary_workload(canary_spec(targetRef=TARGET_REF), target, {}, 1)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_daemon_set_is_stuck_when_nothing_moved_for_longer_than_the_deadline()
 
 
 def test_a_daemon_set_that_never_said_how_many_it_wants_has_pods() -> None:
-    assert objects.replicas(daemon_set()) == 1
-    assert objects.replicas(held_back(daemon_set())) == 0
+    assert manifests.replicas(daemon_set()) == 1
+    assert manifests.replicas(held_back(daemon_set())) == 0
 
 
 class DaemonSets(Cluster):
@@ -175,7 +175,7 @@ def scaled(kind: str, **more: Any) -> Any:
 def test_the_primary_gets_a_copy_of_the_hpa() -> None:
     metrics = [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]
     hpa = scaler("HorizontalPodAutoscaler", minReplicas=2, maxReplicas=4, metrics=metrics)
-    copied = objects.primary_scaler(scaled("HorizontalPodAutoscaler"), hpa)
+    copied = manifests.primary_scaler(scaled("HorizontalPodAutoscaler"), hpa)
     assert copied["metadata"]["name"] == "podinfo-primary"
     assert copied["metadata"]["labels"] == {"team": "a"}
     assert copied["metadata"]["ownerReferences"][0]["kind"] == "Canary"
@@ -186,9 +186,9 @@ def test_the_primary_gets_a_copy_of_the_hpa() -> None:
         "metrics": metrics,
     }
     bounds = {"minReplicas": 5, "maxReplicas": 9}
-    bounded = objects.primary_scaler(scaled("HorizontalPodAutoscaler", primaryScalerReplicas=bounds), hpa)
+    bounded = manifests.primary_scaler(scaled("HorizontalPodAutoscaler", primaryScalerReplicas=bounds), hpa)
     assert (bounded["spec"]["minReplicas"], bounded["spec"]["maxReplicas"]) == (5, 9)
-    assert objects.held_scaler(scaled("HorizontalPodAutoscaler"), paused=True) is None  # it rests by itself
+    assert manifests.held_scaler(scaled("HorizontalPodAutoscaler"), paused=True) is None  # it rests by itself
 
 
 def test_the_primary_gets_a_copy_of_the_scaled_object_that_asks_about_the_primary() -> None:
@@ -197,15 +197,15 @@ def test_the_primary_gets_a_copy_of_the_scaled_object_that_asks_about_the_primar
     advanced = {"horizontalPodAutoscalerConfig": {"name": "mine"}}
     given = scaler("ScaledObject", minReplicaCount=1, triggers=triggers, advanced=advanced)
     before = copy.deepcopy(given)
-    copied = objects.primary_scaler(scaled("ScaledObject"), given)
+    copied = manifests.primary_scaler(scaled("ScaledObject"), given)
     expected = 'sum(rate(requests{app=~"podinfo-primary|podinfo-primary|podinfo-primary"}[1m]))'
     assert copied["spec"]["triggers"][0]["metadata"] == {"threshold": "5", "query": expected}
     assert copied["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["name"] == "mine-primary"
     assert copied["metadata"]["annotations"] == {"keep": "b"}  # neither paused nor held
     assert given == before
-    own = objects.primary_scaler(scaled("ScaledObject", primaryScalerQueries={"t": "up"}), given)
+    own = manifests.primary_scaler(scaled("ScaledObject", primaryScalerQueries={"t": "up"}), given)
     assert own["spec"]["triggers"][0]["metadata"]["query"] == "up"
-    other = objects.primary_scaler(scaled("ScaledObject", primaryScalerQueries={"u": "up"}), given)
+    other = manifests.primary_scaler(scaled("ScaledObject", primaryScalerQueries={"u": "up"}), given)
     assert other["spec"]["triggers"][0]["metadata"]["query"] == query
 
 

@@ -16,10 +16,10 @@ from mesh_manifests import NAMESPACE, Object, account, deployment
 from mesh_prometheus import MISSING, Prometheus
 from mesh_run import MeshRun, fetch, until
 
-from control.canary.prometheus import PrometheusClient
-from control.canary.prometheus_arms import PrometheusArms
-from control.canary.promql import Server
-from control.canary.source import Arms, Subject
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.prometheus_arms import PrometheusArms
+from control.canary.measuring.promql import Server
+from control.canary.measuring.source import Arms, Subject
 from control.store.files import FileStore
 from control.store.store import Key
 

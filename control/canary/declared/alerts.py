@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from control.canary.fields import SpecError, items, mapping, text
-from control.canary.hooks import hook_url
-from control.canary.secret import secret_value
+from control.canary.declared.fields import SpecError, items, mapping, text
+from control.canary.declared.hooks import hook_url
+from control.canary.objects.secret import secret_value
 
 INFO, WARN, ERROR = "info", "warn", "error"
 SEVERITIES = (INFO, WARN, ERROR)  # ascending

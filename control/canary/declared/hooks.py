@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from control.canary.fields import SpecError, duration, flag, integer, mapping, pairs, text
+from control.canary.declared.fields import SpecError, duration, flag, integer, mapping, pairs, text
 
 CONFIRM_ROLLOUT = "confirm-rollout"
 PRE_ROLLOUT = "pre-rollout"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from control.canary.fields import SpecError, duration, items, mapping, number, pairs, text
+from control.canary.declared.fields import SpecError, duration, items, mapping, number, pairs, text
 
 SUCCESS_RATE = "request-success-rate"  # percent; `threshold` is a minimum
 DURATION = "request-duration"  # p99 in milliseconds; `threshold` is a maximum

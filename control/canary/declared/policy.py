@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from control.canary.fields import SpecError
-from control.canary.metric import Metric, parse_metrics
-from control.canary.opening import Window
-from control.canary.spec import CanarySpec
+from control.canary.declared.fields import SpecError
+from control.canary.declared.metric import Metric, parse_metrics
+from control.canary.declared.opening import Window
+from control.canary.declared.spec import CanarySpec
 from control.resources import releasepolicy as resource
 from control.resources.documents import Document, without_nulls
 from control.resources.quantity import seconds

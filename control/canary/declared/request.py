@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from control.canary.fields import SpecError, flag, items, mapping
+from control.canary.declared.fields import SpecError, flag, items, mapping
 from control.resources.shape import words
 from control.store.store import Object
 from meshproxy.policy.regex import Regex

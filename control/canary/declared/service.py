@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from control.canary.fields import SpecError, duration, flag, integer, items, mapping, text
-from control.canary.request import MAX_MATCHES, PREFIX, Match, parse_matches
-from control.canary.treatment import (
+from control.canary.declared.fields import SpecError, duration, flag, integer, items, mapping, text
+from control.canary.declared.request import MAX_MATCHES, PREFIX, Match, parse_matches
+from control.canary.declared.treatment import (
     NO_CHANGES,
     HeaderChanges,
     Retries,

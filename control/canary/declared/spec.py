@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.canary.alerts import AlertRef, parse_alerts
-from control.canary.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
-from control.canary.fields import SpecError, duration, flag, integer, items, mapping, text
-from control.canary.hooks import Webhook, parse_webhooks
-from control.canary.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
-from control.canary.service import NONE, ServiceSpec, parse_service
+from control.canary.declared.alerts import AlertRef, parse_alerts
+from control.canary.declared.commands import ANNOTATION_CONFIRM, ANNOTATION_MINIMUM_REQUESTS
+from control.canary.declared.fields import SpecError, duration, flag, integer, items, mapping, text
+from control.canary.declared.hooks import Webhook, parse_webhooks
+from control.canary.declared.metric import BUILT_IN, DURATION, SUCCESS_RATE, Metric, parse_metrics
+from control.canary.declared.service import NONE, ServiceSpec, parse_service
 
 __all__ = ["BUILT_IN", "DURATION", "SUCCESS_RATE", "CanarySpec", "Metric", "SpecError", "duration", "parse"]
 

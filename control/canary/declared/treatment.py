@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.canary.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
+from control.canary.declared.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
 from control.resources.gateway_check import PROTECTED
 from control.store.store import Object
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from control.canary.metric import DURATION, SUCCESS_RATE, Kind, Metric
-from control.canary.spec import CanarySpec
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Kind, Metric
+from control.canary.declared.spec import CanarySpec
 
 
 class Outcome(Enum):

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control.canary import comparison, hooks
-from control.canary.alerts import WARN
-from control.canary.draft import Draft, Stop
-from control.canary.gates import waits_for
-from control.canary.hooks import HookResult, Webhook
-from control.canary.routing import TO_PRIMARY
-from control.canary.setup import rest
-from control.canary.status import Phase
+from control.canary.declared import hooks
+from control.canary.declared.alerts import WARN
+from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.machine import comparison
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.gates import waits_for
+from control.canary.machine.routing import TO_PRIMARY
+from control.canary.machine.setup import rest
+from control.canary.machine.status import Phase
 
 BY_HAND = "approve"  # the name of an annotation's gate, where a webhook's stands
 

@@ -10,10 +10,11 @@ status that says so is stored, and the next tick removes it.  So wherever it cra
 
 from __future__ import annotations
 
-from control.canary import baseline, failure
-from control.canary.decision import EnsureBaseline, RemoveBaseline
-from control.canary.draft import Draft, Stop
-from control.canary.status import BASELINE
+from control.canary.machine import failure
+from control.canary.machine.decision import EnsureBaseline, RemoveBaseline
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.status import BASELINE
+from control.canary.objects import baseline
 
 
 def begin(draft: Draft) -> None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from control.canary import failure, promotion
-from control.canary.alerts import ERROR, WARN
-from control.canary.analysis import Check, Outcome
-from control.canary.draft import Draft, Stop
+from control.canary.declared.alerts import ERROR, WARN
 from control.canary.evidence.judge import Assessment, Finding, Verdict
 from control.canary.evidence.standing import Compared
-from control.canary.gates import WAITS_FOR_EVIDENCE, evidence_gate
-from control.canary.status import ANALYSED, PROMOTED, Phase, Status
+from control.canary.machine import failure, promotion
+from control.canary.machine.analysis import Check, Outcome
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.gates import WAITS_FOR_EVIDENCE, evidence_gate
+from control.canary.machine.status import ANALYSED, PROMOTED, Phase, Status
 
 _WAITS = "Waiting for evidence: "  # how the message of a release that holds begins
 

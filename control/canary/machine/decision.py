@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from control.canary.alerts import Alert
-from control.canary.analysis import Check
-from control.canary.hooks import Webhook
-from control.canary.question import Question
-from control.canary.routing import Routing
-from control.canary.status import Status
+from control.canary.declared.alerts import Alert
+from control.canary.declared.hooks import Webhook
+from control.canary.machine.analysis import Check
+from control.canary.machine.question import Question
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from control.canary import baseline, progress, strategy
-from control.canary.alerts import Alert
-from control.canary.analysis import Check, Measurement
-from control.canary.commands import Command
-from control.canary.decision import Action, Decision, Event, Notice, Record, SetRouting
+from control.canary.declared.alerts import Alert
+from control.canary.declared.commands import Command
+from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.declared.metric import Metric
+from control.canary.declared.spec import CanarySpec
 from control.canary.facts import Facts
-from control.canary.hooks import HookResult, Webhook
-from control.canary.metric import Metric
-from control.canary.question import AskHook, AskMetrics, Question
+from control.canary.machine import progress, strategy
+from control.canary.machine.analysis import Check, Measurement
+from control.canary.machine.decision import Action, Decision, Event, Notice, Record, SetRouting
+from control.canary.machine.question import AskHook, AskMetrics, Question
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import ANALYSED, Phase, Status
+from control.canary.objects import baseline
 from control.canary.routers.affinity import with_cookies
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import ANALYSED, Phase, Status
 
 
 class Stop(Exception):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from control.canary.alerts import ERROR, WARN
-from control.canary.decision import ScaleToZero, TellHook
-from control.canary.draft import Draft, Stop
-from control.canary.hooks import POST_ROLLOUT
-from control.canary.routing import TO_PRIMARY, Routing
-from control.canary.status import ANALYSED, RUNNING, Phase
+from control.canary.declared.alerts import ERROR, WARN
+from control.canary.declared.hooks import POST_ROLLOUT
+from control.canary.machine.decision import ScaleToZero, TellHook
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.status import ANALYSED, RUNNING, Phase
 
 
 def tell_post_rollout(draft: Draft) -> None:

@@ -12,12 +12,12 @@ status says which one it is that a release waits for (`waits_for`, `hooks_it_wai
 
 from __future__ import annotations
 
-from control.canary.hooks import CONFIRM_PROMOTION, CONFIRM_ROLLOUT, CONFIRM_TRAFFIC_INCREASE, Webhook
-from control.canary.policy import ReleasePolicy
-from control.canary.progress import State, progress
-from control.canary.spec import CanarySpec
-from control.canary.status import PROMOTED, Phase, Status
-from control.canary.steps import gate
+from control.canary.declared.hooks import CONFIRM_PROMOTION, CONFIRM_ROLLOUT, CONFIRM_TRAFFIC_INCREASE, Webhook
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.progress import State, progress
+from control.canary.machine.status import PROMOTED, Phase, Status
+from control.canary.machine.steps import gate
 
 WAITS_FOR_EVIDENCE = "Waiting for approval: the evidence is inconclusive."
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from control.canary.progress import progress
-from control.canary.status import ANALYSED, Phase, Status
+from control.canary.machine.progress import progress
+from control.canary.machine.status import ANALYSED, Phase, Status
 
 
 class Stage(Enum):

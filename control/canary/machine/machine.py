@@ -28,7 +28,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any, NoReturn
 
-from control.canary import (
+from control.canary.declared.alerts import INFO
+from control.canary.declared.commands import Signature
+from control.canary.declared.spec import CanarySpec
+from control.canary.facts import Facts
+from control.canary.machine import (
     approval,
     baselining,
     comparison,
@@ -40,15 +44,11 @@ from control.canary import (
     strategy,
     termination,
 )
-from control.canary.alerts import INFO
-from control.canary.analysis import Outcome, analyse
-from control.canary.commands import Signature
-from control.canary.decision import Decision, Event, ScaleUp
-from control.canary.draft import Draft, Stop
-from control.canary.facts import Facts
-from control.canary.routing import TO_PRIMARY
-from control.canary.spec import CanarySpec
-from control.canary.status import ACCEPTED, ANALYSED, INITIAL, PROMOTED, RUNNING, Phase, Status
+from control.canary.machine.analysis import Outcome, analyse
+from control.canary.machine.decision import Decision, Event, ScaleUp
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.routing import TO_PRIMARY
+from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, PROMOTED, RUNNING, Phase, Status
 
 _PAUSED = "Paused"  # how the message of a paused release begins
 

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from control.canary.status import STEP, STEP_WEIGHT, Condition, Status
+from control.canary.machine.status import STEP, STEP_WEIGHT, Condition, Status
 
 _COUNTED = re.compile(r"begun at request ([0-9]{1,15})\Z")
 _REASON = re.compile(r"(Promotion)?Step([0-9]{1,4})\Z")

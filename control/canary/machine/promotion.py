@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from control.canary import progress, steps
-from control.canary.alerts import ERROR, INFO
-from control.canary.decision import PromoteTemplate, ScaleToZero
-from control.canary.draft import Draft, Stop
-from control.canary.failure import roll_back, tell_post_rollout
-from control.canary.objects import stamp_for
-from control.canary.policy import ReleasePolicy
-from control.canary.routing import TO_PRIMARY, Routing
-from control.canary.status import Phase
+from control.canary.declared.alerts import ERROR, INFO
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.machine import progress, steps
+from control.canary.machine.decision import PromoteTemplate, ScaleToZero
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.failure import roll_back, tell_post_rollout
+from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.status import Phase
+from control.canary.objects.manifests import stamp_for
 
 
 def promote(draft: Draft) -> NoReturn:

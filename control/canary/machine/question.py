@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control.canary.analysis import Measurement
-from control.canary.hooks import HookResult, Webhook
-from control.canary.metric import Metric
+from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.declared.metric import Metric
+from control.canary.machine.analysis import Measurement
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ replicas between releases.
 
 from __future__ import annotations
 
-from control.canary import strategy
-from control.canary.alerts import INFO
-from control.canary.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
-from control.canary.draft import Draft, Stop
-from control.canary.objects import stamp_for
+from control.canary.declared.alerts import INFO
+from control.canary.machine import strategy
+from control.canary.machine.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.routing import TO_PRIMARY
+from control.canary.machine.status import INITIAL, Phase
+from control.canary.objects.manifests import stamp_for
 from control.canary.routers import router_for
-from control.canary.routing import TO_PRIMARY
-from control.canary.status import INITIAL, Phase
 
 
 def ensure_objects(draft: Draft) -> None:

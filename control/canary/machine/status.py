@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from control.canary.commands import from_rfc3339, to_rfc3339
+from control.canary.declared.commands import from_rfc3339, to_rfc3339
 
 
 class Phase(StrEnum):

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from control.canary import approval, failure, group, progress, promotion, steps, strategy
-from control.canary.alerts import WARN
-from control.canary.draft import Draft, Stop
-from control.canary.metric import Metric
-from control.canary.opening import opens, said
-from control.canary.policy import ReleasePolicy
-from control.canary.progress import Progress, State
-from control.canary.routing import Routing
-from control.canary.status import ANALYSED, Phase
+from control.canary.declared.alerts import WARN
+from control.canary.declared.metric import Metric
+from control.canary.declared.opening import opens, said
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.machine import approval, failure, group, progress, promotion, steps, strategy
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.progress import Progress, State
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import ANALYSED, Phase
 
 
 def by_steps(draft: Draft) -> ReleasePolicy | None:

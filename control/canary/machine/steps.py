@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.canary.opening import opens, said
-from control.canary.policy import PolicyStep, ReleasePolicy
-from control.canary.progress import Progress
+from control.canary.declared.opening import opens, said
+from control.canary.declared.policy import PolicyStep, ReleasePolicy
+from control.canary.machine.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

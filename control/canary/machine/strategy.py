@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from control.canary.routing import TO_CANARY, TO_PRIMARY, Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import ANALYSED, Phase, Status
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.routing import TO_CANARY, TO_PRIMARY, Routing
+from control.canary.machine.status import ANALYSED, Phase, Status
 
 
 class Strategy(StrEnum):

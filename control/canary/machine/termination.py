@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from control.canary.alerts import ERROR
-from control.canary.decision import KeepUntilReverted, Release, Revert, RevertServices
-from control.canary.draft import Draft, Stop
-from control.canary.failure import roll_back
-from control.canary.promotion import copied, finish
-from control.canary.routing import TO_PRIMARY
-from control.canary.status import ANALYSED, ENDING, Phase
+from control.canary.declared.alerts import ERROR
+from control.canary.machine.decision import KeepUntilReverted, Release, Revert, RevertServices
+from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.failure import roll_back
+from control.canary.machine.promotion import copied, finish
+from control.canary.machine.routing import TO_PRIMARY
+from control.canary.machine.status import ANALYSED, ENDING, Phase
 
 
 def keep_finalizer(draft: Draft) -> None:

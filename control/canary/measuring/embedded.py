@@ -24,12 +24,12 @@ from typing import Any
 
 import aiohttp
 
-from control.canary.analysis import Measurement
-from control.canary.commands import from_rfc3339
-from control.canary.ledger import Ledger
-from control.canary.metric import DURATION, SUCCESS_RATE, Kind
-from control.canary.source import Arms, MetricSource, Query, Subject
-from control.canary.window import FINE, RESPONSES, PodWindow, Totals, quantile
+from control.canary.declared.commands import from_rfc3339
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Kind
+from control.canary.machine.analysis import Measurement
+from control.canary.measuring.ledger import Ledger
+from control.canary.measuring.source import Arms, MetricSource, Query, Subject
+from control.canary.measuring.window import FINE, RESPONSES, PodWindow, Totals, quantile
 from control.runtime.layout import ADMIN_PORT, ANNOTATION_PROXY, LABEL_DEPLOYMENT
 from control.store.store import Object, Store
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from control.canary.evidence.arms import ArmCounts, Histogram
-from control.canary.source import Arms, Subject
-from control.canary.window import Totals
+from control.canary.measuring.source import Arms, Subject
+from control.canary.measuring.window import Totals
 
 MAX_PODS = 1000  # of an arm, told apart; a Deployment that crashes for a day makes some dozens
 

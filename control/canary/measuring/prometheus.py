@@ -17,8 +17,8 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 from yarl import URL
 
-from control.canary.analysis import Measurement
-from control.canary.promql import ONLINE, BadAnswer, NoValue, Server, value_of, vector_of, without_password
+from control.canary.machine.analysis import Measurement
+from control.canary.measuring.promql import ONLINE, BadAnswer, NoValue, Server, value_of, vector_of, without_password
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
-from control.canary import promql
-from control.canary.ledger import Ledger
-from control.canary.prometheus import PrometheusClient
-from control.canary.promql import Server
-from control.canary.source import Arms, Subject
-from control.canary.window import LATENCY, RESPONSES, Totals, tally
+from control.canary.measuring import promql
+from control.canary.measuring.ledger import Ledger
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.promql import Server
+from control.canary.measuring.source import Arms, Subject
+from control.canary.measuring.window import LATENCY, RESPONSES, Totals, tally
 
 INTERVAL_S = 1.0  # between questions, however often somebody looks
 STALE_S = 90.0  # a pod not scraped for this long is out of sight; usual intervals are 15 to 60 s

@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from control.canary.fields import SpecError
+from control.canary.declared.fields import SpecError
 
 ONLINE = "vector(1)"  # Flagger's question whether a Prometheus is there
 

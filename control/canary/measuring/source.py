@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from control.canary.analysis import Measurement
+from control.canary.declared.metric import Metric
+from control.canary.declared.spec import CanarySpec
 from control.canary.evidence.arms import ArmCounts
-from control.canary.metric import Metric
-from control.canary.spec import CanarySpec
+from control.canary.machine.analysis import Measurement
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from control.canary import promql
-from control.canary.analysis import Measurement
-from control.canary.embedded import deployment_of, is_meshed
-from control.canary.fields import SpecError
-from control.canary.metric import SUCCESS_RATE, Kind, Metric
-from control.canary.prometheus import PrometheusClient
-from control.canary.prometheus_arms import PrometheusArms
-from control.canary.promql import Server, server_url
-from control.canary.source import Arms, MetricSource, Query, Subject
-from control.canary.spec import GROUP
-from control.canary.template import KIND, Blanks, MetricTemplate, parse_template, prometheus_duration, render
+from control.canary.declared.fields import SpecError
+from control.canary.declared.metric import SUCCESS_RATE, Kind, Metric
+from control.canary.declared.spec import GROUP
+from control.canary.machine.analysis import Measurement
+from control.canary.measuring import promql
+from control.canary.measuring.embedded import deployment_of, is_meshed
+from control.canary.measuring.prometheus import PrometheusClient
+from control.canary.measuring.prometheus_arms import PrometheusArms
+from control.canary.measuring.promql import Server, server_url
+from control.canary.measuring.source import Arms, MetricSource, Query, Subject
+from control.canary.measuring.template import KIND, Blanks, MetricTemplate, parse_template, prometheus_duration, render
 from control.store.store import Key, Store
 
 

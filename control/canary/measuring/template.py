@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.canary.fields import SpecError, flag, items, mapping, text
-from control.canary.metric import MAX_QUERY, Metric
-from control.canary.promql import Server, server_url
-from control.canary.secret import secret_value
-from control.canary.source import Subject
+from control.canary.declared.fields import SpecError, flag, items, mapping, text
+from control.canary.declared.metric import MAX_QUERY, Metric
+from control.canary.measuring.promql import Server, server_url
+from control.canary.measuring.source import Subject
+from control.canary.objects.secret import secret_value
 
 KIND = "MetricTemplate"
 PROMETHEUS = "prometheus"

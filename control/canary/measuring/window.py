@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from control.canary.exposition import samples
+from control.canary.measuring.exposition import samples
 
 RESPONSES = "response_total"
 LATENCY = "response_latency_ms_bucket"

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control.canary.ownership import TargetError, contains, is_ours
-from control.canary.readiness import Readiness, readiness
-from control.canary.services import baseline_service, service_key
-from control.canary.spec import CanarySpec
-from control.canary.status import ANALYSED, BASELINE, Phase, Status
-from control.canary.workloads import GROUP, baseline_workload, primary_key, primary_stamp, replicas, target_key
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.status import ANALYSED, BASELINE, Phase, Status
+from control.canary.objects.ownership import TargetError, contains, is_ours
+from control.canary.objects.readiness import Readiness, readiness
+from control.canary.objects.services import baseline_service, service_key
+from control.canary.objects.workloads import GROUP, baseline_workload, primary_key, primary_stamp, replicas, target_key
 from control.store.store import Key, Object, Store
 
 

@@ -10,8 +10,8 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from control.canary.ownership import digest, owner
-from control.canary.spec import CanarySpec
+from control.canary.declared.spec import CanarySpec
+from control.canary.objects.ownership import digest, owner
 from control.store.store import Key, Object
 
 ANNOTATION_TRACKING = "flagger.app/config-tracking"  # user's, on a ConfigMap or Secret: "disabled" leaves it alone

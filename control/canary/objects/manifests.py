@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from control.canary.configs import ANNOTATION_TRACKING, config_hash, config_key, primary_config, referenced_configs
-from control.canary.ownership import (
+from control.canary.objects.configs import ANNOTATION_TRACKING, config_hash, config_key, primary_config, referenced_configs
+from control.canary.objects.ownership import (
     ANNOTATION_CANARY,
     HANDS_OFF,
     TargetError,
@@ -27,10 +27,10 @@ from control.canary.ownership import (
     owner,
     taken_over,
 )
-from control.canary.scalers import held_scaler, primary_scaler, scaler_key
-from control.canary.scalers import minimum as scaler_minimum
-from control.canary.services import apex_service, service_key, service_ports, services
-from control.canary.workloads import (
+from control.canary.objects.scalers import held_scaler, primary_scaler, scaler_key
+from control.canary.objects.scalers import minimum as scaler_minimum
+from control.canary.objects.services import apex_service, service_key, service_ports, services
+from control.canary.objects.workloads import (
     ANNOTATION_REVISION,
     held_target,
     primary_key,

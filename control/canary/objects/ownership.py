@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from control.canary.commands import PREFIX
-from control.canary.spec import API_VERSION, KIND, CanarySpec
+from control.canary.declared.commands import PREFIX
+from control.canary.declared.spec import API_VERSION, KIND, CanarySpec
 from control.store.store import Key, Object
 
 ANNOTATION_CANARY = PREFIX + "canary"  # on a user's object of which we hold a field: the Canary it is held for

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from control.canary.commands import from_rfc3339
-from control.canary.workloads import DAEMON_SET, replicas
+from control.canary.declared.commands import from_rfc3339
+from control.canary.objects.workloads import DAEMON_SET, replicas
 
 _ROLLOUT = "waiting for rollout to finish: "
 

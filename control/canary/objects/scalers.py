@@ -14,8 +14,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from control.canary.ownership import FLUX, held, owner
-from control.canary.spec import CanarySpec
+from control.canary.declared.spec import CanarySpec
+from control.canary.objects.ownership import FLUX, held, owner
 from control.store.store import Key, Object
 
 HPA, SCALED_OBJECT = "HorizontalPodAutoscaler", "ScaledObject"

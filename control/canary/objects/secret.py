@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from control.canary.fields import SpecError
+from control.canary.declared.fields import SpecError
 
 
 def secret_value(secret: Mapping[str, Any], key: str) -> str:

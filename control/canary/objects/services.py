@@ -14,10 +14,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from control.canary.commands import PREFIX
-from control.canary.ownership import FLUX, HANDS_OFF, Find, given_back, held, is_ours, nothing, owner
-from control.canary.spec import CanarySpec
-from control.canary.workloads import selector_label
+from control.canary.declared.commands import PREFIX
+from control.canary.declared.spec import CanarySpec
+from control.canary.objects.ownership import FLUX, HANDS_OFF, Find, given_back, held, is_ours, nothing, owner
+from control.canary.objects.workloads import selector_label
 from control.store.store import Key, Object
 
 ANNOTATION_PORT = PREFIX + "added-port"  # on the user's apex Service: its ports are held too, because it lacked this one

@@ -12,10 +12,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from control.canary.commands import PREFIX
-from control.canary.configs import references
-from control.canary.ownership import FLUX, HANDS_OFF, TargetError, digest, held, owner
-from control.canary.spec import SELECTOR_LABELS, CanarySpec
+from control.canary.declared.commands import PREFIX
+from control.canary.declared.spec import SELECTOR_LABELS, CanarySpec
+from control.canary.objects.configs import references
+from control.canary.objects.ownership import FLUX, HANDS_OFF, TargetError, digest, held, owner
 from control.store.store import Key, Object
 
 API_VERSION = "apps/v1"

@@ -8,14 +8,14 @@ spec.provider   ""  linkerd  osm  smi:*       SplitRouter: TrafficSplits; but
 
 from __future__ import annotations
 
+from control.canary.declared.service import GATEWAY, NONE
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.routing import Routing
 from control.canary.routers.affinity import Cookies, cookies, with_cookies
 from control.canary.routers.gateway import GatewayRouter
 from control.canary.routers.none import NoRouter
 from control.canary.routers.router import Router
 from control.canary.routers.split import SplitRouter
-from control.canary.routing import Routing
-from control.canary.service import GATEWAY, NONE
-from control.canary.spec import CanarySpec
 
 __all__ = ["Cookies", "Router", "Routing", "cookies", "router_for", "with_cookies"]
 

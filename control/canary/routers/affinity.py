@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
-from control.canary.treatment import SessionAffinity
+from control.canary.declared.spec import CanarySpec
+from control.canary.declared.treatment import SessionAffinity
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LENGTH = 10  # 57 bits: as long as Flagger's

@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from control.canary import objects
-from control.canary.request import EVERYTHING, REGEX, Match, Text, literal, route_match
+from control.canary.declared.request import EVERYTHING, REGEX, Match, Text, literal, route_match
+from control.canary.declared.spec import CanarySpec
+from control.canary.declared.treatment import HeaderChanges
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
+from control.canary.objects import manifests
 from control.canary.routers.affinity import cookies, set_cookie
 from control.canary.routers.effect import told_of
 from control.canary.routers.router import Router
 from control.canary.routers.split import trial_name
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
-from control.canary.treatment import HeaderChanges
 from control.resources import gateway, routegroup, split
 from control.store.store import Key, Object, Store
 
@@ -36,7 +36,7 @@ _FLUX = "toolkit.fluxcd.io"  # Flagger never copies these: Flux would take the c
 class GatewayRouter(Router):
     def wanted(self, spec: CanarySpec, routing: Routing, status: Status) -> list[Object]:
         extra = (spec.service_metadata.get("apex") or {}) if spec.routes.kind == "gateway" else {}
-        metadata: Object = {"name": spec.apex, "namespace": spec.namespace, "ownerReferences": objects.owner(spec)}
+        metadata: Object = {"name": spec.apex, "namespace": spec.namespace, "ownerReferences": manifests.owner(spec)}
         for field in ("labels", "annotations"):
             if kept := {name: value for name, value in (extra.get(field) or {}).items() if _FLUX not in name}:
                 metadata[field] = kept
@@ -52,7 +52,7 @@ class GatewayRouter(Router):
         seen = self._read(spec, current) if current is not None else None
         if current is None or seen is None:
             return None
-        wanted = objects.taken_over(spec, self.wanted(spec, seen, status)[0], current)
+        wanted = manifests.taken_over(spec, self.wanted(spec, seen, status)[0], current)
         return seen if _same(current, wanted) else None
 
     def keys(self, spec: CanarySpec) -> list[Key]:
@@ -166,7 +166,7 @@ class GatewayRouter(Router):
 
 def _same(current: Object, wanted: Object) -> bool:
     """By meaning, so that what an API server defaults is no difference."""
-    if not objects.contains(current["metadata"], wanted["metadata"]):
+    if not manifests.contains(current["metadata"], wanted["metadata"]):
         return False
     if list((current.get("spec") or {}).get("hostnames") or ()) != list(wanted["spec"].get("hostnames") or ()):
         return False

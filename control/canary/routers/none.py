@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
 from control.canary.routers.gateway import GatewayRouter
 from control.canary.routers.router import Router
 from control.canary.routers.split import SplitRouter
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
 from control.store.store import Key, Object, Store
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from control.canary import objects
-from control.canary.routing import Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.routing import Routing
+from control.canary.machine.status import Status
+from control.canary.objects import manifests
 from control.store.store import Key, Object, Store
 
 
@@ -34,12 +34,12 @@ class Router(ABC):
 
     @abstractmethod
     def stale(self, spec: CanarySpec) -> list[Key]:
-        """Objects that this router does not use and another may have left: to be deleted if `objects.is_ours`."""
+        """Objects that this router does not use and another may have left: to be deleted if `manifests.is_ours`."""
 
     def left(self, store: Store, spec: CanarySpec) -> list[Key]:
         """Which of them are there, and ours."""
         found = ((key, store.get(key)) for key in dict.fromkeys(self.stale(spec)))
-        return [key for key, obj in found if obj is not None and objects.is_ours(spec, obj)]
+        return [key for key, obj in found if obj is not None and manifests.is_ours(spec, obj)]
 
     def problem(self, store: Store, spec: CanarySpec) -> str:
         """Why what is written has no effect (yet), in words for an Event; "" if there is nothing to say."""

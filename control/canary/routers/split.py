@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from control.canary import objects
-from control.canary.request import group_match
+from control.canary.declared.request import group_match
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.status import Status
+from control.canary.objects import manifests
 from control.canary.routers.effect import told_of
 from control.canary.routers.router import Router
-from control.canary.routing import TO_PRIMARY, Routing
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
 from control.resources import gateway, routegroup, split
 from control.resources.annotations import EMPTY_BACKEND, PATH_MATCH, STICKY
 from control.store.store import Key, Object, Store
@@ -109,7 +109,7 @@ class SplitRouter(Router):
 
     @staticmethod
     def _metadata(spec: CanarySpec, name: str) -> Object:
-        return {"name": name, "namespace": spec.namespace, "ownerReferences": objects.owner(spec)}
+        return {"name": name, "namespace": spec.namespace, "ownerReferences": manifests.owner(spec)}
 
     # -- reading
 
@@ -128,8 +128,8 @@ class SplitRouter(Router):
     @staticmethod
     def _same(spec: CanarySpec, current: Object | None, wanted: Object) -> bool:
         """By meaning, so that what an API server defaults or another version spells otherwise is no difference."""
-        wanted = objects.taken_over(spec, wanted, current)
-        if current is None or not objects.contains(current["metadata"], wanted["metadata"]):
+        wanted = manifests.taken_over(spec, wanted, current)
+        if current is None or not manifests.contains(current["metadata"], wanted["metadata"]):
             return False
         try:
             if wanted["kind"] == "HTTPRouteGroup":

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from control.canary.analysis import Measurement
-from control.canary.commands import to_rfc3339
+from control.canary.declared.commands import to_rfc3339
+from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.declared.metric import Kind
 from control.canary.evidence.arms import ArmCounts
-from control.canary.hook_client import HookClient
-from control.canary.hooks import HookResult, Webhook
-from control.canary.metric import Kind
+from control.canary.machine.analysis import Measurement
+from control.canary.measuring.source import Arms, MetricSource, Query, Subject
 from control.canary.simulate.given import Given
 from control.canary.simulate.model import Traffic, measure
 from control.canary.simulate.timeline import Said, Seen
-from control.canary.source import Arms, MetricSource, Query, Subject
+from control.canary.telling.hook_client import HookClient
 from control.store.files import FileStore
 from control.store.store import Key, Object
 

@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from control.canary.fields import SpecError
-from control.canary.policy import ReleasePolicy
-from control.canary.policy import parse as parse_policy
+from control.canary.declared.fields import SpecError
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.declared.policy import parse as parse_policy
+from control.canary.declared.spec import GROUP, KIND, CanarySpec
+from control.canary.declared.spec import parse as parse_canary
 from control.canary.simulate.model import KINDS, Fault
 from control.canary.simulate.replay import Recording
-from control.canary.spec import GROUP, KIND, CanarySpec
-from control.canary.spec import parse as parse_canary
 from control.resources.validate import review
 from control.store.store import Key, Object
 from control.store.userfiles import UserFiles

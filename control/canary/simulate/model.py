@@ -18,9 +18,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control.canary.analysis import Measurement
-from control.canary.fields import SpecError, duration
-from control.canary.metric import DURATION, SUCCESS_RATE, Metric
+from control.canary.declared.fields import SpecError, duration
+from control.canary.declared.metric import DURATION, SUCCESS_RATE, Metric
+from control.canary.machine.analysis import Measurement
 
 DEFAULT_SLOW_FACTOR = 2.0  # of the limit, for "slow" without a number
 GOOD_DURATION_MS = 25.0  # or half the limit, where that is less

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.canary.analysis import Measurement
-from control.canary.metric import Metric
+from control.canary.declared.metric import Metric
+from control.canary.machine.analysis import Measurement
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_SAMPLES = 200_000  # of one metric: two days at one a second

@@ -15,20 +15,20 @@ from pathlib import Path
 
 import yaml
 
-from control.canary.commands import ANNOTATION_APPROVE, Command
 from control.canary.controller import Controller, Settings
-from control.canary.fields import SpecError
-from control.canary.gates import gate_it_waits_at
+from control.canary.declared.commands import ANNOTATION_APPROVE, Command
+from control.canary.declared.fields import SpecError
+from control.canary.declared.policy import ReleasePolicy
+from control.canary.declared.spec import GROUP, KIND, CanarySpec, parse
+from control.canary.machine.gates import gate_it_waits_at
+from control.canary.machine.status import INITIAL, Phase, Status
+from control.canary.machine.strategy import routing
+from control.canary.measuring.source import Subject
 from control.canary.policies import policy_for
-from control.canary.policy import ReleasePolicy
 from control.canary.simulate.around import Answers, ModelledSource, TellingStore, rolled_out
 from control.canary.simulate.given import Given, SimulationError
 from control.canary.simulate.model import Traffic
 from control.canary.simulate.timeline import Entry, Outcome, Timeline
-from control.canary.source import Subject
-from control.canary.spec import GROUP, KIND, CanarySpec, parse
-from control.canary.status import INITIAL, Phase, Status
-from control.canary.strategy import routing
 from control.store.files import FileStore
 from control.store.store import Key, Object
 

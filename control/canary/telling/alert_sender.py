@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from control.canary.alerts import (
+from control.canary.declared.alerts import (
     DEFAULT_CHANNEL,
     DEFAULT_USERNAME,
     SLACK,
@@ -22,10 +22,10 @@ from control.canary.alerts import (
     parse_provider,
     secret_name,
 )
-from control.canary.fields import SpecError
-from control.canary.hook_client import clipped
-from control.canary.hooks import hook_url
-from control.canary.post import Poster, PostError
+from control.canary.declared.fields import SpecError
+from control.canary.declared.hooks import hook_url
+from control.canary.telling.hook_client import clipped
+from control.canary.telling.post import Poster, PostError
 from control.store.store import Key, Store
 
 TIMEOUT_S = 5.0  # of a try; Flagger's

@@ -22,13 +22,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from control.canary.act import EVENT_REASON
-from control.canary.alert_sender import AlertSender
-from control.canary.alerts import Alert, AlertRef
-from control.canary.decision import Event, Notice, TellHook
-from control.canary.hook_client import HookClient
-from control.canary.hooks import EVENT, Webhook, checksum, event_metadata, payload
-from control.canary.spec import CanarySpec
-from control.canary.status import Status
+from control.canary.declared.alerts import Alert, AlertRef
+from control.canary.declared.hooks import EVENT, Webhook, checksum, event_metadata, payload
+from control.canary.declared.spec import CanarySpec
+from control.canary.machine.decision import Event, Notice, TellHook
+from control.canary.machine.status import Status
+from control.canary.telling.alert_sender import AlertSender
+from control.canary.telling.hook_client import HookClient
 from control.store.store import Key, Store, StoreError
 
 log = logging.getLogger("meshproxy.canary")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from control.canary.hooks import HookResult, Webhook, shown_url
-from control.canary.post import Answer, Poster, PostError
+from control.canary.declared.hooks import HookResult, Webhook, shown_url
+from control.canary.telling.post import Answer, Poster, PostError
 
 MAX_TEXT = 256  # bytes of a receiver's words that are kept: they end up in Events (1,024 bytes) and in the history
 LAST_GOOD = 202  # 203, 204 and up are failures, as in Flagger

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from control.canary.post import ProxyFor, environment_proxy
+from control.canary.telling.post import ProxyFor, environment_proxy
 from control.store.store import Key, Store
 
 _CLUSTER = ".svc.cluster.local"

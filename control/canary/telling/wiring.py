@@ -12,12 +12,12 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from control.canary.alert_sender import AlertSender, default_provider
-from control.canary.courier import Courier
-from control.canary.hook_client import HookClient
-from control.canary.hooks import TYPES, event_webhook
-from control.canary.post import Poster, environment_proxy
-from control.canary.reach import through_the_gateway
+from control.canary.declared.hooks import TYPES, event_webhook
+from control.canary.telling.alert_sender import AlertSender, default_provider
+from control.canary.telling.courier import Courier
+from control.canary.telling.hook_client import HookClient
+from control.canary.telling.post import Poster, environment_proxy
+from control.canary.telling.reach import through_the_gateway
 from control.store.store import Store
 
 NOTICES_AT_ONCE = 16  # apart from the webhooks that a release waits for: receivers that hang must not hold gates up
