@@ -14,6 +14,7 @@ from meshproxy.policy.retry import RetryPolicy
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
+from meshproxy.proxy.max_forwards import within_max_forwards
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import NEVER, Credentials, TlsFailure
@@ -151,6 +152,11 @@ class ForwardSide(Side):
         if not head.authority:  # HTTP/1.0 without Host: it means whom it connected to (RFC 9112 3.3), and that is the target
             head = head.copied(head.fields)
             head.authority = self.authority
+        if head.max_forwards:
+            may = within_max_forwards(ctx, stream, head, "outbound", False)
+            if may is None:
+                return
+            head = may
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
         extra = connection.client_extra

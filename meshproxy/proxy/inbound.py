@@ -28,6 +28,7 @@ from meshproxy.proxy.denials import Denials, take_in
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE, Endpoint
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.limited import OVER_LIMIT, Limit, LimitedExchange
+from meshproxy.proxy.max_forwards import within_max_forwards
 from meshproxy.proxy.outcome import DONE
 from meshproxy.proxy.refusals import ACCESS, BAD_TARGET, FORBIDDEN, NOT_AUTHENTICATED, NOT_READY, PORT_NOT_LISTED, Refusal
 from meshproxy.proxy.route import Backend, Route
@@ -183,6 +184,11 @@ class Inbound(Side):
             if judged is None:
                 return
             head = judged
+        if head.max_forwards:
+            may = within_max_forwards(ctx, stream, head, "inbound", connection.client_id != "")
+            if may is None:
+                return
+            head = may
         if head.protocol or head.method == b"CONNECT":
             exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
             self.opened_tunnel(Tunnel(exchange, connection.client_id, target, head))

@@ -36,6 +36,7 @@ from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SP
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.explained import Explained, Explainer, asks, unasked
 from meshproxy.proxy.faulty import FaultyExchange, Injection
+from meshproxy.proxy.max_forwards import within_max_forwards
 from meshproxy.proxy.mirror import TIMEOUT_S as MIRROR_TIMEOUT_S
 from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import AMBIGUOUS_PATH, BAD_AUTHORITY, LOOP, NO_ROUTE, NOT_READY, Refusal
@@ -335,6 +336,11 @@ class Outbound(Side):
         if isinstance(route, Refusal):
             refuse(ctx, stream, head, "outbound", route)
             return
+        if head.max_forwards:
+            may = within_max_forwards(ctx, stream, head, "outbound", False)
+            if may is None:
+                return
+            head = may
         if route.routing is not None:
             routed = route.routing.find(head)
             if routed.unsafe:

@@ -40,6 +40,7 @@ GRPC_STATUS: Final = 14
 VOLATILE: Final = 15  # end-to-end, but differs in every message: not worth an HPACK table entry
 PSEUDO: Final = 16
 EXPECTED_TIMEOUT: Final = 17  # x-envoy-expected-rq-timeout-ms
+MAX_FORWARDS: Final = 18
 
 KINDS: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
@@ -58,6 +59,7 @@ KINDS: Final[dict[bytes, int]] = {
     b"grpc-timeout": GRPC_TIMEOUT,
     b"grpc-status": GRPC_STATUS,
     b"x-envoy-expected-rq-timeout-ms": EXPECTED_TIMEOUT,
+    b"max-forwards": MAX_FORWARDS,
     b"traceparent": VOLATILE,
     b"date": VOLATILE,
     b"etag": VOLATILE,
@@ -265,6 +267,7 @@ class Head:
     request_id      value of x-request-id, b"" if absent
     grpc_timeout    value of grpc-timeout, b"" if absent
     expected_ms     how long the client waits for the answer, by x-envoy-expected-rq-timeout-ms; 0: it does not say
+    max_forwards    a max-forwards field is among the fields
     grpc_status     value of grpc-status in a head (trailers-only), b"" if absent
     guarded         HTTP/2: a pseudo field came as a literal never to be indexed, and must leave so (RFC 7541 6.2.3)
     memo_h1         memo of the HTTP/1.1 serialiser
@@ -275,9 +278,8 @@ class Head:
 
     __slots__ = (
         "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "expected_ms",
-        "fields",
-        "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "memo_h1", "mesh", "method", "own", "path", "protocol",
-        "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
+        "fields", "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "max_forwards", "memo_h1", "mesh", "method",
+        "own", "path", "protocol", "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -300,6 +302,7 @@ class Head:
         self.request_id = b""
         self.grpc_timeout = b""
         self.expected_ms = 0
+        self.max_forwards = False
         self.grpc_status = b""
         self.guarded = False
         # while parsing only
@@ -334,6 +337,8 @@ class Head:
             head.expected_ms = self.expected_ms
         if self.expect_continue:
             head.expect_continue = True
+        if self.max_forwards:
+            head.max_forwards = True
         return head
 
     def settle(self) -> None:
@@ -374,6 +379,7 @@ class Head:
         copy.request_id = self.request_id
         copy.grpc_timeout = self.grpc_timeout
         copy.expected_ms = self.expected_ms
+        copy.max_forwards = self.max_forwards
         copy.grpc_status = self.grpc_status
         copy.guarded = self.guarded
         return copy
@@ -439,6 +445,9 @@ def add_field(head: Head, field: Field) -> None:
             head.expected_ms = parse_expected(field.value)
             if head.expected_ms:
                 head.fields.append(field)
+    elif kind == MAX_FORWARDS:
+        head.max_forwards = True
+        head.fields.append(field)
     elif kind == TE:
         for token in field.value.lower().split(b","):
             if token.strip(b" \t") == b"trailers":

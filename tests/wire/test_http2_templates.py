@@ -64,6 +64,7 @@ SPECIAL = [
     literal(b"grpc-timeout", b"1S"),
     literal(b"x-envoy-expected-rq-timeout-ms", b"5"),
     literal(b"x-envoy-expected-rq-timeout-ms", b"0"),
+    literal(b"max-forwards", b"3"),
     literal(b":authority", b"svc.test"),
     literal(b"X-Upper", b"1"),
     literal(b"x-bad", b"a\nb"),
@@ -78,6 +79,7 @@ def shown(head: Head) -> tuple[object, ...]:
     return (
         head.method, head.scheme, head.authority, head.path, head.version, head.protocol, head.content_length, head.grpc,
         head.expect_continue, head.trailers_ok, head.request_id, head.grpc_timeout, head.expected_ms, head.guarded,
+        head.max_forwards,
         pairs(head.fields), pairs(head.mesh),
     )  # fmt: skip
 
