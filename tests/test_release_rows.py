@@ -7,13 +7,9 @@ A test that is renamed or removed makes this fail: find what shows the behaviour
 
 from __future__ import annotations
 
-import ast
-from functools import lru_cache
-from pathlib import Path
-
 import pytest
+from named_tests import are_there
 
-TESTS = Path(__file__).parent
 RELEASES = "mesh_e2e/test_e2e_releases.py::"
 KILLS = "mesh_e2e/test_e2e_release_kills.py::"
 HOOKS = "mesh_e2e/test_e2e_release_hooks.py::"
@@ -109,18 +105,9 @@ OTHERWISE: dict[str, tuple[str, ...]] = {
 ALL = {**END_TO_END, **OTHERWISE}
 
 
-@lru_cache
-def names_in(file: Path) -> frozenset[str]:
-    functions = ast.FunctionDef | ast.AsyncFunctionDef
-    return frozenset(node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, functions))
-
-
 @pytest.mark.parametrize("behaviour", ALL)
 def test_the_tests_that_show_a_behaviour_of_releases_are_there(behaviour: str) -> None:
-    assert ALL[behaviour]
-    for name in ALL[behaviour]:
-        file, _, test = name.partition("::")
-        assert test in names_in(TESTS / file), f"{name} shows {behaviour!r}, and is not there: which test does now?"
+    are_there(ALL[behaviour], behaviour)
 
 
 @pytest.mark.parametrize("behaviour", END_TO_END)

@@ -8,13 +8,8 @@ what it is about.  A test that is renamed or removed makes this fail: find what 
 
 from __future__ import annotations
 
-import ast
-from functools import lru_cache
-from pathlib import Path
-
 import pytest
-
-TESTS = Path(__file__).parent
+from named_tests import are_there
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     # ---- 6.6: mutual TLS and identity
@@ -218,13 +213,6 @@ ROWS = {
 }
 
 
-@lru_cache
-def names_in(file: Path) -> frozenset[str]:
-    tree = ast.parse(file.read_text(), str(file))
-    found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return frozenset(node.name for node in found if node.name.startswith("test_"))
-
-
 def test_every_row_is_in_the_table_and_once() -> None:
     wanted = [f"{family}-{number}" for family, numbers in ROWS.items() for number in numbers.split()]
     assert [name.split()[0] for name in SHOWN_BY] == wanted
@@ -232,7 +220,4 @@ def test_every_row_is_in_the_table_and_once() -> None:
 
 @pytest.mark.parametrize("row", SHOWN_BY)
 def test_the_tests_that_show_a_row_are_there(row: str) -> None:
-    assert SHOWN_BY[row]
-    for name in SHOWN_BY[row]:
-        file, _, test = name.partition("::")
-        assert test in names_in(TESTS / file), f"{name} shows {row}, and is not there: which test does now?"
+    are_there(SHOWN_BY[row], row)

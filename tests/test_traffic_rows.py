@@ -9,7 +9,7 @@ A test that is renamed or removed makes this fail: find what shows the behaviour
 from __future__ import annotations
 
 import pytest
-from test_reliability_rows import TESTS, names_in
+from named_tests import are_there
 
 ACCESS = "mesh_e2e/test_e2e_access.py::"
 BALANCING = "mesh_e2e/test_e2e_balancing.py::"
@@ -232,9 +232,7 @@ OTHERWISE = {
 
 @pytest.mark.parametrize("behaviour", SHOWN_BY)
 def test_the_tests_that_show_a_behaviour_are_there(behaviour: str) -> None:
-    for name in SHOWN_BY[behaviour]:
-        file, _, test = name.partition("::")
-        assert test in names_in(TESTS / file), f"{name} shows {behaviour!r}, and is not there: which test does now?"
+    are_there(SHOWN_BY[behaviour], behaviour)
 
 
 @pytest.mark.parametrize("behaviour", SHOWN_BY)
