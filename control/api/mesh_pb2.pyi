@@ -377,7 +377,7 @@ class StringMatch(_message.Message):
     def __init__(self, name: _Optional[str] = ..., how: _Optional[_Union[StringMatch.How, str]] = ..., value: _Optional[str] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("name", "backends", "request_headers", "response_headers", "redirect", "rewrite", "mirrors", "timeout_ms", "try_timeout_ms", "retry", "refuse", "empty_backend", "sticky", "no_timeout")
+    __slots__ = ("name", "backends", "request_headers", "response_headers", "redirect", "rewrite", "mirrors", "timeout_ms", "try_timeout_ms", "retry", "refuse", "empty_backend", "sticky", "no_timeout", "times")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BACKENDS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_HEADERS_FIELD_NUMBER: _ClassVar[int]
@@ -392,6 +392,7 @@ class Route(_message.Message):
     EMPTY_BACKEND_FIELD_NUMBER: _ClassVar[int]
     STICKY_FIELD_NUMBER: _ClassVar[int]
     NO_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     name: str
     backends: _containers.RepeatedCompositeFieldContainer[Backend]
     request_headers: HeaderChanges
@@ -406,7 +407,18 @@ class Route(_message.Message):
     empty_backend: EmptyBackend
     sticky: Sticky
     no_timeout: bool
-    def __init__(self, name: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., request_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., response_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., rewrite: _Optional[_Union[Rewrite, _Mapping]] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., refuse: _Optional[int] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., no_timeout: _Optional[bool] = ...) -> None: ...
+    times: AnswerTimes
+    def __init__(self, name: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[Backend, _Mapping]]] = ..., request_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., response_headers: _Optional[_Union[HeaderChanges, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., rewrite: _Optional[_Union[Rewrite, _Mapping]] = ..., mirrors: _Optional[_Iterable[_Union[Mirror, _Mapping]]] = ..., timeout_ms: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., refuse: _Optional[int] = ..., empty_backend: _Optional[_Union[EmptyBackend, str]] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ..., no_timeout: _Optional[bool] = ..., times: _Optional[_Union[AnswerTimes, _Mapping]] = ...) -> None: ...
+
+class AnswerTimes(_message.Message):
+    __slots__ = ("response_start_timeout_ms", "response_timeout_ms", "idle_timeout_ms")
+    RESPONSE_START_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    response_start_timeout_ms: int
+    response_timeout_ms: int
+    idle_timeout_ms: int
+    def __init__(self, response_start_timeout_ms: _Optional[int] = ..., response_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class HeaderValue(_message.Message):
     __slots__ = ("name", "value")

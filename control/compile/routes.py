@@ -73,10 +73,18 @@ def _route(rule: Rule) -> mesh_pb2.Route:
     for mirror in rule.mirrors:
         backend = _backend(mirror.leaf)
         made.mirrors.append(mesh_pb2.Mirror(backend=backend, numerator=mirror.numerator, denominator=mirror.denominator))
+    if (times := rule.times) is not None:
+        made.times.CopyFrom(
+            mesh_pb2.AnswerTimes(
+                response_start_timeout_ms=times.response_start_ms,
+                response_timeout_ms=times.response_ms,
+                idle_timeout_ms=times.idle_ms,
+            )
+        )
     if (retries := rule.retries) is not None:
         made.retry.CopyFrom(
             mesh_pb2.Retry(
-                conditions=[*DEFAULT_CONDITIONS, *map(str, retries.codes)],
+                conditions=[*DEFAULT_CONDITIONS, *retries.conditions],
                 attempts=retries.attempts,
                 backoff_ms=retries.backoff_ms,
                 none=retries.attempts == 0,

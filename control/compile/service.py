@@ -63,7 +63,7 @@ def compile_service(
                 for backend in (one.backends if one is not None else ())
             ],
             retry=retry,
-            timeout_ms=declared.timeout_ms,
+            timeout_ms=declared.timeout_ms or 0,
             cluster_ip="" if cluster_ip == "None" else cluster_ip,
             routes=routes,
             matches=matches,

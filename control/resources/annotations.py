@@ -1,10 +1,11 @@
 """Annotations the mesh reads, and what they mean.  Linkerd's names work as they are; ours win where both are given.
 
-on a Service   retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
+on a Service, HTTPRoute or GRPCRoute (for all its rules, instead of the Service's: `Traffic`)
+               retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
                timeout.linkerd.io/request | response | idle
                                                         meshproxy.dev/timeout-request | timeout-response | timeout-idle
                meshproxy.dev/timeout-response-start     how long an endpoint may take to begin its answer
-               meshproxy.dev/timeout-propagate          false (default) | true: what is left of timeout-request goes on
+on a Service   meshproxy.dev/timeout-propagate          false (default) | true: what is left of timeout-request goes on
                the balancer's and the breaker's: control/resources/balancing.py; faults: control/resources/fault.py
 on a pod       meshproxy.dev/default-inbound-policy     all-authenticated (default) | all-unauthenticated | deny
                meshproxy.dev/concurrency-limit          control/resources/concurrency.py
@@ -58,14 +59,18 @@ _STICKY = re.compile(r"(header|cookie)=([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256})\Z")  
 
 PROPAGATE = "meshproxy.dev/timeout-propagate"
 PROPAGATES = ("false", "true")
-_TIMES = ("timeout-response-start", "timeout-response", "timeout-idle", "timeout-propagate")
+_TIMES = ("request", "response-start", "response", "idle")
 
 _POD = ("Pod",)  # also the template of a Deployment
 # annotation -> the kinds on which it is read
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        [f"{PREFIX}{name}" for name in ("retry-http", "retry-grpc", "retry-limit", "timeout-request", *_TIMES)], ("Service",)
+        [f"{PREFIX}{name}" for name in ("retry-limit", *(f"timeout-{time}" for time in _TIMES))],
+        ("Service", "HTTPRoute", "GRPCRoute"),
     ),
+    "meshproxy.dev/retry-http": ("Service", "HTTPRoute"),
+    "meshproxy.dev/retry-grpc": ("Service", "GRPCRoute"),
+    PROPAGATE: ("Service",),
     **dict.fromkeys((*ON_SERVICES, *fault.ON_SERVICES), ("Service",)),
     WEIGHT: _POD,
     CONCURRENCY: _POD,
@@ -90,7 +95,7 @@ WRITTEN = frozenset(
 
 _HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")
 _GRPC_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
-_STATUS = re.compile(r"([1-5][0-9][0-9])(?:-([1-5][0-9][0-9]))?\Z")
+_STATUS = re.compile(r"([45][0-9][0-9])(?:-([45][0-9][0-9]))?\Z")  # of an answer that is no failure nothing is tried again
 MAX_CONDITIONS = 32
 MAX_ATTEMPTS = 10  # retries of one request: more is load, not help
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
@@ -105,7 +110,8 @@ LINKERD = {
 }
 # Not ours: annotation -> the kinds on which it is read.
 FOREIGN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*LINKERD, *LINKERD_BALANCING), ("Service",)),
+    **{linkerd: PLACES[ours] for linkerd, ours in LINKERD.items()},
+    **dict.fromkeys(LINKERD_BALANCING, ("Service",)),
     "linkerd.io/inject": _POD,
     "flagger.app/config-tracking": ("ConfigMap", "Secret"),
 }
@@ -114,13 +120,20 @@ _PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/")  # ours: `strays`
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How requests to a Service are to be treated.  Times: 0 is none.  `mistakes`: annotation, what is wrong, hint; a wrong one
-    is left out."""
+    """How requests are to be treated: all those to a Service, or those that a route takes.
+
+    What is said of retries on a route stands instead of all that its Service says of them, and so do times (as Linkerd has it):
+    declared_retry, declared_times   anything valid is said of them at all
+    conditions  beyond connect-failure, refused-stream and reset, which always hold
+    timeout_ms  None: not given.  All times: 0 is none
+    mistakes    annotation, what is wrong, hint; a wrong one is left out
+    """
 
     declared_retry: bool
-    conditions: tuple[str, ...]  # beyond connect-failure, refused-stream and reset, which always hold
+    declared_times: bool
+    conditions: tuple[str, ...]
     attempts: int
-    timeout_ms: int
+    timeout_ms: int | None
     response_start_ms: int
     response_ms: int
     idle_ms: int
@@ -128,13 +141,15 @@ class Traffic:
     mistakes: tuple[tuple[str, str, str], ...]
 
 
-def traffic(annotations: Mapping[str, str]) -> Traffic:
-    """What a Service's annotations declare.  Never raises."""
+def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
+    """What the annotations of a Service, HTTPRoute or GRPCRoute declare.  Never raises."""
     mistakes: list[tuple[str, str, str]] = []
     conditions: list[str] = []
     attempts, declared = 1, False
 
     def given(ours: str) -> tuple[str, str] | None:
+        if kind not in PLACES[ours]:
+            return None
         if ours in annotations:
             return ours, annotations[ours]
         for linkerd, same in LINKERD.items():
@@ -145,29 +160,25 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
     for ours, allowed in (("meshproxy.dev/retry-http", _HTTP_WORDS), ("meshproxy.dev/retry-grpc", _GRPC_CODES)):
         if (found := given(ours)) is None:
             continue
-        declared = True
-        for word in (part.strip().lower() for part in found[1].split(",")):
-            if not word:
-                continue
-            status = _STATUS.match(word) if allowed is _HTTP_WORDS else None
-            if word not in allowed and (status is None or (status[2] is not None and status[1] > status[2])):
-                wanted = ", ".join(allowed) + (", a status or a range such as 500-504" if allowed is _HTTP_WORDS else "")
+        words = [word for part in found[1].split(",") if (word := part.strip().lower())]
+        right = [word for word in words if word in allowed or (allowed is _HTTP_WORDS and _is_status(word))]
+        declared = declared or not words or bool(right)  # "": nothing, and that instead of the Service's
+        conditions += [word for word in dict.fromkeys(right) if word not in conditions]
+        for word in words:
+            if word not in right:
+                wanted = ", ".join(allowed) + (", a status from 400 or a range such as 500-504" * (allowed is _HTTP_WORDS))
                 mistakes.append((found[0], f"found {word!r}, expected {wanted}", nearest(word, list(allowed))))
-            elif word not in conditions:
-                conditions.append(word)
     if len(conditions) > MAX_CONDITIONS:
         mistakes.append(("meshproxy.dev/retry-http", f"{len(conditions)} conditions, at most {MAX_CONDITIONS}", "use ranges"))
         del conditions[MAX_CONDITIONS:]
     if found := given("meshproxy.dev/retry-limit"):
-        declared = True
         text = found[1].strip()
         if text.isascii() and text.isdigit() and int(text[:9]) <= MAX_ATTEMPTS:
-            attempts = int(text)
+            attempts, declared = int(text), True
         else:
             mistakes.append((found[0], f"found {found[1]!r}, expected a whole number from 0 to {MAX_ATTEMPTS}", ""))
     times: dict[str, int] = {}
-    for name in ("request", "response-start", "response", "idle"):
-        times[name] = 0
+    for name in _TIMES:
         if (found := given(f"{PREFIX}timeout-{name}")) is None:
             continue
         try:
@@ -180,22 +191,40 @@ def traffic(annotations: Mapping[str, str]) -> Traffic:
             mistakes.append((found[0], f"found {found[1]!r}, expected at most 24h", ""))
         else:
             times[name] = milliseconds
-    word = annotations.get(PROPAGATE, "false")
+    word = annotations.get(PROPAGATE, "false") if kind in PLACES[PROPAGATE] else "false"
     if word not in PROPAGATES:
         mistakes.append((PROPAGATE, f"found {shown(word)}, expected true or false", nearest(word, list(PROPAGATES))))
-    unknown = [name for name in annotations if name.startswith(_PREFIXES) and name not in LINKERD]
-    mistakes.extend((name, "is not supported yet and has no effect", "") for name in unknown)
     return Traffic(
         declared,
+        bool(times),
         tuple(conditions),
         attempts,
-        times["request"],
-        times["response-start"],
-        times["response"],
-        times["idle"],
+        times.get("request"),
+        times.get("response-start", 0),
+        times.get("response", 0),
+        times.get("idle", 0),
         word == "true",
-        tuple(mistakes),
+        (*mistakes, *_linkerds_strays(annotations, kind)),
     )
+
+
+def _is_status(word: str) -> bool:
+    found = _STATUS.match(word)
+    return found is not None and (found[2] is None or found[1] <= found[2])
+
+
+def _linkerds_strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, str]]:
+    """Of Linkerd's for times and retries: those that we do not have, or not on this kind."""
+    found: list[tuple[str, str, str]] = []
+    for name in annotations:
+        if not name.startswith(_PREFIXES):
+            continue
+        if name not in LINKERD:
+            hint = "meshproxy.dev/timeout-response-start, with retries of gateway-error" * name.endswith("/timeout")
+            found.append((name, "is not supported yet and has no effect", hint))
+        elif kind not in FOREIGN[name]:
+            found.append((name, f"has no effect on a {kind}: it is read on a {_one_of(FOREIGN[name])}", ""))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +273,13 @@ def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, st
             found.append((name, "is no annotation that the mesh knows: it has no effect", hint))
         elif kind not in places:
             hint = "put it into spec.template.metadata.annotations" if kind == "Deployment" and "Pod" in places else ""
-            where = " or a ".join("pod" if place == "Pod" else place for place in places)
-            found.append((name, f"has no effect on a {kind}: it is read on a {where}", hint))
+            found.append((name, f"has no effect on a {kind}: it is read on a {_one_of(places)}", hint))
     return found
+
+
+def _one_of(kinds: tuple[str, ...]) -> str:
+    words = ["pod" if kind == "Pod" else kind for kind in kinds]
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def workers_mistake(value: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from control.resources.annotations import sharing_mistakes
+from control.resources.annotations import LINKERD, sharing_mistakes, traffic
 from control.resources.documents import Path
 from control.resources.gateway import GROUP, SERVICE_GROUPS
 from control.resources.quantity import seconds
@@ -27,8 +27,12 @@ MAX_PARENTS = 32
 def check_route(obj: Object, report: Report) -> None:
     """What the shape cannot say, and the CRD refuses; `obj` is an HTTPRoute or a GRPCRoute."""
     spec: Object = obj.get("spec") or {}
-    for annotation, message, hint in sharing_mistakes(obj["metadata"].get("annotations") or {}):
+    annotations = obj["metadata"].get("annotations") or {}
+    for annotation, message, hint in sharing_mistakes(annotations):
         report.error(("metadata", "annotations", annotation), message, hint)
+    said = traffic(annotations, obj["kind"])
+    for annotation, message, hint in said.mistakes:  # warnings, as on a Service: without it the others hold
+        report.warning(("metadata", "annotations", annotation), message, hint)
     _check_parents(spec.get("parentRefs") or [], report)
     rules = spec.get("rules") or []
     if len(rules) > MAX_RULES:
@@ -53,6 +57,12 @@ def check_route(obj: Object, report: Report) -> None:
         _check_filters(rule, rule.get("filters") or [], path, report)
         _check_backends(rule, path, report)
         _check_times(rule, path, report)
+        if said.timeout_ms is not None and (rule.get("timeouts") or {}).get("request") is not None:
+            ours = "meshproxy.dev/timeout-request"
+            name = ours if ours in annotations else next(linkerd for linkerd, same in LINKERD.items() if same == ours)
+            report.warning((*path, "timeouts", "request"), f"has no effect: the route's annotation {name} comes first")
+        if said.declared_retry and rule.get("retry") is not None:
+            report.warning((*path, "retry"), "comes before the route's annotations on retries: of them this rule has none")
         if rule.get("sessionPersistence") is not None:
             report.warning((*path, "sessionPersistence"), "is not supported and has no effect")
 

@@ -1,6 +1,7 @@
 """HTTPRoutes and GRPCRoutes in the one form of resources/routing.py: matches with their place in the order, and rules.
 
 rule --_rule--> Rule           references that lead nowhere refuse their share (500), a filter we do not have the whole rule
+route's annotations -----^     for all its rules: times, retries, shares
 match --http_match, grpc_match--> RequestMatch, and the tuple that sorts it
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from control.resources import core, gateway, split
-from control.resources.annotations import sharing
+from control.resources.annotations import Traffic, sharing, traffic
 from control.resources.documents import Path
 from control.resources.gateway import GrpcMatch, HttpMatch, Route
 from control.resources.quantity import seconds
@@ -18,6 +19,7 @@ from control.resources.routing import (
     EXACT,
     PREFIX,
     REGEX,
+    AnswerTimes,
     Candidate,
     Changes,
     Leaf,
@@ -178,7 +180,9 @@ def _rule(route: Route, index: int, world: World) -> Rule | None:
     refuse = 0
     if redirect is None and not any(leaf.weight_milli for leaf in leaves):
         refuse = NO_BACKEND
-    timeout, each = (declared.timeouts, declared.retry) if isinstance(declared, gateway.HttpRule) else (None, None)
+    said = traffic(route.metadata.annotations, route.kind)
+    http = declared if isinstance(declared, gateway.HttpRule) else None
+    timeouts = http.timeouts if http is not None and http.timeouts is not None else gateway.Timeouts()
     return Rule(
         name,
         leaves,
@@ -187,12 +191,23 @@ def _rule(route: Route, index: int, world: World) -> Rule | None:
         redirect,
         rewrite,
         mirrors,
-        _ms(timeout.request) if timeout is not None and timeout.request is not None else None,
-        _ms(timeout.backend_request) if timeout is not None and timeout.backend_request is not None else 0,
-        _retries(each),
+        _timeout_ms(timeouts, said),
+        _ms(timeouts.backend_request) if timeouts.backend_request is not None else 0,
+        _retries(http.retry if http is not None else None, said),
         refuse,
         sharing(route.metadata.annotations),
+        AnswerTimes(said.response_start_ms, said.response_ms, said.idle_ms) if said.declared_times else None,
     )
+
+
+def _timeout_ms(timeouts: gateway.Timeouts, said: Traffic) -> int | None:
+    """The route's annotation comes before the rule's field (Linkerd: "the annotation will take priority"); either before the
+    Service's annotations, and so does any other time that the route's annotations declare."""
+    if said.timeout_ms is not None:
+        return said.timeout_ms
+    if timeouts.request is not None:
+        return _ms(timeouts.request)
+    return 0 if said.declared_times else None
 
 
 def _request_match(one: HttpMatch | GrpcMatch) -> RequestMatch:
@@ -293,9 +308,10 @@ def _ms(duration: str) -> int:
     return round(seconds(duration) * 1000)
 
 
-def _retries(given: gateway.Retry | None) -> Retries | None:
+def _retries(given: gateway.Retry | None, said: Traffic) -> Retries | None:
+    """The rule's own field comes before the route's annotations (Linkerd does not read the field)."""
     if given is None:
-        return None
+        return Retries(said.conditions, said.attempts, 0) if said.declared_retry else None
     attempts = 1 if given.attempts is None else min(given.attempts, MAX_RETRIES)
     backoff = _ms(given.backoff) if given.backoff is not None else 0
-    return Retries(tuple(sorted(set(given.codes))), attempts, backoff)
+    return Retries(tuple(map(str, sorted(set(given.codes)))), attempts, backoff)

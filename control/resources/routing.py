@@ -104,9 +104,20 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    codes: tuple[int, ...]
+    """conditions  beside those that always hold: statuses, and the words of `meshproxy.dev/retry-http` and `retry-grpc`"""
+
+    conditions: tuple[str, ...]
     attempts: int
     backoff_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTimes:
+    """Beside the whole request's; 0: none."""
+
+    response_start_ms: int
+    response_ms: int
+    idle_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +125,7 @@ class Rule:
     """name  "HTTPRoute shop/web rule 0": in metrics, logs, explain
     leaves   none: the Service's own endpoints
     timeout_ms  None: the Service's; 0: none
+    times    None: the Service's
     retries  None: the Service's
     refuse   answered with this status at once
     """
@@ -130,6 +142,7 @@ class Rule:
     retries: Retries | None = None
     refuse: int = 0
     sharing: Sharing = PLAIN_SHARING
+    times: AnswerTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)

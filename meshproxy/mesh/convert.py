@@ -58,13 +58,12 @@ def fault_of(declared: mesh_pb2.Fault) -> FaultPolicy:
 
 def times_of(service: mesh_pb2.Service) -> ServiceTimes | None:
     """None: nothing is declared."""
-    found = ServiceTimes(
+    return ServiceTimes(
         service.response_start_timeout_ms / 1000.0,
         service.response_timeout_ms / 1000.0,
         service.idle_timeout_ms / 1000.0,
         service.propagate_timeout,
-    )
-    return found if found.response_start_s or found.response_s or found.idle_s or found.propagate else None
+    ).if_any()
 
 
 def endpoint_entries(endpoints: mesh_pb2.Endpoints) -> list[EndpointEntry]:

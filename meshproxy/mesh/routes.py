@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from control.api import mesh_pb2
 from meshproxy.policy.consistent_hash import HashKey
+from meshproxy.policy.deadline import ServiceTimes
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import Match, Value
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
@@ -82,7 +83,12 @@ def _route(one: mesh_pb2.Route) -> RouteSpec:
         one.refuse,
         one.empty_backend == mesh_pb2.REDISTRIBUTE,
         sticky_of(one.sticky),
+        _times(one.times) if one.HasField("times") else None,
     )
+
+
+def _times(one: mesh_pb2.AnswerTimes) -> ServiceTimes:
+    return ServiceTimes(one.response_start_timeout_ms / 1000.0, one.response_timeout_ms / 1000.0, one.idle_timeout_ms / 1000.0)
 
 
 def _backend(one: mesh_pb2.Backend) -> BackendSpec:

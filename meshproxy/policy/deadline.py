@@ -27,7 +27,7 @@ _LARGEST_MS: Final = 0x7FFFFFFF
 
 
 class ServiceTimes:
-    """What a Service declares of times, beside that of the whole request.  Seconds, 0.0: none.
+    """What a Service, or a rule in its stead, declares of times, beside that of the whole request.  Seconds, 0.0: none.
 
     response_start_s  each attempt: from the end of the request to the beginning of the answer
     response_s        each attempt: from the end of the request to the end of the answer
@@ -44,6 +44,10 @@ class ServiceTimes:
         self.response_s = response_s
         self.idle_s = idle_s
         self.propagate = propagate
+
+    def if_any(self) -> ServiceTimes | None:
+        """None where nothing is declared."""
+        return self if self.response_start_s or self.response_s or self.idle_s or self.propagate else None
 
 
 def parse_timeout(value: bytes) -> float:

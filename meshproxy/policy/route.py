@@ -161,6 +161,7 @@ class RouteSpec:
     timeout_s     whole request, seconds; 0.0: none; below 0: the Service's
     try_timeout_s each attempt, seconds; 0.0: none
     retry         None: the Service's
+    times         what is declared beside them, None: the Service's.  Its `propagate` is always the Service's
     refuse        answered with this status, 0: not
     redistribute  the share of a backend without endpoints goes to those with
     sticky        what keeps a client with one backend, None: each request is drawn by itself
@@ -168,7 +169,7 @@ class RouteSpec:
 
     __slots__ = (
         "backends", "mirrors", "name", "redirect", "redistribute", "refuse", "request_headers", "response_headers", "retry",
-        "rewrite", "sticky", "timeout_s", "try_timeout_s",
+        "rewrite", "sticky", "timeout_s", "times", "try_timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -186,8 +187,10 @@ class RouteSpec:
         refuse: int = 0,
         redistribute: bool = False,
         sticky: HashKey | None = None,
+        times: ServiceTimes | None = None,
     ) -> None:
         self.name = name
+        self.times = times
         self.backends = backends or []
         self.request_headers = request_headers
         self.response_headers = response_headers
@@ -209,7 +212,7 @@ class RouteEntry:
     weights  of the backends, in their order
     """
 
-    __slots__ = ("backends", "key", "mirrors", "retry", "spec", "timeout_s", "weights")
+    __slots__ = ("backends", "key", "mirrors", "retry", "spec", "timeout_s", "times", "weights")
 
     def __init__(
         self,
@@ -219,7 +222,9 @@ class RouteEntry:
         mirrors: list[MirrorEntry],
         timeout_s: float,
         retry: RetryPolicy,
+        times: ServiceTimes | None = None,
     ) -> None:
+        self.times = times
         self.spec = spec
         self.key = key
         self.backends = backends
@@ -566,4 +571,12 @@ def _add_routes(
         ]
         timeout_s = entry.timeout_s if route.timeout_s < 0.0 else route.timeout_s
         key = f"{entry.key} {route.name}"
-        entry.routes[one.route] = RouteEntry(route, key, backends, mirrors, timeout_s, route.retry or entry.retry)
+        times = _times(route.times, spec.times)
+        entry.routes[one.route] = RouteEntry(route, key, backends, mirrors, timeout_s, route.retry or entry.retry, times)
+
+
+def _times(own: ServiceTimes | None, services: ServiceTimes | None) -> ServiceTimes | None:
+    """A rule's, where it has its own instead of the Service's; None: nothing is declared."""
+    if own is None:
+        return services
+    return ServiceTimes(own.response_start_s, own.response_s, own.idle_s, services is not None and services.propagate).if_any()

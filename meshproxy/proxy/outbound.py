@@ -124,7 +124,7 @@ class Outbound(Side):
                 self.inject(made, entry, Injection(self.ctx, fault))
             times = tables.times.get(f"{entry.namespace}/{entry.name}")
             if times is not None:
-                self.time(made, entry, Times(self.ctx, times))
+                made.routes[(entry.key, False)].times = Times(self.ctx, times)
         self.backends.end()
         for key, endpoint in self.endpoints.items():
             if made.endpoints.get(key) is not endpoint:
@@ -179,11 +179,6 @@ class Outbound(Side):
         for rule in entry.routes.values():
             made.rules[rule.key].injection = injection
 
-    def time(self, made: Made, entry: ServiceEntry, times: Times) -> None:
-        made.routes[(entry.key, False)].times = times
-        for rule in entry.routes.values():
-            made.rules[rule.key].times = times
-
     def attach_rules(self, made: Made, entry: ServiceEntry, matches: Matches) -> None:
         """The rules attached to a Service port, each with a Route of its own: its split, its times, its counters.  Retries are
         paid from the Service's budget, whichever rule asks."""
@@ -202,6 +197,7 @@ class Outbound(Side):
             mirrors = [self.mirror(made, mirror, entry, one) for mirror in one.mirrors]
             rule = Rule(one.spec, one.backends, tries, one.retry.backoff_s, mirrors or None)
             route = Route(one.key, backends, split, one.retry, service.budget, deadlines, series, None, rule)
+            route.times = Times(ctx, one.times) if one.times is not None else None
             rules[number] = made.rules[one.key] = route
         service.routing = Routing(matches, rules, entry.port)
 

@@ -22,11 +22,11 @@ ENDPOINTS = [
 ]
 
 
-def http_route(name: str, *rules: str, parent: str = "{group: '', kind: Service, name: web}", **metadata: str) -> Object:
+def http_route(name: str, *rules: str, parent: str = "{group: '', kind: Service, name: web}", **metadata: Any) -> Object:
     return route("HTTPRoute", name, *rules, parent=parent, **metadata)
 
 
-def route(kind: str, name: str, *rules: str, parent: str = "{group: '', kind: Service, name: web}", **metadata: str) -> Object:
+def route(kind: str, name: str, *rules: str, parent: str = "{group: '', kind: Service, name: web}", **metadata: Any) -> Object:
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": kind,

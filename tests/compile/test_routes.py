@@ -23,6 +23,7 @@ from routing_objects import (
 
 from control.compile.snapshot import Memo
 from control.store.store import Object
+from meshproxy.policy.retry import RESPONDED, Failure
 from meshproxy.policy.route import RouteEntry, match
 
 # ---------------------------------------------------------------- Gateway API
@@ -227,6 +228,83 @@ def test_timeouts_and_retries_of_a_rule_are_its_own_and_else_the_services() -> N
     assert (own.timeout_s, own.spec.try_timeout_s, own.retry.statuses, own.retry.attempts) == (2.0, 0.5, {503}, 3)
     assert (none.timeout_s, none.retry.attempts, none.retry.conditions) == (0.0, 0, 0)
     assert (services.timeout_s, services.retry) == (9.0, entry.retry)
+
+
+SERVICES_OWN = {
+    "retry.linkerd.io/http": "409",
+    "retry.linkerd.io/limit": "4",
+    "timeout.linkerd.io/request": "9s",
+    "meshproxy.dev/timeout-response-start": "6s",
+    "timeout.linkerd.io/response": "8s",
+    "timeout.linkerd.io/idle": "7s",
+    "meshproxy.dev/timeout-propagate": "true",
+}
+SERVICES_TIMES = (9.0, 6.0, 8.0, 7.0, True)  # request, response start, response, idle, propagated
+SERVICES_RETRY = (409, 4)  # a status that is tried again, how often
+
+
+@pytest.mark.parametrize(
+    ("annotations", "rule", "times", "retry"),
+    [
+        ({}, "", SERVICES_TIMES, SERVICES_RETRY),
+        # a route's replace the Service's as a whole, times and retries apart
+        ({"timeout.linkerd.io/request": "1s"}, "", (1.0, 0.0, 0.0, 0.0, True), SERVICES_RETRY),
+        ({"timeout.linkerd.io/response": "2s"}, "", (0.0, 0.0, 2.0, 0.0, True), SERVICES_RETRY),
+        ({"timeout.linkerd.io/idle": "3s"}, "", (0.0, 0.0, 0.0, 3.0, True), SERVICES_RETRY),
+        ({"timeout.linkerd.io/request": "0s"}, "", (0.0, 0.0, 0.0, 0.0, True), SERVICES_RETRY),
+        ({"meshproxy.dev/timeout-response-start": "4s"}, "", (0.0, 4.0, 0.0, 0.0, True), SERVICES_RETRY),
+        ({"retry.linkerd.io/http": "503"}, "", SERVICES_TIMES, (503, 1)),
+        ({"retry.linkerd.io/http": "503-504", "retry.linkerd.io/limit": "3"}, "", SERVICES_TIMES, (503, 3)),
+        ({"retry.linkerd.io/limit": "2"}, "", SERVICES_TIMES, (0, 2)),
+        ({"retry.linkerd.io/limit": "0"}, "", SERVICES_TIMES, (0, 0)),
+        ({"retry.linkerd.io/http": ""}, "", SERVICES_TIMES, (0, 1)),
+        # ours before Linkerd's
+        (
+            {"meshproxy.dev/timeout-request": "5s", "timeout.linkerd.io/request": "1s"},
+            "",
+            (5.0, 0.0, 0.0, 0.0, True),
+            SERVICES_RETRY,
+        ),
+        # a rule's fields: the request's time after the annotation, before the Service's; retries before both
+        ({}, "timeouts: {request: 2s}", (2.0, 6.0, 8.0, 7.0, True), SERVICES_RETRY),
+        ({"timeout.linkerd.io/request": "1s"}, "timeouts: {request: 2s}", (1.0, 0.0, 0.0, 0.0, True), SERVICES_RETRY),
+        ({"timeout.linkerd.io/idle": "3s"}, "timeouts: {request: 2s}", (2.0, 0.0, 0.0, 3.0, True), SERVICES_RETRY),
+        ({"retry.linkerd.io/http": "503"}, "retry: {codes: [502], attempts: 5}", SERVICES_TIMES, (502, 5)),
+        # what is wrong, or not for this kind, is as if it were not there
+        ({"timeout.linkerd.io/request": "soon"}, "", SERVICES_TIMES, SERVICES_RETRY),
+        ({"retry.linkerd.io/http": "often", "retry.linkerd.io/limit": "many"}, "", SERVICES_TIMES, SERVICES_RETRY),
+        ({"retry.linkerd.io/grpc": "unavailable"}, "", SERVICES_TIMES, SERVICES_RETRY),
+        ({"meshproxy.dev/timeout-propagate": "false"}, "", SERVICES_TIMES, SERVICES_RETRY),
+    ],
+)
+def test_annotations_of_a_route_hold_for_all_its_rules(
+    annotations: dict[str, str], rule: str, times: tuple[float, ...], retry: tuple[int, int]
+) -> None:
+    web = service("web", **SERVICES_OWN)
+    rules = [to("web-v1", "{path: {value: /a}}", rule), to("web-v2", "{path: {value: /b}}", rule)]
+    entry = tables(web, *WEB[1:], *ENDPOINTS, http_route("r", *rules, annotations=annotations)).service("shop", "web", 80)
+    assert entry is not None
+    for path in ("/a", "/b"):
+        found = match(entry, request(f"GET {path}"))
+        assert found is not None
+        beside = found.times
+        assert beside is not None
+        assert (found.timeout_s, beside.response_start_s, beside.response_s, beside.idle_s, beside.propagate) == times
+        status, attempts = retry
+        answer = Failure(RESPONDED, status or 503)
+        assert (found.retry.matches(answer, False), found.retry.attempts) == (bool(status), attempts)
+
+
+def test_a_grpc_route_says_which_codes_are_tried_again_and_how_long_its_calls_take() -> None:
+    annotations = {"retry.linkerd.io/grpc": "unavailable,internal", "timeout.linkerd.io/request": "1s"}
+    grpc = route("GRPCRoute", "g", to("web-v1", "{method: {service: shop.Web}}"), annotations=annotations)
+    found = taken_by(service_entry(grpc), request("POST /shop.Web/Get"))
+    assert isinstance(found, RouteEntry)
+    assert (found.timeout_s, found.retry.grpc_codes, found.times) == (1.0, 1 << 14 | 1 << 13, None)
+    http_only = route("GRPCRoute", "g", to("web-v1"), annotations={"retry.linkerd.io/http": "5xx"})
+    found = taken_by(service_entry(http_only), request("POST /shop.Web/Get"))
+    assert isinstance(found, RouteEntry)
+    assert not found.retry.matches(Failure(RESPONDED, 503), False)
 
 
 # ---------------------------------------------------------------- SMI

@@ -45,3 +45,22 @@ async def test_a_service_s_times_hold_for_its_own_route_and_for_its_rules_and_ch
     assert side.routes[("shop/web:80", True)].times is None, "what is carried as bytes has no answers"
     apply(side, declared(), 2)
     assert [route.times for route in (*side.routes.values(), *side.rules.values())] == [None] * 3
+
+
+async def test_a_rule_with_times_of_its_own_has_none_of_the_service_s_but_that_they_go_on() -> None:
+    side = await outbound()
+    service = declared(response_timeout_ms=3000, idle_timeout_ms=10_000, propagate_timeout=True)
+    service.routes[0].times.response_start_timeout_ms = 250
+    apply(side, service)
+    (rule,) = side.rules.values()
+    assert rule.times is not None
+    assert rule.times.response_start is side.ctx.deadlines.queue(0.25)
+    assert (rule.times.response, rule.times.idle_s, rule.times.propagate) == (None, 0.0, True)
+    services = side.routes[("shop/web:80", False)].times
+    assert services is not None
+    assert services.response is side.ctx.deadlines.queue(3.0)
+    service.routes[0].times.Clear()
+    service.routes[0].times.SetInParent()
+    service.propagate_timeout = False
+    apply(side, service, 2)
+    assert [rule.times for rule in side.rules.values()] == [None], "a rule may have none where its Service has some"

@@ -71,7 +71,7 @@ def test_an_annotation_that_nobody_knows_is_told_with_the_nearest_one() -> None:
 
 def test_a_service_s_annotation_on_a_pod_and_a_pod_s_on_a_service_are_told() -> None:
     (line,) = deployment(inner='{meshproxy.dev/timeout-request: "1s"}')
-    assert line.endswith("has no effect on a Pod: it is read on a Service")
+    assert line.endswith("has no effect on a Pod: it is read on a Service, HTTPRoute or GRPCRoute")
     (line,) = service('{meshproxy.dev/workers: "2"}')
     assert line.endswith("has no effect on a Service: it is read on a pod")
 
@@ -118,3 +118,59 @@ def test_an_order_that_stands_in_an_exported_canary_is_no_stray(order: str) -> N
 
 def test_what_the_mesh_wrote_on_a_service_it_was_exported_with_is_no_stray() -> None:
     assert strays({"meshproxy.dev/added-port": "80", "meshproxy.dev/canary": "web"}, "Service") == []
+
+
+def route(kind: str, annotations: str, more: str = "") -> list[str]:
+    return told(
+        f"""
+        apiVersion: gateway.networking.k8s.io/v1
+        kind: {kind}
+        metadata:
+          name: r
+          annotations: {annotations}
+        spec:
+          parentRefs: [{{group: "", kind: Service, name: web}}]
+          rules:
+          - backendRefs: [{{name: web, port: 80}}]
+            {more}
+        """
+    )
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+@pytest.mark.parametrize("name", ["meshproxy.dev/timeout-", "timeout.linkerd.io/"])
+def test_times_stand_on_routes_and_what_is_no_time_is_told(kind: str, name: str) -> None:
+    assert route(kind, f'{{{name}request: "1s", {name}response: "1s", {name}idle: "1s"}}') == []
+    (line,) = route(kind, f'{{{name}idle: "soon"}}')
+    assert "warning" in line
+    assert f"[\"{name}idle\"]: found 'soon', expected a duration" in line
+
+
+def test_retries_of_statuses_stand_on_http_routes_and_of_codes_on_grpc_routes() -> None:
+    assert route("HTTPRoute", '{retry.linkerd.io/http: "5xx", retry.linkerd.io/limit: "2"}') == []
+    assert route("GRPCRoute", '{retry.linkerd.io/grpc: "unavailable", retry.linkerd.io/limit: "2"}') == []
+    (line,) = route("HTTPRoute", '{retry.linkerd.io/grpc: "unavailable"}')
+    assert line.endswith("has no effect on a HTTPRoute: it is read on a Service or GRPCRoute")
+    (line,) = route("GRPCRoute", '{meshproxy.dev/retry-http: "5xx"}')
+    assert line.endswith("has no effect on a GRPCRoute: it is read on a Service or HTTPRoute")
+    (line,) = route("HTTPRoute", '{meshproxy.dev/timeout-propagate: "true"}')
+    assert line.endswith("has no effect on a HTTPRoute: it is read on a Service")
+    (line,) = route("HTTPRoute", '{retry.linkerd.io/timeout: "1s"}')
+    assert (
+        "is not supported yet and has no effect (meshproxy.dev/timeout-response-start, with retries of gateway-error)" in line
+    )
+
+
+def test_what_a_rule_and_its_route_both_say_is_told_where_it_has_no_effect() -> None:
+    (line,) = route("HTTPRoute", '{timeout.linkerd.io/request: "1s"}', "timeouts: {request: 2s}")
+    assert line.endswith(
+        "spec.rules[0].timeouts.request: has no effect: the route's annotation timeout.linkerd.io/request comes first"
+    )
+    (line,) = route("HTTPRoute", '{retry.linkerd.io/http: "5xx"}', "retry: {codes: [503]}")
+    assert line.endswith("spec.rules[0].retry: comes before the route's annotations on retries: of them this rule has none")
+    assert route("HTTPRoute", '{timeout.linkerd.io/idle: "1s"}', "timeouts: {request: 2s}") == []
+
+
+def test_a_status_that_is_no_failure_is_nothing_to_try_again() -> None:
+    (line,) = service('{meshproxy.dev/retry-http: "200"}')
+    assert "found '200', expected reset, 5xx, gateway-error, retriable-4xx, a status from 400" in line
