@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from mesh_arms import Said, Users, ask_each, config_map, ledger, workload
 from mesh_manifests import Object
+from mesh_receiver import Receiver
 from mesh_run import MeshRun, until
 
 from control.store.files import FileStore
@@ -29,29 +29,14 @@ BESIDE = 5  # lanes at a time: each starts some ten processes
 INCREASE, PROMOTION = "confirm-traffic-increase", "confirm-promotion"
 
 
-class Gates:
+class Gates(Receiver):
     """Webhooks that say no until a test lets so many through.  One for each namespace and type."""
 
     def __init__(self) -> None:
         self._asked: Counter[str] = Counter()
         self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
-        gates = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200 if gates._passes(self.path) else 403)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        super().__init__()
 
     def hook(self, namespace: str, kind: str) -> Object:
         return {"type": kind, "name": "gate", "url": f"{self.address}/{namespace}/{kind}", "timeout": "20s"}
@@ -63,17 +48,13 @@ class Gates:
     def asked(self, namespace: str, kind: str) -> int:
         return self._asked[f"/{namespace}/{kind}"]
 
-    def _passes(self, path: str) -> bool:
+    def heard(self, path: str, body: bytes) -> int:
         with self._lock:
             self._asked[path] += 1
             if self._open[path]:
                 self._open[path] -= 1
-                return True
-            return False
-
-    def end(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+                return 200
+            return 403
 
 
 @dataclass

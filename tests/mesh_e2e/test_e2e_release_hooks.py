@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mesh_manifests import NAMESPACE, Object, account, deployment, service
+from mesh_receiver import Receiver
 from mesh_run import MeshRun, request, until
 
 from control.store.files import FileStore
@@ -25,28 +23,16 @@ TESTER = "http://flagger-loadtester.e2e"
 PAYLOAD = json.dumps({"name": "web", "namespace": NAMESPACE}).encode()
 
 
-class Outside:
-    """A server that is in no mesh: keeps what it is sent, by path."""
+class Outside(Receiver):
+    """Keeps what it is sent, by path."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, Object]] = []
-        outside = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outside.got.append((self.path, body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+    def heard(self, path: str, body: bytes) -> int:
+        self.got.append((path, json.loads(body)))
+        return 200
 
     def events(self) -> list[str]:
         return [body["metadata"]["eventMessage"] for path, body in list(self.got) if path == "/events"]
@@ -120,8 +106,7 @@ def canary(outside: Outside) -> Object:
 def outside() -> Iterator[Outside]:
     made = Outside()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.end()
 
 
 class Release:
