@@ -24,24 +24,33 @@ class Seen:
 
 @dataclass
 class Receiver:
-    """`answers` are given in order, the last one for ever; a callable is asked with the request."""
+    """`async with Receiver() as receiver`: serves within the block.
+
+    `answers` are given in order, the last one for ever; a callable is asked with the request.  `context`: of its TLS, if any.
+    """
 
     answers: list[Answer | Callable[[], web.StreamResponse]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
+    context: ssl.SSLContext | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def start(self, context: ssl.SSLContext | None = None) -> None:
+    async def __aenter__(self) -> Receiver:
         app = web.Application(client_max_size=1 << 20)
         app.router.add_route("*", "/{rest:.*}", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.context)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}"
+        self.url = f"{'https' if self.context else 'http'}://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def stop(self) -> None:
+        """Before the end of the block, where a test wants nobody to listen."""
         await self._runner.cleanup()
 
     async def saw(self, number: int) -> None:

@@ -41,14 +41,6 @@ REFERENCE = AlertRef("on-call", "info", "test", "on-call")
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    made = Receiver()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
 def waits() -> list[float]:
     return []
 

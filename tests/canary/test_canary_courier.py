@@ -40,14 +40,6 @@ def post_hook(receiver: Receiver, name: str) -> TellHook:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    made = Receiver()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
 async def courier(cluster: Cluster) -> AsyncIterator[Courier]:
     async def at_once(seconds: float) -> None:
         return None
@@ -184,9 +176,7 @@ async def test_a_receiver_that_hangs_delays_its_own_lane_only_and_its_oldest_go(
 ) -> None:
     monkeypatch.setattr(courier_module, "LANE_LENGTH", 3)
     monkeypatch.setattr(courier_module, "DRAIN_S", 0.05)
-    hanging = Receiver([never_answers])
-    await hanging.start()
-    try:
+    async with Receiver([never_answers]) as hanging:
         spec = spec_of(receiver, event=1)
         stuck = replace(spec, webhooks=(*spec.webhooks, Webhook("event", "stuck", hanging.url, timeout_s=60)))
         courier.tell(CANARY, stuck, STATUS, [Event(False, "first")])
@@ -201,8 +191,6 @@ async def test_a_receiver_that_hangs_delays_its_own_lane_only_and_its_oldest_go(
         assert [seen.json["metadata"]["eventMessage"] for seen in hanging.seen] == ["first"]
         await courier.close()
         assert courier.outcomes == {("event", "sent"): 2, ("event", "dropped"): 5}
-    finally:
-        await hanging.stop()
 
 
 async def test_all_lanes_together_are_bounded(receiver: Receiver, courier: Courier, monkeypatch: pytest.MonkeyPatch) -> None:

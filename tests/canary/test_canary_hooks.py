@@ -43,14 +43,6 @@ class Waits:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    made = Receiver()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
 def waits() -> Waits:
     return Waits()
 
@@ -323,16 +315,12 @@ async def test_a_redirect_to_nowhere_is_a_no(receiver: Receiver, client: HookCli
 
 
 async def test_certificates_are_verified_unless_tls_is_disabled(client: HookClient, waits: Waits, tmp_path: Path) -> None:
-    receiver = Receiver()
-    await receiver.start(_self_signed(tmp_path))
-    try:
+    async with Receiver(context=_self_signed(tmp_path)) as receiver:
         refused = await client.call(hook(receiver, retries=3), BODY)
         assert not refused.ok
         assert "CERTIFICATE_VERIFY_FAILED" in refused.text.upper()
         assert (receiver.seen, waits.asked) == ([], [])  # trying again would not help
         assert (await client.call(hook(receiver, disable_tls=True), BODY)).ok
-    finally:
-        await receiver.stop()
 
 
 def test_the_environments_proxy_is_used_but_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

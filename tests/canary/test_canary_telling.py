@@ -30,16 +30,13 @@ def provider(namespace: str, url: str) -> dict[str, Any]:
     }
 
 
-async def test_the_environment_says_who_hears_of_all_canaries(cluster: Cluster) -> None:
-    receiver = Receiver()
-    await receiver.start()
+async def test_the_environment_says_who_hears_of_all_canaries(cluster: Cluster, receiver: Receiver) -> None:
     cluster.begin()
     settings = {"EVENT_WEBHOOK_URL": f"{receiver.url}/events", "SLACK_URL": f"{receiver.url}/slack", "SLACK_CHANNEL": "ops"}
     telling = Telling(cluster.store, lambda: START, "", settings)
     telling.courier.tell(CANARY, parse(canary_object()), STATUS, [Event(False, "hello")], [Alert("info", "hi")])
     await telling.courier.settled()
     await telling.close()
-    await receiver.stop()
     assert sorted(seen.path for seen in receiver.seen) == ["/events", "/slack"]
 
 
@@ -49,22 +46,17 @@ async def test_an_address_that_is_none_is_refused_by_name(cluster: Cluster, name
         Telling(cluster.store, lambda: START, "", {name: "ops"})
 
 
-async def test_a_service_of_the_mesh_is_asked_through_the_gateway(cluster: Cluster) -> None:
+async def test_a_service_of_the_mesh_is_asked_through_the_gateway(cluster: Cluster, receiver: Receiver) -> None:
     """The receiver plays the gateway's proxy: it is sent the whole address."""
-    gateway = Receiver()
-    await gateway.start()
     cluster.begin()
-    telling = Telling(cluster.store, lambda: START, gateway.url.removeprefix("http://"))
+    telling = Telling(cluster.store, lambda: START, receiver.url.removeprefix("http://"))
     result = await telling.hooks.call(Webhook("rollout", "load", "http://podinfo.test/gate/check"), {})
     await telling.close()
-    await gateway.stop()
     assert result.ok
-    assert gateway.seen[0].headers["Host"] == "podinfo.test"
+    assert receiver.seen[0].headers["Host"] == "podinfo.test"
 
 
-async def test_references_to_another_namespace_can_be_switched_off(cluster: Cluster) -> None:
-    receiver = Receiver()
-    await receiver.start()
+async def test_references_to_another_namespace_can_be_switched_off(cluster: Cluster, receiver: Receiver) -> None:
     cluster.begin()
     cluster.write(provider("ops", f"{receiver.url}/ops"))
     telling = Telling(cluster.store, lambda: START, cross_namespace=False)
@@ -72,22 +64,19 @@ async def test_references_to_another_namespace_can_be_switched_off(cluster: Clus
     telling.courier.tell(CANARY, parse(canary_object({"alerts": alerts})), STATUS, [], [Alert("error", "x")])
     await telling.courier.settled()
     await telling.close()
-    await receiver.stop()
     assert receiver.seen == []
     (event,) = cluster.store.events(CANARY)
     assert "references to another namespace are switched off" in event["message"]
 
 
-async def test_calls_are_counted_by_type_and_result(cluster: Cluster) -> None:
-    receiver = Receiver([says(200), says(403)])
-    await receiver.start()
+async def test_calls_are_counted_by_type_and_result(cluster: Cluster, receiver: Receiver) -> None:
+    receiver.answers = [says(200), says(403)]
     telling = Telling(cluster.store, lambda: START)
     registry = CollectorRegistry()
     registry.register(telling)
     for _ in range(3):
         await telling.hooks.call(Webhook("confirm-rollout", "gate", receiver.url), {})
     await telling.close()
-    await receiver.stop()
     found = {
         result: registry.get_sample_value("meshproxy_canary_webhook_calls_total", {"type": "confirm-rollout", "result": result})
         for result in ("ok", "failed")

@@ -325,32 +325,28 @@ def process(port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def test_the_verb_serves_runs_hey_and_ends_its_commands_with_itself(
-    process: subprocess.Popen[str], port: int, tmp_path: Path
+    process: subprocess.Popen[str], port: int, tmp_path: Path, receiver: Receiver
 ) -> None:
-    receiver = Receiver([says(200), says(503)])
-    await receiver.start()
+    receiver.answers = [says(200), says(503)]
     pid = tmp_path / "pid"
-    try:
-        async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession() as session:
 
-            async def ask(body: str) -> tuple[int, str]:
-                async with session.post(f"http://127.0.0.1:{port}/", data=body) as answer:
-                    return answer.status, await answer.text()
+        async def ask(body: str) -> tuple[int, str]:
+            async with session.post(f"http://127.0.0.1:{port}/", data=body) as answer:
+                return answer.status, await answer.text()
 
-            hey = f"hey -n 4 -c 2 -H 'X-Who: me' -m POST -d hello {receiver.url}/load"
-            status, said = await ask(payload(type="bash", cmd=hey, returnCmdOutput="true"))
-            assert status == 200
-            assert "[200]\t1 responses" in said
-            assert "[503]\t3 responses" in said
-            assert await ask(payload(cmd=f"echo $$ > {pid}.part && mv {pid}.part {pid} && exec sleep 600")) == (202, "")
-            await until(pid.exists)
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, WAIT_S) == 0
-        await until(lambda: not alive(int(pid.read_text())))
-        assert [seen.headers["X-Who"] for seen in receiver.seen] == ["me"] * 4
-        assert [name for name in os.listdir(tmp_path) if name != "pid"] == []  # its hey is gone with it
-    finally:
-        await receiver.stop()
+        hey = f"hey -n 4 -c 2 -H 'X-Who: me' -m POST -d hello {receiver.url}/load"
+        status, said = await ask(payload(type="bash", cmd=hey, returnCmdOutput="true"))
+        assert status == 200
+        assert "[200]\t1 responses" in said
+        assert "[503]\t3 responses" in said
+        assert await ask(payload(cmd=f"echo $$ > {pid}.part && mv {pid}.part {pid} && exec sleep 600")) == (202, "")
+        await until(pid.exists)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, WAIT_S) == 0
+    await until(lambda: not alive(int(pid.read_text())))
+    assert [seen.headers["X-Who"] for seen in receiver.seen] == ["me"] * 4
+    assert [name for name in os.listdir(tmp_path) if name != "pid"] == []  # its hey is gone with it
 
 
 async def run_hey(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -365,13 +361,8 @@ async def run_hey(*arguments: str, **environment: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-async def test_hey_goes_through_http_proxy_and_ends_in_time() -> None:
-    receiver = Receiver()
-    await receiver.start()
-    try:
-        code, said = await run_hey("-z", "300ms", "-q", "50", "-c", "2", "http://podinfo.test/a?b=1", http_proxy=receiver.url)
-    finally:
-        await receiver.stop()
+async def test_hey_goes_through_http_proxy_and_ends_in_time(receiver: Receiver) -> None:
+    code, said = await run_hey("-z", "300ms", "-q", "50", "-c", "2", "http://podinfo.test/a?b=1", http_proxy=receiver.url)
     assert code == 0
     assert {seen.headers["Host"] for seen in receiver.seen} == {"podinfo.test"}
     assert 1 <= len(receiver.seen) <= 32  # never faster than asked: 2 workers of 50 a second for 0.3 s
