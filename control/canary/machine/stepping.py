@@ -184,10 +184,14 @@ def _from_now_on(draft: Draft, at: Progress) -> Progress:
 
 def _counted_anew(draft: Draft, at: Progress) -> Progress:
     """A total below that at the beginning of the step is another's (the control plane was restarted): it counts from 0, which
-    is not too much."""
+    is not too much.  Where nobody could count as the step began (the source had just begun itself), it counts from the first
+    total that is known: too few, and never too many."""
     arms = draft.facts.arms
-    anew = arms is not None and at.counted is not None and arms.canary.requests < at.counted
-    return replace(at, counted=0) if anew else at
+    if arms is None or not at.step:
+        return at
+    if at.counted is None:
+        return replace(at, counted=arms.canary.requests)
+    return replace(at, counted=0) if arms.canary.requests < at.counted else at
 
 
 def _keep(draft: Draft, at: Progress) -> None:
