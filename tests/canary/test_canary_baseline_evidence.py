@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from canary_cluster import CANARY, Cluster, deployment
+from canary_cluster import CANARY, Cluster
 from test_canary_evidence_release import POLICY, Release
 from test_canary_policy import policy_object
 
@@ -20,11 +20,7 @@ def begin(cluster: Cluster):
     async def begin(analysis: dict[str, Any] | None = None, *, baseline: bool = True, **policy: Any) -> Release:
         cluster.begin(analysis={"maxWeight": 20, **(analysis or {})})
         cluster.write(policy_object(evidence={"baseline": baseline}, **policy))
-        release = Release(cluster)
-        await cluster.roll_out()
-        await release.until(Phase.INITIALIZED, 60)
-        cluster.write(deployment("v2"))
-        return release
+        return await Release.begun(cluster)
 
     return begin
 

@@ -60,6 +60,15 @@ class Release:
         self.controller = self._controller()
         self.decided_at = self.rolled_out_at = cluster.now
 
+    @classmethod
+    async def begun(cls, cluster: Cluster) -> Release:
+        """Of the Canary, and the ReleasePolicy, that are there."""
+        release = cls(cluster)
+        await cluster.roll_out()
+        await release.until(Phase.INITIALIZED, 60)
+        cluster.write(deployment("v2"))
+        return release
+
     def _controller(self) -> Controller:
         return Controller(self.cluster.store, self.traffic, clock=lambda: self.cluster.now)
 
@@ -116,11 +125,7 @@ def begin(cluster):
     async def begin(analysis: dict[str, Any] | None = None, evidence: dict[str, Any] | None = None, **policy: Any) -> Release:
         cluster.begin(analysis=analysis)
         cluster.write(policy_object(evidence=evidence or {}, **policy))
-        release = Release(cluster)
-        await cluster.roll_out()
-        await release.until(Phase.INITIALIZED, 60)
-        cluster.write(deployment("v2"))
-        return release
+        return await Release.begun(cluster)
 
     return begin
 
@@ -310,10 +315,7 @@ async def test_a_new_revision_begins_with_no_evidence_against_it(begin):
 
 async def test_a_canary_without_a_policy_is_judged_by_its_thresholds(cluster):
     cluster.begin(analysis={})
-    release = Release(cluster)
-    await cluster.roll_out()
-    await release.until(Phase.INITIALIZED, 60)
-    cluster.write(deployment("v2"))
+    release = await Release.begun(cluster)
     release.traffic.failing["canary"] = 1.0
     await release.until_weight(50)
     assert canary_object()["spec"]["analysis"]["threshold"] == 2
