@@ -94,7 +94,8 @@ WRITTEN = frozenset(
 )
 
 _HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")
-_GRPC_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
+_LINKERDS_CODES = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
+_GRPC_CODES = (*_LINKERDS_CODES, "aborted", "unknown")  # gRPC's own word for ABORTED is "retry at a higher level"
 _STATUS = re.compile(r"([45][0-9][0-9])(?:-([45][0-9][0-9]))?\Z")  # of an answer that is no failure nothing is tried again
 MAX_CONDITIONS = 32
 MAX_ATTEMPTS = 10  # retries of one request: more is load, not help

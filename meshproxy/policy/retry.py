@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.budget import Budget
-from meshproxy.policy.classify import NO_GRPC
+from meshproxy.policy.classify import NO_GRPC, is_success
 
 # ---------------------------------------------------------------- what a policy may name
 
@@ -142,6 +142,13 @@ class RetryPolicy:
         if status >= 500:
             return conditions & STATUS_5XX != 0 or (502 <= status <= 504 and conditions & GATEWAY_ERROR != 0)
         return status == 409 and conditions & RETRIABLE_4XX != 0
+
+    def asks(self, status: int, grpc_status: int) -> bool:
+        """Is a complete answer one to `decide` about?  A failure as metrics have it; and what they count as a success, if the
+        policy names it: 409, 429, CANCELLED, RESOURCE_EXHAUSTED, ABORTED."""
+        if not is_success(status, grpc_status):
+            return True
+        return (status >= 400 or grpc_status > 0) and self.matches(Failure(RESPONDED, status, grpc_status), False)
 
     def declares(self, failure: Failure) -> bool:
         """Did the service declare this failure harmless to repeat, whatever the method?  A gRPC status it listed (a broken

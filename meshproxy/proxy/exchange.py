@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
+from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, parse_grpc_status
 from meshproxy.policy.deadline import own_timeout
 from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
 from meshproxy.proxy import websocket
@@ -244,7 +244,7 @@ class Exchange(Attempt):
                     return
             if (
                 route.retry_responses
-                and not is_success(status, self.grpc_status)
+                and route.retry.asks(status, self.grpc_status)
                 and not self.told_to_wait(route, head)
                 and self.may_retry(Failure(RESPONDED, status, self.grpc_status), False)
             ):

@@ -108,6 +108,14 @@ def test_a_service_may_ask_for_no_retries_at_all() -> None:
     assert ask(parse_policy([], attempts=0), UNREACHED) == "attempts"
 
 
+def test_an_answer_is_decided_about_if_it_failed_or_the_policy_names_it() -> None:
+    none, some = parse_policy([]), parse_policy(["429", "retriable-4xx", "aborted"])
+    assert [none.asks(status, -1) for status in (200, 404, 409, 429, 500)] == [False, False, False, False, True]
+    assert [some.asks(status, -1) for status in (200, 404, 409, 429, 500)] == [False, False, True, True, True]
+    assert [none.asks(200, code) for code in (0, 8, 10, 14)] == [False, False, False, True]
+    assert [some.asks(200, code) for code in (0, 8, 10, 14)] == [False, False, True, True]
+
+
 # ---------------------------------------------------------------- what must not be
 
 

@@ -8,6 +8,7 @@ import pytest
 from proxy_house import total
 from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
+from raw_grpc_client import connect
 
 from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.route import RouteSpec
@@ -160,6 +161,63 @@ async def test_a_declared_failure_is_tried_again_and_both_attempts_are_counted(h
     attempts = side.endpoints[0].series
     assert (attempts.request_total, total(attempts, status=503), total(attempts, status=200)) == (2, 1, 1)
     assert (side.route.series.request_total, total(side.route.series, status=200)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("word", "named", "other"),
+    [("retriable-4xx", 409, 429), ("429", 429, 404), ("404", 404, 409), ("gateway-error", 502, 404)],
+)
+async def test_an_answer_that_metrics_count_as_a_success_is_tried_again_where_it_is_declared(
+    houses, http2_peer, word, named, other
+):
+    statuses = [named, other]
+    backend = await http2_peer(lambda asked: asked.respond(statuses.pop(0), b"some text"))
+    house = houses()
+    side = await house.forward(backend.port, upstream="http2")
+    side.route.retry = parse_policy([word])
+    side.route.retry_responses = True
+    assert (await request(side.port, GET))[0] == other
+    await house.quiet()
+    assert (len(backend.asked), side.route.series.skipped) == (2, {})
+
+
+@pytest.mark.parametrize("in_trailers", [False, True])
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        ("cancelled", 1),
+        ("unknown", 2),
+        ("deadline-exceeded", 4),
+        ("resource-exhausted", 8),
+        ("aborted", 10),
+        ("internal", 13),
+        ("unavailable", 14),
+    ],
+)
+async def test_a_grpc_code_that_is_declared_is_tried_again_while_nothing_of_the_answer_is_sent(
+    houses, http2_peer, word, code, in_trailers
+):
+    codes = [code, 0]
+    grpc = {"content-type": "application/grpc"}
+
+    def answer(asked):
+        status = ("grpc-status", str(codes.pop(0)))
+        if in_trailers:
+            asked.respond(200, None, **grpc)
+            asked.session.head(asked.stream_id, [status], True)
+        else:
+            asked.session.head(asked.stream_id, [(":status", "200"), *grpc.items(), status], True)
+
+    backend, house = await http2_peer(answer), houses()
+    side = await house.forward(backend.port, upstream="http2")
+    side.route.retry = parse_policy([word])
+    side.route.retry_responses = True
+    client = await connect(side.port)
+    call = await client.call().end()
+    if in_trailers:  # its head has gone out: nothing can be taken back
+        assert (call.trailers["grpc-status"], len(backend.asked)) == (str(code), 1)
+    else:
+        assert (call.head["grpc-status"], len(backend.asked)) == ("0", 2)
 
 
 @pytest.mark.parametrize(

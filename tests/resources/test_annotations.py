@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from resource_helpers import told
 
-from control.resources.annotations import strays
+from control.resources.annotations import strays, traffic
+from meshproxy.policy.retry import GRPC_CODES, parse_policy
 
 DEPLOYMENT = """
     apiVersion: apps/v1
@@ -174,3 +175,12 @@ def test_what_a_rule_and_its_route_both_say_is_told_where_it_has_no_effect() -> 
 def test_a_status_that_is_no_failure_is_nothing_to_try_again() -> None:
     (line,) = service('{meshproxy.dev/retry-http: "200"}')
     assert "found '200', expected reset, 5xx, gateway-error, retriable-4xx, a status from 400" in line
+
+
+def test_the_codes_that_may_be_tried_again_are_those_that_a_proxy_takes() -> None:
+    assert service(f'{{meshproxy.dev/retry-grpc: "{",".join(GRPC_CODES)}", meshproxy.dev/retry-limit: "1"}}') == []
+    assert parse_policy(list(traffic({"meshproxy.dev/retry-grpc": ",".join(GRPC_CODES)}).conditions)).grpc_codes == sum(
+        1 << code for code in GRPC_CODES.values()
+    )
+    (line,) = service('{meshproxy.dev/retry-grpc: "abortd"}')
+    assert line.endswith("(did you mean aborted?)")
