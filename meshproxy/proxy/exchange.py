@@ -46,6 +46,7 @@ from meshproxy.proxy.refusals import (
     NO_ENDPOINTS,
     OVERLOADED,
     REQUEST_TIMEOUT,
+    SLOW_BODY,
     TRY_TIMEOUT,
     UPGRADE_DECLINED,
     UPSTREAM_RESET,
@@ -426,6 +427,19 @@ class Exchange(Attempt):
         route = self.finish()
         if route is not None:
             route.series.cancelled()
+
+    def request_silent(self, begun: bool) -> bool:
+        """A gRPC call may be silent for hours before the server's first word, and who expects 100 (Continue) waits for it."""
+        head = self.head
+        if self.state == DONE or self.state == RESPONDING or head.grpc or (head.expect_continue and not begun):
+            return True
+        try:
+            self.ctx.violation("slow_body")
+            self.leave_endpoint("")
+            self.end(SLOW_BODY, CANCEL)
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
+            self.broken("request_silent")
+        return True
 
     def overloaded(self) -> None:
         if self.state == DONE:

@@ -111,6 +111,9 @@ class Relay(Sink):
     def request_reset(self, code: int) -> None:
         self.explained.sink.request_reset(code)
 
+    def request_silent(self, begun: bool) -> bool:
+        return self.explained.sink.request_silent(begun)
+
     def response_blocked(self) -> None:
         self.explained.sink.response_blocked()
 

@@ -133,6 +133,7 @@ LOOP: Final = Refusal("loop", 508, 10, "the request would come back to this prox
 NOT_READY: Final = Refusal("not_ready", 503, 14, "this proxy has no configuration yet")
 DRAINING: Final = Refusal("draining", 503, 14, "this proxy is shutting down", REFUSED_STREAM)
 BAD_TARGET: Final = Refusal("bad_target", 400, 13, "a mesh peer did not name a valid target port")
+SLOW_BODY: Final = Refusal("slow_body", 408, 4, "the rest of the request's body did not come in time")
 BAD_MAX_FORWARDS: Final = Refusal("bad_max_forwards", 400, 13, "Max-Forwards is not one decimal number")
 # As httpd's `TraceEnable off` and nginx have it.
 TRACE_REFUSED: Final = Refusal("trace_refused", 405, 12, "Max-Forwards ends here, and this proxy reflects no requests")

@@ -430,7 +430,7 @@ class Accepted(Carrier):
             return
         if self.phase == DRAINING:
             self.drain_finish()  # the second GOAWAY, one sweep (more than a round-trip) after the first
-        http = engine.sweep(now, settings.stall_timeout_s)
+        http = engine.sweep(now, settings.stall_timeout_s, 0.0 if self.held else settings.body_idle_timeout_s)
         if http and self.stands_still(now):
             self.ctx.violation("slow_reader")
             self.abort()

@@ -67,6 +67,12 @@ class Sink:
     def request_reset(self, code: int) -> None:
         """The client went away, reset the stream or broke the protocol.  Nothing can be sent to it any more."""
 
+    def request_silent(self, begun: bool) -> bool:
+        """HTTP/2: for too long (`Engine.sweep`) nothing of the request's body has come, and no answer has begun.  `begun`: some
+        of it came before, or 100 (Continue) went out.  Whoever handles the exchange answers, or lets the client take its time;
+        False: nobody does, and the stream is reset.  Asked again after as long."""
+        return False
+
     def request_blocked(self) -> None:
         """Upstream takes no more of the request for now: pause downstream."""
 
@@ -260,14 +266,15 @@ class Engine:
     def ping(self) -> None:
         """HTTP/2 keepalive probe; a no-op for HTTP/1.1."""
 
-    def sweep(self, now: float, stall_s: float) -> bool:
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
         """To be called once a second or so, before awaiting().  HTTP/2 server: resets streams whose answer has waited
-        `stall_s` seconds for the peer's window without a byte of it leaving (never a tunnel).  False if the whole
-        connection is a tunnel: its reader may take its time."""
+        `stall_s` seconds for the peer's window without a byte of it leaving, and tells the sink of those whose body has been
+        silent for `body_s` before any answer (`request_silent`; 0.0: we do not read, so nobody is silent); never a tunnel.
+        False if the whole connection is a tunnel: its reader may take its time."""
         return True
 
 
 AWAITING_NOTHING: Final = 0  # idle: no request in progress
 AWAITING_HEAD: Final = 1  # bytes of a head have begun but it is not complete (also the connection preface)
-AWAITING_BODY: Final = 2  # a message body is being received
+AWAITING_BODY: Final = 2  # HTTP/1.1: a message body is being received.  HTTP/2 looks at each stream by itself: `sweep`
 AWAITING_US: Final = 3  # the next move is ours (the exchange is being handled)

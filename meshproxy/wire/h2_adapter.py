@@ -35,7 +35,6 @@ from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from meshproxy.wire.engine import (
-    AWAITING_BODY,
     AWAITING_HEAD,
     AWAITING_NOTHING,
     AWAITING_US,
@@ -95,10 +94,15 @@ class H2Stream(Stream):
         self.paused = False
         self.received = 0  # bytes not yet returned as window
         self.batch = 0  # the turn in which the request was written
+        self.silent_since = 0.0  # when a sweep found the request's body standing still; 0 again as soon as any of it comes
+        self.begun = False  # some of the body came, or 100 (Continue) went out
 
     def send_interim(self, head: Head) -> None:
         if not self.closed and self.local_open:
             self.engine.write_head(self, [(b":status", b"%d" % head.status)], head, [], False)
+            if head.status == 100:
+                self.begun = True
+                self.silent_since = 0.0
 
     def send_head(self, head: Head, extra: list[Field], end: bool) -> None:
         engine = self.engine
@@ -302,15 +306,27 @@ class H2Engine(Engine):
     def awaiting(self) -> int:
         if self.preface_left or not self.ready:
             return AWAITING_HEAD
-        if not self.streams:
-            return AWAITING_NOTHING
-        for stream in self.streams.values():
-            if stream.remote_open and not stream.paused and stream.method != b"CONNECT":
-                if self.server and not stream.head_sent:
-                    return AWAITING_BODY
-                if not self.server and stream.head_received:
-                    return AWAITING_BODY
-        return AWAITING_US
+        return AWAITING_US if self.streams else AWAITING_NOTHING
+
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
+        if self.server:
+            for stream in list(self.streams.values()):
+                if stream.remote_open and not stream.head_sent and not stream.closed and stream.method != b"CONNECT":
+                    self.await_body(stream, now, body_s)
+        return True
+
+    def await_body(self, stream: H2Stream, now: float, body_s: float) -> None:
+        if stream.paused or body_s == 0.0:
+            stream.silent_since = 0.0
+        elif stream.silent_since == 0.0:
+            stream.silent_since = now
+        elif now - stream.silent_since > body_s:
+            stream.silent_since = now
+            if not stream.sink.request_silent(stream.begun):
+                self.host.on_violation("slow_body")
+                self.write_reset(stream.stream_id, CANCEL)
+                self.abandon(stream, CANCEL, False)
+                self.flush()
 
     def ping(self) -> None:
         if not self.closing:
@@ -473,6 +489,8 @@ class H2Engine(Engine):
         if end:
             self.remote_ended(stream)
         if data or end:
+            stream.begun = True
+            stream.silent_since = 0.0
             if self.server:
                 sink.request_data(data, end)
             else:

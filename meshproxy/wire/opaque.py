@@ -195,7 +195,7 @@ class OpaqueEngine(Engine):
     def drain_finish(self) -> None:
         """Nothing to add to drain()."""
 
-    def sweep(self, now: float, stall_s: float) -> bool:
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
         return False
 
     def awaiting(self) -> int:

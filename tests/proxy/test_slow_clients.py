@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from proxy_peers import DEADLINE_S, parse, read_head, until
+from raw_grpc_client import RawClient
 from test_tls_forward import Mesh
 
 from meshproxy.proxy.forward import ForwardSide, Target
@@ -111,6 +113,71 @@ async def test_a_body_that_trickles_in_ends_at_the_requests_timeout_and_frees_th
     await asyncio.wait_for(freed.wait(), DEADLINE_S)
     assert "slow_body" not in house.ctx.violations
     writer.close()
+
+
+class Uploader(RawClient):
+    def upload(self, *fields: tuple[str, str], content_type: str = "text/plain", data: bytes = b"x"):
+        call = self.call(*fields, content_type=content_type, end=False)
+        if data:
+            self.more(call, data)
+        return call
+
+    def more(self, call, data: bytes, end: bool = False) -> None:
+        self.h2.send_data(call.stream_id, data, end_stream=end)
+        self.flush()
+
+
+async def uploader(port: int) -> Uploader:
+    _, client = await asyncio.get_running_loop().create_connection(Uploader, "127.0.0.1", port)
+    return client
+
+
+@pytest.mark.parametrize("engine", ["ours", "h2"])
+async def test_a_body_that_stops_coming_over_http2_ends_its_stream_and_no_other(houses, http2_peer, engine):
+    """SL-02 over HTTP/2: silence of one stream, hidden among others that speak"""
+    backend = await http2_peer(lambda asked: None)
+    house = houses(body_idle_timeout_s=0.8, sweep_s=0.05, http2_engine=engine)
+    side = await house.forward(backend.port, upstream="http2")
+    client = await uploader(side.port)
+    lively, call, sent = client.upload(), client.upload(content_type="application/grpc"), client.upload()
+    client.more(sent, b"all", end=True)
+    silent = client.upload(("content-length", "1000"))
+    while not silent.over.is_set():  # the connection itself is never silent
+        client.more(lively, b"x")
+        await asyncio.wait((asyncio.ensure_future(silent.over.wait()),), timeout=0.05)
+    assert (silent.head[":status"], silent.head["mesh-error"]) == ("408", "slow_body")
+    assert silent.body.startswith(b"slow_body: ")
+    seen = {asked.stream_id: asked for asked in backend.asked}
+    await asyncio.wait_for(seen[silent.stream_id].gone.wait(), DEADLINE_S)
+    for one in (lively, call):
+        client.more(one, b"the end", end=True)
+    for one in (lively, call, sent):
+        await asyncio.wait_for(seen[one.stream_id].ended.wait(), DEADLINE_S)
+        assert not seen[one.stream_id].gone.is_set()
+        seen[one.stream_id].respond(200)
+        await one.end()
+        assert one.head[":status"] == "200"
+    assert house.ctx.violations["slow_body"].value == 1
+    assert house.ctx.refusals["slow_body outbound"].value == 1
+    client.transport.close()
+
+
+async def test_a_body_that_was_not_asked_for_yet_is_not_late(houses, http2_peer):
+    """Expect: 100-continue; once the server has asked for it, it is"""
+    backend = await http2_peer(lambda asked: None)
+    house = houses(body_idle_timeout_s=0.2, sweep_s=0.05)
+    side = await house.forward(backend.port, upstream="http2")
+    client = await uploader(side.port)
+    waiting = client.upload(("expect", "100-continue"), data=b"")
+    late = client.upload(data=b"")
+    await late.end()
+    assert late.head[":status"] == "408"
+    asked = backend.asked[0]
+    assert not waiting.over.is_set()
+    asked.session.head(asked.stream_id, [(":status", "100")], end=False)
+    await waiting.end()
+    assert waiting.head[":status"] == "408"
+    client.transport.close()
 
 
 async def test_silent_tls_connections_are_ended_and_handshakes_go_on_meanwhile(houses, peer, tmp_path):

@@ -404,7 +404,7 @@ class Http1Server(Http1Connection):
     def unanswered(self) -> bool:
         return self.input_ended and self.stream is not None and self.writing == W_HEAD
 
-    def sweep(self, now: float, stall_s: float) -> bool:
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
         return self.reading != R_TUNNEL and self.writing != W_TUNNEL
 
     def awaiting(self) -> int:

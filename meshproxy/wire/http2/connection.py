@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.wire.engine import (
-    AWAITING_BODY,
     AWAITING_HEAD,
     AWAITING_NOTHING,
     AWAITING_US,
@@ -45,7 +44,7 @@ from meshproxy.wire.http2.frames import (
 )
 from meshproxy.wire.http2.outbound import Outbound
 from meshproxy.wire.http2.settings import our_settings
-from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
+from meshproxy.wire.http2.stream import ENDED, Http2Stream
 from meshproxy.wire.http2.windows import ROUND_TRIP, Growth, ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head
@@ -134,14 +133,7 @@ class Http2Connection(Outbound):
     def awaiting(self) -> int:
         if self.peer.received == 0 or self.block_stream:
             return AWAITING_HEAD
-        if not self.streams:
-            return AWAITING_NOTHING
-        for stream in self.streams.values():
-            # A server that has begun to answer is in a conversation; a client waits for the rest of what began.
-            due = stream.received == BODY and (not self.server or stream.sent == HEAD)
-            if due and not stream.paused and stream.method != b"CONNECT":
-                return AWAITING_BODY
-        return AWAITING_US
+        return AWAITING_US if self.streams else AWAITING_NOTHING
 
     def ping(self) -> None:
         if not self.closing:

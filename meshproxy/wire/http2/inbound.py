@@ -76,7 +76,9 @@ class Inbound(Http2Connection):
         self.buffer = b""  # the start of a frame that is not complete
         self.incomplete = 0  # counts such frames ...
         self.swept = 0  # ... as the last sweep found it
+        self.swept_bytes = 0  # ... and how much of the last one was there
         self.stuck = False  # it found the same one again, and that it is no DATA
+        self.arriving = 0  # the stream of the DATA frame of which it found more than before
         self.preface_left = len(PREFACE) if server else 0
         self.frame_bytes_max = max(FRAME_BYTES_MIN, limits.frame_bytes)
         self.block_flags = 0
@@ -112,10 +114,17 @@ class Inbound(Http2Connection):
             if fresh or at:
                 self.incomplete += 1
 
-    def sweep(self, now: float, stall_s: float) -> bool:
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
         """A frame that stays incomplete from one sweep to the next is a peer that owes us its rest, as half a head is."""
-        self.stuck = self.buffer != b"" and self.incomplete == self.swept and self.buffer[3:4] != b"\0"
+        buffer = self.buffer
+        size = len(buffer)
+        same = self.incomplete == self.swept
+        data = buffer[3:4] == b"\0"
+        self.stuck = size != 0 and same and not data
+        grown = data and size > HEADER_BYTES and not (same and size == self.swept_bytes)
+        self.arriving = int.from_bytes(buffer[5:9], "big") & STREAM_ID_MAX if grown else 0
         self.swept = self.incomplete
+        self.swept_bytes = size
         return True
 
     def awaiting(self) -> int:
@@ -313,6 +322,7 @@ class Inbound(Http2Connection):
             self.floods.control()
             return
         self.floods.without_progress = 0.0
+        stream.silent_since = 0.0
         if stream.paused:
             stream.tiny += self.floods.small_data(size)
         if self.server:

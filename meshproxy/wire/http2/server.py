@@ -27,7 +27,7 @@ from meshproxy.wire.hpack.integers import HpackError
 from meshproxy.wire.http2.frames import RESET_BYTES, STREAM_ID_MAX, ConnectionFault, goaway_frame
 from meshproxy.wire.http2.heads import MissingAuthority, request_head, trailer_fields
 from meshproxy.wire.http2.inbound import Inbound
-from meshproxy.wire.http2.stream import BODY, ENDED, Http2Stream
+from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
 from meshproxy.wire.http2.templates import Template, Templates
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head, MalformedField
@@ -197,12 +197,16 @@ class Http2Server(Inbound):
         if self.refusing:
             self.check_drained()
 
-    def sweep(self, now: float, stall_s: float) -> bool:
-        super().sweep(now, stall_s)
+    def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
+        super().sweep(now, stall_s, body_s)
         for stream in list(self.streams.values()):
-            if stream.queue is None or stream.method == b"CONNECT":
+            if stream.method == b"CONNECT" or stream.closed:  # what became of another may have ended it
                 continue
-            if stream.stalled_since == 0.0:
+            if stream.received == BODY and stream.sent == HEAD:
+                self.await_body(stream, now, body_s)
+            elif stream.queue is None:
+                continue
+            elif stream.stalled_since == 0.0:
                 stream.stalled_since = now
             elif now - stream.stalled_since > stall_s:
                 self.host.on_violation("h2_stalled")
@@ -210,6 +214,19 @@ class Http2Server(Inbound):
                 self.finish(stream)
                 self.tell_reset(stream, CANCEL, False)
         return True
+
+    def await_body(self, stream: Http2Stream, now: float, body_s: float) -> None:
+        if stream.paused or body_s == 0.0 or stream.stream_id == self.arriving:
+            stream.silent_since = 0.0
+        elif stream.silent_since == 0.0:
+            stream.silent_since = now
+        elif now - stream.silent_since > body_s:
+            stream.silent_since = now
+            if not stream.sink.request_silent(stream.window is not None or stream.invited):
+                self.host.on_violation("slow_body")
+                self.write_reset(stream.stream_id, CANCEL, max(0, stream.granted()))
+                self.finish(stream)
+                self.tell_reset(stream, CANCEL, False)
 
     def drain(self) -> None:
         if not self.draining and not self.closing:

@@ -48,6 +48,8 @@ class Http2Stream(Stream):
     queue: deque[bytes] | None = None  # body that waits for window or socket
     held: int = 0  # its bytes
     stalled_since: float = 0.0  # when a sweep found it waiting; 0 again as soon as any of it is written
+    silent_since: float = 0.0  # when a sweep found the request's body standing still; 0 again as soon as any of it comes
+    invited: bool = False  # 100 (Continue) went out
     trailers: list[Field] | None = None  # wait behind the queue
     blocked: bool = False  # the sink was told so
     scheduled: bool = False  # in the connection's round of streams that may send
@@ -82,6 +84,9 @@ class Http2Stream(Stream):
         if not self.closed and self.sent == HEAD:
             connection = self.connection
             connection.write_block(self.stream_id, connection.encoder.head(head, []), False)
+            if head.status == 100:
+                self.invited = True
+                self.silent_since = 0.0
 
     def send_head(self, head: Head, extra: list[Field], end: bool) -> None:
         if self.closed:
