@@ -61,8 +61,8 @@ ROUTES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def retries(policy_mesh: World) -> World:
+@pytest.fixture(scope="module", autouse=True)
+def retries(policy_mesh: World) -> None:
     web = policy_mesh.web
     dead = web["two"].ip.rpartition(".")[0] + ".250"
     slices = [at("lost", [(web["one"], ""), (web["two"], dead)]), at("outage", [(web["one"], ""), (web["two"], "")])]
@@ -72,13 +72,6 @@ def retries(policy_mesh: World) -> World:
     until(lambda: all(len(policy_mesh.addresses(name)) == 2 for name in ("refused", "outage")), "the endpoints")
     until(lambda: all(policy_mesh.resource(name).get("routes") for name in ("tries", "timed", "backs", "outage")), "the routes")
     until(lambda: policy_mesh.resource("halves").get("backends"), "the split")
-    return policy_mesh
-
-
-@pytest.fixture
-def world(retries: World) -> World:
-    retries.reset()
-    return retries
 
 
 def listener(world: World, name: str) -> str:

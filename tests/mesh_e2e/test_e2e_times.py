@@ -22,18 +22,11 @@ SERVICES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def timed(policy_mesh: World) -> World:
+@pytest.fixture(scope="module", autouse=True)
+def times(policy_mesh: World) -> None:
     policy_mesh.mesh.write("times", *SERVICES)
     names = [one["metadata"]["name"] for one in SERVICES]
     until(lambda: all(policy_mesh.resource(name) and policy_mesh.addresses(name) for name in names), "the Services")
-    return policy_mesh
-
-
-@pytest.fixture
-def world(timed: World) -> World:
-    timed.reset()
-    return timed
 
 
 def refused(world: World, reason: str) -> float:
