@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -55,6 +56,24 @@ class Gate(HookClient):
 async def stepper(cluster: Cluster, source: Numbers, hooks: HookClient | None = None) -> Controller:
     await cluster.roll_out()
     return Controller(cluster.store, source, hooks=hooks, clock=lambda: cluster.now)
+
+
+async def pass_by(cluster: Cluster, controller: Controller, times: int, seconds: float) -> None:
+    """Looks, so far apart, whatever is due."""
+    for _ in range(times):
+        await controller.step(cluster.now)
+        await cluster.roll_out()
+        cluster.now += seconds
+
+
+@asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[None]:
+    task = asyncio.create_task(controller.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 CANARY_ITSELF = {"apiVersion": "flagger.app/v1beta1", "kind": "Canary"}
@@ -227,10 +246,7 @@ async def test_a_service_written_while_its_canary_ran_is_the_users_when_it_is_go
     if restarted:
         cluster.open()
         controller = await stepper(cluster, Numbers())
-    for _ in range(4):
-        await controller.step(cluster.now)
-        cluster.now += GRACE
-        await cluster.roll_out()
+    await pass_by(cluster, controller, 4, GRACE)
     assert cluster.store.get(CANARY) is None
     assert cluster.store.get(APEX)["spec"] == with_another_port()["spec"]
     assert cluster.replicas(TARGET) == 2
@@ -249,10 +265,7 @@ async def test_a_service_removed_and_written_again_while_its_canary_ran_is_the_u
     cluster.write(with_another_port())
     await step(cluster, controller)
     await gone(cluster, "canary-podinfo.yaml")
-    for _ in range(4):
-        await controller.step(cluster.now)
-        cluster.now += GRACE
-        await cluster.roll_out()
+    await pass_by(cluster, controller, 4, GRACE)
     assert cluster.store.get(APEX)["spec"] == with_another_port()["spec"]
     await gone(cluster, "service-podinfo.yaml")
     assert cluster.store.get(APEX) is None  # nothing of ours keeps it there
@@ -290,8 +303,7 @@ async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
     cluster.now += 600
     await controller.step(cluster.now)
     await cluster.roll_out()
-    task = asyncio.create_task(controller.run())
-    try:
+    async with running(controller):
         await asyncio.sleep(0)
         cluster.write(deployment("v2"))
         await until(cluster, Phase.PROGRESSING)
@@ -301,9 +313,6 @@ async def test_run_sees_an_order_at_once_and_not_at_the_next_interval(cluster):
         )
         await until(cluster, Phase.FAILED)
         assert cluster.now < controller_now + 1200
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_run_sees_a_deleted_target_at_once_and_not_at_the_next_interval(cluster):
@@ -316,8 +325,7 @@ async def test_run_sees_a_deleted_target_at_once_and_not_at_the_next_interval(cl
         await step(cluster, controller)
     cluster.now -= 300  # in the middle of an interval
     now = cluster.now
-    task = asyncio.create_task(controller.run())
-    try:
+    async with running(controller):
         await asyncio.sleep(0)
         (cluster.user / "deployment-podinfo.yaml").unlink()
         cluster.refresh()
@@ -325,9 +333,6 @@ async def test_run_sees_a_deleted_target_at_once_and_not_at_the_next_interval(cl
         await until(cluster, Phase.FAILED)
         assert cluster.weights() == (0, 100)
         assert cluster.now == now + GRACE
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def until(cluster: Cluster, phase: Phase, key: Key = CANARY) -> None:
@@ -350,16 +355,10 @@ async def test_a_webhook_that_hangs_holds_up_its_own_release_and_no_other_and_an
     cluster.write(deployment(), service(), canary_object(hooked("pre-rollout")), target, other)
     gate = Gate()
     controller = await stepper(cluster, Numbers(), gate)
-    for _ in range(2):
-        await controller.step(cluster.now)
-        await cluster.roll_out()
-        cluster.now += 600
+    await pass_by(cluster, controller, 2, 600)
     cluster.write(deployment("v2"))
-    await controller.step(cluster.now)
-    await cluster.roll_out()
-    cluster.now += 600
-    task = asyncio.create_task(controller.run())
-    try:
+    await pass_by(cluster, controller, 1, 600)
+    async with running(controller):
         async with asyncio.timeout(20):
             body = await gate.bodies.get()
         revision = cluster.status().last_applied
@@ -378,9 +377,6 @@ async def test_a_webhook_that_hangs_holds_up_its_own_release_and_no_other_and_an
         await until(cluster, Phase.FAILED)
         assert not gate.opened.is_set()
         assert gate.bodies.empty()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_tick_that_was_interrupted_while_it_asked_is_made_up_for(cluster):
@@ -388,12 +384,8 @@ async def test_a_tick_that_was_interrupted_while_it_asked_is_made_up_for(cluster
     cluster.write(deployment(), service(), canary_object(hooked("confirm-rollout")))
     gate = Gate()
     controller = await stepper(cluster, Numbers(), gate)
-    for _ in range(2):
-        await controller.step(cluster.now)
-        await cluster.roll_out()
-        cluster.now += 600
-    task = asyncio.create_task(controller.run())
-    try:
+    await pass_by(cluster, controller, 2, 600)
+    async with running(controller):
         await asyncio.sleep(0)
         cluster.write(deployment("v2"))
         async with asyncio.timeout(20):
@@ -402,9 +394,6 @@ async def test_a_tick_that_was_interrupted_while_it_asked_is_made_up_for(cluster
             await gate.bodies.get()
         gate.opened.set()
         await until(cluster, Phase.PROGRESSING)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_without_a_way_to_call_them_webhooks_do_not_agree(cluster):
