@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from control.canary.declared import hooks
 from control.canary.declared.alerts import WARN
-from control.canary.declared.hooks import HookResult, Webhook
+from control.canary.declared.hooks import Webhook
 from control.canary.machine import comparison
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.gates import waits_for
@@ -121,9 +121,7 @@ def _wait_for_promotion(draft: Draft, what: str, gate: str, *, mute: bool) -> No
 def pre_rollout(draft: Draft) -> bool:
     """Did all that must hold before the first request hold?"""
     for hook in of_type(draft, hooks.PRE_ROLLOUT):
-        answer = draft.hook(hook, Phase.PROGRESSING.value)
-        if not answer.ok:
-            draft.halt(f"Halt {draft.spec.full_name} advancement pre-rollout check {hook.name} failed {_said(answer)}")
+        if not _passes(draft, hook, "pre-rollout"):
             return False
         draft.event(f"Pre-rollout check {hook.name} passed")
     return True
@@ -131,12 +129,16 @@ def pre_rollout(draft: Draft) -> bool:
 
 def external_checks(draft: Draft) -> bool:
     """Did the checks that others make (hooks of type rollout: load, smoke tests) pass?"""
-    for hook in of_type(draft, hooks.ROLLOUT):
-        answer = draft.hook(hook, Phase.PROGRESSING.value)
-        if not answer.ok:
-            draft.halt(f"Halt {draft.spec.full_name} advancement external check {hook.name} failed {_said(answer)}")
-            return False
-    return True
+    return all(_passes(draft, hook, "external") for hook in of_type(draft, hooks.ROLLOUT))
+
+
+def _passes(draft: Draft, hook: Webhook, check: str) -> bool:
+    """Asked while the revision is analysed; a no is told with its words."""
+    answer = draft.hook(hook, Phase.PROGRESSING.value)
+    if not answer.ok:
+        said = answer.text or "without a word"
+        draft.halt(f"Halt {draft.spec.full_name} advancement {check} check {hook.name} failed {said}")
+    return answer.ok
 
 
 def rollback_wanted(draft: Draft) -> bool:
@@ -147,7 +149,3 @@ def rollback_wanted(draft: Draft) -> bool:
             return True
         draft.event(f"Rollback hook {hook.name} not signaling a rollback")
     return False
-
-
-def _said(answer: HookResult) -> str:
-    return answer.text or "without a word"
