@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from proxy_house import total
 from proxy_peers import read_head, request
+from proxy_web import Web
 
 from meshproxy.explain.header import LiveExplainer
 from meshproxy.policy.fault import MILLION, FaultPolicy
@@ -21,32 +22,24 @@ from meshproxy.proxy.tls import Credentials
 TRAIL = b"mesh-explain-trail"
 
 
-class Web:
+class Forger(Web):
     """Answers with what it was sent; the first `broken` requests with 503.  It claims a trail of its own."""
 
     def __init__(self) -> None:
-        self.heads: list[bytes] = []
+        super().__init__()
         self.broken = 0
 
-    async def serve(self, reader, writer) -> None:
-        while True:
-            head = await read_head(reader)
-            self.heads.append(head)
-            length = next((int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")), 0)
-            body = await reader.readexactly(length) or b"none"
-            word = b"200 OK"
-            if self.broken:
-                self.broken -= 1
-                word = b"503 Unavailable"
-            writer.write(b"HTTP/1.1 %s\r\nmesh-explain-trail: forged\r\nContent-Length: %d\r\n\r\n%b" % (word, len(body), body))
-            await writer.drain()
+    def answer(self, body: bytes) -> bytes:
+        said, word = body or b"none", b"200 OK"
+        if self.broken:
+            self.broken -= 1
+            word = b"503 Unavailable"
+        return b"HTTP/1.1 %b\r\nmesh-explain-trail: forged\r\nContent-Length: %d\r\n\r\n%b" % (word, len(said), said)
 
 
 @pytest.fixture
 async def web(peer):
-    found = Web()
-    found.port = (await peer(found.serve)).port
-    return found
+    return await Forger().at(peer)
 
 
 ROUTES = [RouteSpec("rule 0", redirect=Redirect(307, host="else.example")), RouteSpec("rule 1", [BackendSpec("shop/web")])]

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from proxy_house import total
-from proxy_peers import read_head, request, until
+from proxy_peers import request, until
+from proxy_web import Web
 
 from meshproxy.policy.fault import MILLION, FaultPolicy
 from meshproxy.policy.route import EndpointEntry, ServiceSpec, build_tables
@@ -17,26 +18,9 @@ GET = b"GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n"
 GRPC = GET.replace(b"\r\n\r\n", b"\r\nContent-Type: application/grpc\r\n\r\n")
 
 
-class Web:
-    """Says what it was sent."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-
-    async def serve(self, reader, writer) -> None:
-        while True:
-            head = await read_head(reader)
-            length = next((int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")), 0)
-            self.bodies.append(await reader.readexactly(length))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            await writer.drain()
-
-
 @pytest.fixture
 async def web(peer):
-    found = Web()
-    found.port = (await peer(found.serve)).port
-    return found
+    return await Web().at(peer)
 
 
 async def outbound(house, web: Web, fault: FaultPolicy | None, timeout_s: float = 0.0):
