@@ -36,11 +36,17 @@ async def answers(reader, writer):
         await writer.drain()
 
 
+async def told(port: int, raw: bytes, status: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which that was said, and answered like this."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == status
+    return reader, writer
+
+
 async def asks(port: int) -> None:
     """A request, its answer, and the client goes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == 200
+    _, writer = await told(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)
     writer.close()
 
 
@@ -54,16 +60,12 @@ async def leaves(port: int) -> None:
 
 async def errs(port: int) -> None:
     """What it says is no HTTP request."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
-    assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == 400
+    _, writer = await told(port, b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400)
     writer.close()
 
 
 async def tunnels(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(UPGRADE)
-    assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == 101
+    reader, writer = await told(port, UPGRADE, 101)
     writer.write(b"hello")
     assert await asyncio.wait_for(reader.readexactly(5), DEADLINE_S) == b"HELLO"
     writer.close()
