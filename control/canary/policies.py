@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control.canary.declared.fields import SpecError
-from control.canary.declared.policy import GROUP, KIND, ReleasePolicy, in_force, parse
+from control.canary.declared.policy import GROUP, KIND, ReleasePolicy, in_force, not_by_weights, parse, unfit
 from control.canary.declared.spec import GROUP as CANARY_GROUP
 from control.canary.declared.spec import KIND as CANARY_KIND
 from control.canary.declared.spec import CanarySpec
@@ -11,7 +11,6 @@ from control.canary.declared.spec import parse as parse_canary
 from control.canary.machine.group import Member, member
 from control.canary.machine.status import Status
 from control.canary.objects import manifests
-from control.canary.objects.baseline import unfit
 from control.store.store import Key, Store
 
 
@@ -19,8 +18,7 @@ def policy_for(store: Store, spec: CanarySpec) -> ReleasePolicy | None:
     """What holds for this Canary, None if no policy does.  Raises SpecError if a policy that names it cannot be meant."""
     own = store.get(Key(GROUP, KIND, spec.namespace, spec.name))
     group = group_of(store, spec.namespace, spec.name)
-    if group is not None and (spec.iterations or spec.skip_analysis):
-        what = "spec.analysis.iterations" if spec.iterations else "spec.skipAnalysis"
+    if group is not None and (what := not_by_weights(spec)):
         text = f"Canary {spec.name} is released with others by ReleasePolicy {group.name}"
         raise SpecError(f"{text}: that goes by weights, and not with {what}")
     policy = in_force(spec, parse(own) if own is not None else None, group)

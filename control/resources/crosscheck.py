@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from control.canary.declared.policy import not_by_weights, unfit
+from control.canary.declared.spec import CanarySpec
+from control.canary.declared.spec import parse as parse_release
 from control.resources import alertprovider, canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
 from control.resources.gateway_rules import key_of, parents
@@ -40,7 +43,7 @@ def crosscheck(
 
     result = [
         warning(*one)
-        for check in (_traffic, _services, _workloads, _canaries, _overruled, _alerts, _policies, _targets)
+        for check in (_traffic, _services, _workloads, _canaries, _overruled, _alerts, _policies, _judged, _targets)
         for one in check(found)
     ]
     return sorted(result, key=lambda one: (one.file, one.line))
@@ -55,6 +58,7 @@ class _Objects:
         self.refused = frozenset(refused)
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
+        self.releases: dict[Key, Object] = {}  # the Canaries as written
         self.by_split: set[Key] = set()  # those whose weights a TrafficSplit will carry
         self.made: set[Key] = set()  # what is there for an owner, and not the user's
         self.providers: list[alertprovider.ProviderShape] = []
@@ -75,6 +79,14 @@ class _Objects:
         """Pods of this namespace may come from something that was refused."""
         return any(key is None or (key.namespace == namespace and key.kind in ("Deployment", "Pod")) for key in self.refused)
 
+    def release(self, namespace: str, name: str) -> CanarySpec | None:
+        """The Canary as its controller reads it; None if it is not there, or cannot be meant (its own check says so)."""
+        obj = self.releases.get(Key(canary.GROUP, "Canary", namespace, name))
+        try:
+            return parse_release(obj) if obj is not None else None
+        except ValueError:
+            return None
+
     def _add(self, key: Key, obj: Object) -> None:
         if obj["metadata"].get("ownerReferences"):
             self.made.add(key)
@@ -82,6 +94,7 @@ class _Objects:
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
+                self.releases[key] = obj
                 if canary.shared_by_split(obj):
                     self.by_split.add(key)
             case (canary.GROUP, "AlertProvider"):
@@ -254,6 +267,35 @@ def _policies(found: _Objects) -> Iterator[Finding]:
                     f"Canary {member} is also released with ReleasePolicy {other}",
                     "one release each",
                 )
+
+
+def _judged(found: _Objects) -> Iterator[Finding]:
+    """Policies that ask of a Canary what it cannot have.  The controller refuses such a pair: the Canary is not run."""
+    own = {(one.metadata.namespace or "default", one.metadata.name) for one in found.policies if one.spec is not None}
+    for one in found.policies:
+        if one.spec is None:
+            continue
+        namespace, name = one.metadata.namespace or "default", one.metadata.name
+        key = Key(releasepolicy.GROUP, releasepolicy.KIND, namespace, name)
+        for index, member in enumerate((name, *one.spec.members)):
+            spec = found.release(namespace, member)
+            if spec is None:
+                continue
+            if one.spec.members and (why := not_by_weights(spec)):
+                path: Path = ("spec", "members", index - 1) if index else ("spec", "members")
+                message = f"Canary {member} has {why}, and what is released together goes by weights: it is not run"
+                yield key, path, message, "make it go by weights (stepWeight or stepWeights), or release it alone"
+            # A member without a policy of its own has this one's.
+            asked = one.spec.evidence is not None and one.spec.evidence.baseline
+            if not asked or (member != name and (namespace, member) in own):
+                continue
+            path = ("spec", "evidence", "baseline")
+            if why := unfit(spec):
+                message = f"found true, and Canary {member} cannot have a baseline, so it is not run: {why}"
+                yield key, path, message, "or take baseline out: then it is compared with the primary"
+            elif spec.skip_analysis:
+                message = f"has no effect on Canary {member}: it says skipAnalysis, so nothing is compared"
+                yield key, path, message, ""
 
 
 def _targets(found: _Objects) -> Iterator[Finding]:

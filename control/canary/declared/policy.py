@@ -124,6 +124,33 @@ def in_force(spec: CanarySpec, own: ReleasePolicy | None, group: ReleasePolicy |
     return replace(policy, steps=steps, members=members)
 
 
+def unfit(spec: CanarySpec) -> str:
+    """Why a release of this Canary cannot have a baseline, and what to do; "" if it can.  The Canary is not run then."""
+    if not spec.routed:
+        return "provider kubernetes shares no requests out, so it would have none; use another provider"
+    if spec.iterations or spec.match:
+        what = (
+            "analysis.match chooses who gets the canary" if spec.match else "analysis.iterations gives the canary all or none"
+        )
+        return f"{what}: a baseline needs weights (stepWeight, stepWeights, or steps)"
+    if spec.mirror:
+        return "analysis.mirror gives the canary copies, and the baseline would have none; leave one of the two out"
+    if spec.routes.affinity is not None:
+        return (
+            "analysis.sessionAffinity keeps users with the canary, so the shares would not be equal; leave one of the two out"
+        )
+    if spec.target_kind != "Deployment":
+        return f"a {spec.target_kind} has a pod on every node, so there is none of the canary's size; use a Deployment"
+    return ""
+
+
+def not_by_weights(spec: CanarySpec) -> str:
+    """The field that keeps this Canary from being released together with others, "" if none does: their steps are weights."""
+    if spec.iterations:
+        return "spec.analysis.iterations" if spec.routed else "spec.provider"
+    return "spec.skipAnalysis" if spec.skip_analysis else ""
+
+
 def _step(step: Mapping[str, Any], index: int, namespace: str) -> PolicyStep:
     checks = parse_metrics(step.get("checks"), f"spec.steps[{index}].checks", namespace)
     return PolicyStep(

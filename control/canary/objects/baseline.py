@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from control.canary.declared.policy import unfit as unfit  # why a Canary can have none
 from control.canary.declared.spec import CanarySpec
 from control.canary.machine.status import ANALYSED, BASELINE, Phase, Status
 from control.canary.objects.ownership import TargetError, contains, is_ours
@@ -31,26 +32,6 @@ class Baseline:
     ready: Readiness
     as_wanted: bool  # of the primary's revision, with as many replicas as the target, behind its Service
     problem: str = ""  # why there can be none
-
-
-def unfit(spec: CanarySpec) -> str:
-    """Why a release of this Canary cannot have one, "" if it can."""
-    if not spec.routed:
-        return "provider kubernetes shares no requests out, so it would have none; use another provider"
-    if spec.iterations or spec.match:
-        what = (
-            "analysis.match chooses who gets the canary" if spec.match else "analysis.iterations gives the canary all or none"
-        )
-        return f"{what}: a baseline needs weights (stepWeight, stepWeights, or steps)"
-    if spec.mirror:
-        return "analysis.mirror gives the canary copies, and the baseline would have none; leave one of the two out"
-    if spec.routes.affinity is not None:
-        return (
-            "analysis.sessionAffinity keeps users with the canary, so the shares would not be equal; leave one of the two out"
-        )
-    if spec.target_kind != "Deployment":
-        return f"a {spec.target_kind} has a pod on every node, so there is none of the canary's size; use a Deployment"
-    return ""
 
 
 def kept(status: Status, phase: Phase) -> Status:
