@@ -77,6 +77,27 @@ def split(apex: str, **weights: object) -> Object:
     }
 
 
+def traffic_target(name: str, destination: str, rule: str) -> Object:
+    """Lets the account `client` do what a rule says ("Kind/name", see `rules`) at this account's pods."""
+    kind, _, named = rule.partition("/")
+    return {
+        "apiVersion": "access.smi-spec.io/v1alpha3",
+        "kind": "TrafficTarget",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "destination": {"kind": "ServiceAccount", "name": destination},
+            "sources": [{"kind": "ServiceAccount", "name": "client"}],
+            "rules": [{"kind": kind, "name": named}],
+        },
+    }
+
+
+def rules(kind: str, name: str, **spec: object) -> Object:
+    """Of SMI's specs: an HTTPRouteGroup, a TCPRoute."""
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": kind, "metadata": metadata, "spec": spec}
+
+
 def slice_of_pod(service_name: str, pod: str, address: str, port: int = 8080) -> Object:
     """An EndpointSlice that gives a pod one more address: whoever listens there stands in for it."""
     return {

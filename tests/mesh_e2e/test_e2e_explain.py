@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from mesh_manifests import NAMESPACE, service, split
+from mesh_manifests import NAMESPACE, rules, service, split, traffic_target
 from mesh_run import MeshRun, until
 
-RULES: list[dict[str, Any]] = [
-    {
-        "apiVersion": "specs.smi-spec.io/v1alpha4",
-        "kind": "HTTPRouteGroup",
-        "metadata": {"name": "explained", "namespace": NAMESPACE},
-        "spec": {"matches": [{"name": "work", "methods": ["GET"], "pathRegex": "/work"}]},
-    },
-    {
-        "apiVersion": "access.smi-spec.io/v1alpha3",
-        "kind": "TrafficTarget",
-        "metadata": {"name": "explained", "namespace": NAMESPACE},
-        "spec": {
-            "destination": {"kind": "ServiceAccount", "name": "web"},
-            "sources": [{"kind": "ServiceAccount", "name": "client"}],
-            "rules": [{"kind": "HTTPRouteGroup", "name": "explained"}],
-        },
-    },
+RULES = [
+    rules("HTTPRouteGroup", "explained", matches=[{"name": "work", "methods": ["GET"], "pathRegex": "/work"}]),
+    traffic_target("explained", "web", "HTTPRouteGroup/explained"),
 ]
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import grpc
 import pytest
-from mesh_manifests import NAMESPACE, Object
+from mesh_manifests import NAMESPACE, rules, traffic_target
 from mesh_policy import World, at, front
 from mesh_run import Answer, request, until
 
@@ -23,22 +23,8 @@ VIEWS = {
     "fast": {**EVERY, "breaker_max_ejected": "1"},
 }
 ALL = ("one", "two", "three")
-DESK: Object = {  # a pod in mode deny takes nothing until this selects it
-    "apiVersion": "access.smi-spec.io/v1alpha3",
-    "kind": "TrafficTarget",
-    "metadata": {"name": "desk", "namespace": NAMESPACE},
-    "spec": {
-        "destination": {"kind": "ServiceAccount", "name": "desk"},
-        "sources": [{"kind": "ServiceAccount", "name": "client"}],
-        "rules": [{"kind": "TCPRoute", "name": "any"}],
-    },
-}
-ANY: Object = {
-    "apiVersion": "specs.smi-spec.io/v1alpha4",
-    "kind": "TCPRoute",
-    "metadata": {"name": "any", "namespace": NAMESPACE},
-    "spec": {},
-}
+# A pod in mode deny takes nothing until this selects it.
+ACCESS = [traffic_target("desk", "desk", "TCPRoute/any"), rules("TCPRoute", "any")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +32,7 @@ def limits(policy_mesh: World) -> Iterator[None]:
     for name, declared in VIEWS.items():
         endpoints = at(name, [(policy_mesh.web[one], "") for one in ALL])
         policy_mesh.mesh.write(name, front(name, "hand", **declared), endpoints)
-    policy_mesh.mesh.write("access", DESK, ANY)
+    policy_mesh.mesh.write("access", *ACCESS)
     for name in VIEWS:
         until(lambda name=name: len(policy_mesh.addresses(name)) == 3, f"the endpoints of {name}")  # type: ignore[misc]
     # As who needs no place kept: what a class lately needed is kept for it.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh_manifests import NAMESPACE, Object, account, deployment, service
+from mesh_manifests import NAMESPACE, Object, account, deployment, rules, service
 from mesh_receiver import Receiver
 from mesh_run import MeshRun, request, until
 
@@ -56,12 +56,7 @@ def load_tester() -> list[Object]:
             "rules": [{"kind": "TCPRoute", "name": "all"}],
         },
     }
-    routes = {
-        "apiVersion": "specs.smi-spec.io/v1alpha4",
-        "kind": "TCPRoute",
-        "metadata": {"name": "all", "namespace": NAMESPACE},
-        "spec": {"matches": {"ports": [8080]}},
-    }
+    routes = rules("TCPRoute", "all", matches={"ports": [8080]})
     return [account("flagger-loadtester"), made, service("flagger-loadtester"), guard, routes]
 
 
