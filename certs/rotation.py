@@ -12,7 +12,10 @@ A certificate is good only for peers that hold its anchor, so the order matters,
 
 An anchor that is no longer in the files stays trusted while a leaf under it may be in use: until every proxy that is
 connected shows a leaf of the issuer in force, and for `KEEP_ANCHORS` at least (a proxy may be between two streams); at the
-longest for one lifetime of leaves.  A restarted control plane takes the files at their word.
+longest for one lifetime of leaves.
+
+A control plane that restarts, in the middle or with other files than it knew, goes on where it was: `saved()` is all it needs
+(certs/saved_rotation.py has its bytes), `resume()` takes it.  For `RETURN` after that nobody who is missing is taken for gone.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from certs.bundle import MAX_ANCHORS, TrustBundle
 
 ANNOUNCE: Final = 30.0  # s; a connected proxy acknowledges in milliseconds, one that comes back does within 10 s
 KEEP_ANCHORS: Final = 60.0  # s
+RETURN: Final = 15.0  # s after a restart; proxies look for the control plane every 8 s at the longest
 
 
 class Phase(enum.Enum):
@@ -45,6 +49,24 @@ class Peer:
     issuer_key_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What outlives the process.
+
+    anchors        DER of those in force, with `kept` among them: DER -> since when
+    issuer_key_id  of the issuer in force
+    before         while ANNOUNCING: the authority that issues and that the files no longer hold, with its key
+    """
+
+    trust_domain: str
+    phase: Phase
+    since: float
+    anchors: tuple[bytes, ...]
+    kept: tuple[tuple[bytes, float], ...]
+    issuer_key_id: bytes
+    before: Authority | None
+
+
 class Rotation:
     """`in_force` is what is trusted and what issues; `files` is what they shall become.  Times are Unix seconds."""
 
@@ -55,6 +77,34 @@ class Rotation:
         self._lifetime = lifetime  # of leaves
         self._since = 0.0  # when this phase began
         self._kept: dict[bytes, float] = {}  # anchors that are in force and not in the files -> since when
+        self._returned = 0.0  # until then proxies may be on their way back
+
+    @classmethod
+    def resume(cls, files: Authority, lifetime: float, saved: Saved, now: float) -> Rotation:
+        """Go on from `saved`, whatever the files say by now.  What is in force has changed for no proxy."""
+        before = saved.before
+        if before is not None and before.issuer != files.issuer and now < before.not_after:
+            made = cls(replace(before, bundle=TrustBundle(saved.trust_domain, saved.anchors)), lifetime)
+            made._kept = dict(saved.kept)
+            made.replace(files, now)
+        else:
+            made = cls(files, lifetime)
+            since = dict(saved.kept)
+            gone = [der for der in saved.anchors if der not in files.bundle.anchors_der]
+            made._kept = {der: since.get(der, now) for der in gone}
+            made.in_force = replace(files, bundle=made._bundle())
+            if files.key_id != saved.issuer_key_id:  # replaced while nobody looked: leaves of the old one are in use
+                made._enter(Phase.RENEWING, now)
+            elif saved.phase is not Phase.ANNOUNCING:
+                made._enter(saved.phase, saved.since)
+        made._returned = now + RETURN
+        return made
+
+    def saved(self) -> Saved:
+        force = self.in_force
+        before = force if self.phase is Phase.ANNOUNCING else None
+        kept = tuple(self._kept.items())
+        return Saved(force.trust_domain, self.phase, self._since, force.bundle.anchors_der, kept, force.key_id, before)
 
     @property
     def kept(self) -> tuple[bytes, ...]:
@@ -90,13 +140,13 @@ class Rotation:
         before = self.in_force
         known = list(peers)
         if self.phase is Phase.ANNOUNCING:
-            told = all(peer.informed for peer in known)
+            told = now >= self._returned and all(peer.informed for peer in known)
             if told or now - self._since >= ANNOUNCE or now >= self.in_force.not_after:
                 self._issue(now)
                 return True  # who renews, and what may go, is seen at the next look
             return False
         issuer = self.in_force.key_id
-        renewed = all(peer.issuer_key_id == issuer for peer in known)
+        renewed = now >= self._returned and all(peer.issuer_key_id == issuer for peer in known)
         if self.phase is Phase.RENEWING and renewed:
             self._enter(Phase.SETTLED, now)
         for der, since in list(self._kept.items()):

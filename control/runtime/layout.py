@@ -6,6 +6,7 @@
         objects/        the store's state directory (control.store.files): one folder a manager, `accepted/`, `events/`
         trust/          root and issuer: root.pem, issuer.pem, issuer.key (0600)
         trust-bundle.pem  the anchors in force, written by the control plane: what sidecars begin with
+        trust-rotation.json  (0600) anchors in force and a change of authority under way: what the control plane goes on with
         tokens/         <sha256 of an unused token>.json; Certify burns one by renaming it away
         pods/<ns>/<pod>/   token (0600), app.log, sidecar.log
         processes/<supervisor pid>-<start>/<pid>    what runs, for whoever has to clean up after a crash
@@ -88,6 +89,10 @@ class Layout:
     @property
     def trust_bundle(self) -> Path:
         return self.root / "trust-bundle.pem"
+
+    @property
+    def trust_rotation(self) -> Path:
+        return self.root / "trust-rotation.json"
 
     @property
     def tokens(self) -> Path:

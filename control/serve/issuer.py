@@ -7,6 +7,7 @@ files changed --load_authority--> good: certs.rotation brings it into force, lis
                                   bad: the old one stays; said if it is still so at the next look, since several files
                                        are not replaced in one moment
 anchors in force --> <state>/trust-bundle.pem, which proxies begin with
+a rotation's state --> <state>/trust-rotation.json (0600), from which a restarted control plane goes on
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.authority import KUBERNETES, OWN, Authority, AuthorityError, load_authority, open_authority
 from certs.bundle import TrustBundle
 from certs.issue import LIFETIME
-from certs.rotation import Peer, Phase, Rotation
+from certs.rotation import Peer, Phase, Rotation, Saved
+from certs.saved_rotation import decode, encode
 
 log = logging.getLogger("meshproxy.control.issuer")
 
@@ -32,7 +34,8 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 class CurrentAuthority:
     """Opens (makes, if there is none) the authority in `directory`, or opens the one in `external`.  `lifetime` is of leaves,
-    seconds; `bundle_file` gets the anchors in force.
+    seconds; `bundle_file` gets the anchors in force, `state_file` what a restart must not lose: without it the files are taken
+    at their word.
 
     Raises AuthorityError: the control plane does not start on bad material."""
 
@@ -44,6 +47,7 @@ class CurrentAuthority:
         external: Path | None = None,
         lifetime: float = LIFETIME,
         bundle_file: Path | None = None,
+        state_file: Path | None = None,
     ) -> None:
         self.directory = external if external is not None else directory
         self.external = external is not None
@@ -51,12 +55,19 @@ class CurrentAuthority:
         self._files = KUBERNETES if external is not None else OWN
         self._trust_domain = trust_domain
         self._bundle_file = bundle_file
+        self._state_file = state_file
+        self._written = b""  # what the state file has
         if external is None:
             open_authority(directory, trust_domain, now)
         self._taken = self._stamp()
         self._bad: Stamp | None = None  # files that could not be used at the last look
-        self.rotation = Rotation(self._load(now), lifetime)
+        files = self._load(now)
+        saved = self._read_state()
+        self.rotation = Rotation(files, lifetime) if saved is None else Rotation.resume(files, lifetime, saved, now)
+        if not self.rotation.over:
+            log.info("certificate authority: going on with a change of authority, %s", self.rotation.phase.value)
         self._listeners: list[Callable[[], None]] = []
+        self._write_state()
         self._write_bundle()
 
     def __call__(self) -> Authority:
@@ -83,6 +94,8 @@ class CurrentAuthority:
             changed = self.rotation.advance(peers(), now) or changed
         if self.rotation.phase is not phase:
             log.info("certificate authority: %s -> %s", phase.value, self.rotation.phase.value)
+        if changed or self.rotation.phase is not phase:
+            self._write_state()  # before anybody hears of it
         if changed:
             in_force = self.rotation.in_force
             log.info(
@@ -125,15 +138,45 @@ class CurrentAuthority:
                 stamps.append((0, 0, 0))
         return tuple(stamps)
 
-    def _write_bundle(self) -> None:
-        if self._bundle_file is None:
-            return
-        temporary = self._bundle_file.with_name(f".{self._bundle_file.name}.{os.getpid()}")
+    def _read_state(self) -> Saved | None:
+        """None: there is none, or it is of no use."""
+        if self._state_file is None:
+            return None
         try:
-            temporary.write_text(self.bundle().pem)
-            os.rename(temporary, self._bundle_file)
-        except OSError as error:  # proxies that are up have the anchors from their streams; new ones begin with the old file
-            log.error("%s: the anchors in force cannot be written: %s", self._bundle_file, error.strerror)
+            saved = decode(self._state_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            log.error("%s: cannot be read (%s): the authority's files are taken at their word", self._state_file, why)
+            return None
+        return saved if saved.trust_domain == self._trust_domain else None
+
+    def _write_state(self) -> None:
+        data = encode(self.rotation.saved())
+        if self._state_file is None or data == self._written:
+            return
+        if self._write(self._state_file, data, 0o600, "the state of the change of authority"):
+            self._written = data
+
+    def _write_bundle(self) -> None:
+        # If it fails: proxies that are up have the anchors from their streams; new ones begin with the old file.
+        if self._bundle_file is not None:
+            self._write(self._bundle_file, self.bundle().pem.encode(), 0o644, "the anchors in force")
+
+    def _write(self, path: Path, data: bytes, mode: int, what: str) -> bool:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.unlink(missing_ok=True)
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except OSError as error:
+            log.error("%s: %s cannot be written: %s", path, what, error.strerror)
+            return False
+        return True
 
 
 def describe(authority: CurrentAuthority, peers: Sequence[Peer], lifetime: float) -> dict[str, Any]:

@@ -87,6 +87,7 @@ async def run_control(settings: ControlSettings, announce: Callable[[str], None]
         authority = CurrentAuthority(
             *(layout.trust, settings.trust_domain, time.time(), settings.identity_issuer, settings.leaf_lifetime),
             bundle_file=layout.trust_bundle,
+            state_file=layout.trust_rotation,
         )
         # One store does for both: reading and accepting know no manager, and all that is written here is the canary's.
         with FileStore(settings.manifests, layout.objects, "canary", accepting=True) as store:

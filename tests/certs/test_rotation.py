@@ -10,14 +10,15 @@ from forge import Forged, forge_ca
 
 from certs.authority import Authority
 from certs.bundle import MAX_ANCHORS, TrustBundle
-from certs.rotation import ANNOUNCE, KEEP_ANCHORS, Peer, Phase, Rotation
+from certs.rotation import ANNOUNCE, KEEP_ANCHORS, RETURN, Peer, Phase, Rotation
+from certs.saved_rotation import decode, encode
 
 NOW = 1_800_000_000.0
 TD = "mesh.test"
 DAY = 86400.0
 ROOTS = [forge_ca(NOW, cn=f"root {n}", ends=10 * DAY) for n in range(4)]
 ISSUERS = [forge_ca(NOW, root, f"issuer {n}", pathlen=0, ends=10 * DAY) for n, root in enumerate(ROOTS)]
-DER = {id(root.certificate): root.der for root in ROOTS}
+DER = {root.certificate: root.der for root in ROOTS}
 SECOND = forge_ca(NOW, ROOTS[0], "second issuer under root 0", pathlen=0, ends=10 * DAY)
 
 
@@ -148,10 +149,86 @@ def test_nothing_is_done_when_nothing_is_to_do() -> None:
     assert rotation.over
 
 
+# ---------------------------------------------------------------- across a restart
+
+
+def again(rotation: Rotation, files: Authority, now: float) -> Rotation:
+    return Rotation.resume(files, DAY, decode(encode(rotation.saved())), now)
+
+
+def test_a_restart_while_the_new_root_is_announced_goes_on_issuing_with_the_old_one() -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    rotation = again(rotation, files(1), NOW + 1)
+    assert (trusted(rotation), issuing(rotation), rotation.phase) == ({0, 1}, ISSUERS[0], Phase.ANNOUNCING)
+    assert rotation.in_force.key.public_key() == rotation.in_force.issuer.public_key()
+    assert not rotation.advance([], NOW + 2), "nobody is connected yet, and so nobody is informed"
+    assert not rotation.advance(peers(0), NOW + RETURN)
+    assert rotation.advance(peers(0), NOW + 1 + RETURN)
+    assert (trusted(rotation), issuing(rotation), rotation.phase) == ({0, 1}, ISSUERS[1], Phase.RENEWING)
+
+
+def test_a_restart_while_proxies_renew_keeps_the_old_root_until_they_have() -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    rotation.advance(peers(0), NOW + 1)
+    rotation = again(rotation, files(1), NOW + 200)
+    assert (trusted(rotation), issuing(rotation), rotation.phase) == ({0, 1}, ISSUERS[1], Phase.RENEWING)
+    assert not rotation.advance([], NOW + 200 + RETURN - 1), "nobody is back yet, and so nobody has renewed"
+    assert not rotation.advance(peers(0, 1), NOW + 300)
+    rotation.advance(peers(1, 1), NOW + 301)
+    assert not rotation.advance(peers(1, 1), NOW + 300 + KEEP_ANCHORS)
+    assert rotation.advance(peers(1, 1), NOW + 301 + KEEP_ANCHORS)
+    assert trusted(rotation) == {1}
+
+
+def test_restarts_do_not_keep_a_root_for_longer_than_a_lifetime_of_leaves() -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    rotation.advance(peers(0), NOW + 1)
+    for hour in range(1, 24):
+        rotation = again(rotation, files(1), NOW + 3600 * hour)
+        assert trusted(rotation) == {0, 1}
+    assert rotation.advance(peers(0), NOW + 1 + DAY)
+    assert trusted(rotation) == {1}
+
+
+def test_files_replaced_while_the_control_plane_was_away_do_not_end_the_old_root() -> None:
+    rotation = again(Rotation(files(0), DAY), files(1), NOW)
+    assert (trusted(rotation), issuing(rotation), rotation.phase) == ({0, 1}, ISSUERS[1], Phase.RENEWING)
+    rotation.advance(peers(1), NOW + RETURN)
+    assert rotation.advance(peers(1), NOW + RETURN + KEEP_ANCHORS)
+    assert trusted(rotation) == {1}
+
+
+def test_a_settled_authority_is_the_same_after_a_restart() -> None:
+    rotation = again(Rotation(files(0), DAY), files(0), NOW)
+    assert rotation.over
+    assert rotation.in_force == files(0)
+
+
+def test_an_old_issuer_that_ended_meanwhile_is_not_gone_on_with() -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    rotation = again(rotation, files(1), NOW + 11 * DAY)
+    assert issuing(rotation) == ISSUERS[1]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -40])
+def test_what_is_no_state_is_refused_without_repeating_it(cut: int) -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    with pytest.raises(ValueError, match=r"^not the state of a rotation$"):
+        decode(encode(rotation.saved())[:cut])
+    other = encode(rotation.saved()).replace(b"announcing", b"resting")
+    with pytest.raises(ValueError, match=r"^not the state of a rotation$"):
+        decode(other)
+
+
 # ---------------------------------------------------------------- a mesh in simulated time
 
 
-key_ids = {id(made.certificate): files(made if made is SECOND else n).key_id for n, made in enumerate([*ISSUERS, SECOND])}
+key_ids = {made.certificate: files(made if made is SECOND else n).key_id for n, made in enumerate([*ISSUERS, SECOND])}
 
 
 @dataclass
@@ -186,7 +263,7 @@ class Proxy:
             self.anchors = wanted  # they come with the certificate
 
     def peer(self, rotation: Rotation) -> Peer:
-        return Peer(self.anchors == set(rotation.in_force.bundle.anchors_der), key_ids[id(self.issuer.issuer)])
+        return Peer(self.anchors == set(rotation.in_force.bundle.anchors_der), key_ids[self.issuer.issuer])
 
 
 WAYS = {
@@ -200,22 +277,29 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("restarts", [0.0, 0.02, 0.2], ids=["never restarted", "restarted", "restarted all the time"])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("way", WAYS)
-def test_at_every_moment_every_proxy_trusts_every_other(way: str, seed: int) -> None:
+def test_at_every_moment_every_proxy_trusts_every_other(way: str, seed: int, restarts: float) -> None:
+    """Also where the control plane is killed at any time during the changes, keeps nothing but its file, and is without its
+    proxies until they have come back."""
     chance = random.Random(seed)
     rotation = Rotation(files(0), DAY)
     mesh = [Proxy(chance, {ROOTS[0].der}, files(0)) for _ in range(12)]
     steps = list(WAYS[way])
     for second in range(450):
         now = NOW + second
-        if steps and second >= steps[0][0]:
+        if second < 320 and chance.random() < restarts:
+            rotation = Rotation.resume(rotation.files, DAY, decode(encode(rotation.saved())), now)
+            for proxy in mesh:
+                proxy.away_until = now + chance.uniform(0, 10)
+        elif steps and second >= steps[0][0]:
             rotation.replace(steps.pop(0)[1], now)
         else:
             rotation.advance([proxy.peer(rotation) for proxy in mesh if now >= proxy.away_until], now)
         for proxy in mesh:
             proxy.turn(rotation, now)
-        shown = {DER[id(proxy.issuer.anchor)] for proxy in mesh}
+        shown = {DER[proxy.issuer.anchor] for proxy in mesh}
         for proxy in mesh:
             assert shown <= proxy.anchors, f"after {second} s"
     assert rotation.over

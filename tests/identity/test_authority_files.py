@@ -223,9 +223,17 @@ class Watched:
 
     def __init__(self, home: Path, external: Path | None = None) -> None:
         self.bundle_file = home / "trust-bundle.pem"
+        self.state_file = home / "trust-rotation.json"
         self.now = NOW
-        self.current = CurrentAuthority(home / "trust", TD, NOW, external, 86400, self.bundle_file)
         self.changes = 0
+        self.home, self.external = home, external
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing is left of the one before but its files."""
+        self.current = CurrentAuthority(
+            *(self.home / "trust", TD, self.now, self.external, 86400, self.bundle_file, self.state_file)
+        )
         self.current.on_change(self.count)
 
     def count(self) -> None:
@@ -251,6 +259,67 @@ def test_an_external_issuer_that_is_renewed_comes_into_force_and_its_old_root_go
     watched.look(70)
     assert watched.current.bundle().anchors_der == (second.der,)
     assert watched.bundle_file.read_text() == watched.current.bundle().pem
+
+
+def test_a_restart_in_the_middle_of_a_rotation_goes_on_with_it(tmp_path: Path) -> None:
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first))
+    secret(tmp_path / "s", second)
+    watched.look()
+    watched.restart()
+    assert watched.current.phase is Phase.ANNOUNCING
+    assert watched.current().issuer == first.certificate, "who is not back yet does not know the second one"
+    assert set(watched.current.bundle().anchors_der) == {first.der, second.der}
+    issue_svid(watched.current(), WEB, watched.now)
+    watched.look(20)
+    assert watched.current().issuer == second.certificate
+    watched.restart()
+    assert watched.current().issuer == second.certificate
+    assert watched.current.bundle().anchors_der == (second.der, first.der), "leaves of the first one are in use"
+    assert watched.bundle_file.read_text() == watched.current.bundle().pem
+    watched.look(90)
+    assert watched.current.bundle().anchors_der == (second.der,)
+    watched.restart()
+    assert watched.current.rotation.over
+    assert watched.current.bundle().anchors_der == (second.der,)
+
+
+def test_the_state_of_a_rotation_is_for_its_owner_alone_and_holds_a_key_no_longer_than_it_must(tmp_path: Path) -> None:
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first))
+    assert "PRIVATE" not in watched.state_file.read_text()
+    secret(tmp_path / "s", second)
+    watched.look()
+    assert "PRIVATE" in watched.state_file.read_text()
+    assert watched.state_file.stat().st_mode & 0o777 == 0o600
+    watched.look(20)
+    assert watched.current.phase is Phase.SETTLED
+    assert "PRIVATE" not in watched.state_file.read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".trust")] == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "nonsense", '{"trust_domain": "other"}'])
+def test_a_state_that_cannot_be_read_is_said_and_the_files_are_taken_at_their_word(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = forge_ca(NOW)
+    watched = Watched(tmp_path, secret(tmp_path / "s", root))
+    watched.state_file.write_text(text)
+    watched.restart()
+    assert watched.current.bundle().anchors_der == (root.der,)
+    assert "trust-rotation.json: cannot be read (not the state of a rotation)" in caplog.text
+    watched.restart()
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1  # it was written anew
+
+
+def test_a_root_that_must_go_now_goes_when_the_state_is_removed_with_it(tmp_path: Path) -> None:
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first))
+    secret(tmp_path / "s", second)
+    watched.state_file.unlink()
+    watched.restart()
+    assert watched.current().issuer == second.certificate
+    assert watched.current.bundle().anchors_der == (second.der,)
 
 
 def test_a_secret_that_is_swapped_by_its_link_is_seen(tmp_path: Path) -> None:
