@@ -122,6 +122,14 @@ class DaemonSets(Cluster):
         return obj["spec"]["template"]["spec"].get("nodeSelector") or {}
 
 
+async def succeeds(cluster: Cluster) -> None:
+    for _ in range(20):
+        await cluster.tick()
+        if cluster.status().phase is Phase.SUCCEEDED:
+            return
+    raise AssertionError(cluster.status())
+
+
 async def test_a_daemon_set_is_released_and_held_back_between_releases(tmp_path):
     cluster = DaemonSets(tmp_path)
     try:
@@ -142,11 +150,7 @@ async def test_a_daemon_set_is_released_and_held_back_between_releases(tmp_path)
         await cluster.tick()
         assert cluster.status().phase is Phase.PROGRESSING
         assert cluster.selector() == {}
-        for _ in range(20):
-            await cluster.tick()
-            if cluster.status().phase is Phase.SUCCEEDED:
-                break
-        assert cluster.status().phase is Phase.SUCCEEDED
+        await succeeds(cluster)
         assert cluster.image(PRIMARY) == "podinfo:v2"
         assert cluster.selector() == NO_NODE
     finally:
@@ -232,11 +236,7 @@ async def test_a_release_with_a_scaler_leaves_the_replicas_to_it(cluster, kind):
     cluster.write(deployment("v2"))
     await cluster.tick()
     assert not paused()
-    for _ in range(20):
-        await cluster.tick()
-        if cluster.status().phase is Phase.SUCCEEDED:
-            break
-    assert cluster.status().phase is Phase.SUCCEEDED
+    await succeeds(cluster)
     assert cluster.image(primary) == "podinfo:v2"
     assert "replicas" not in cluster.store.get(primary)["spec"]  # the scaler's, from the first promotion on
     assert paused() == (kind == "ScaledObject")
