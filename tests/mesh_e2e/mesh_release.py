@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mesh_arms import Said, Users, ask_each, config_map, ledger, workload
@@ -362,3 +363,32 @@ def performing(mesh: MeshRun, lanes: dict[str, list[Play]], chosen: Collection[s
         stage.end()
         gates.end()
         view.end()
+
+
+class Lanes(dict[str, list[Play]]):
+    """Lane -> its plays, in order, each of which is a test of the module that wrote it."""
+
+    def lane(self, name: str) -> Callable[[Play], Callable[[Stage], None]]:
+        """The test is played in this lane, after those above it and beside those of other lanes."""
+
+        def made(play: Play) -> Callable[[Stage], None]:
+            def test(stage: Stage) -> None:
+                stage.result(play)
+
+            self.setdefault(name, []).append(play)
+            test.__name__, test.__doc__ = play.__name__, play.__doc__
+            return test
+
+        return made
+
+    @contextmanager
+    def performed(self, home: Path, name: str, chosen: Collection[str]) -> Iterator[Stage]:
+        """In a mesh of their own, with two clients.  chosen: names of tests."""
+        mesh = MeshRun(home, name)
+        mesh.write("clients", *workload(mesh, "e2e", "client", replicas=2))
+        try:
+            mesh.start()
+            with performing(mesh, self, chosen) as stage:
+                yield stage
+        finally:
+            mesh.end()

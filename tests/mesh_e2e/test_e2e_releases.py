@@ -8,47 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from mesh_arms import CANARY, PRIMARY, Users, arms, ledger, workload
+from mesh_arms import CANARY, PRIMARY, Users, arms, ledger
 from mesh_manifests import Object, service
-from mesh_release import INCREASE, PROMOTION, Play, Release, Stage, performing
-from mesh_run import MeshRun, until
+from mesh_release import INCREASE, PROMOTION, Lanes, Release, Stage
+from mesh_run import until
 
 INSIDER = {"x-canary": "insider"}
 MATCH = [{"headers": {"x-canary": {"exact": "insider"}}}]
 SUCCESS = {"name": "request-success-rate", "interval": "5s", "thresholdRange": {"min": 99}}
 DURATION = {"name": "request-duration", "interval": "5s", "thresholdRange": {"max": 500}}
 
-LANES: dict[str, list[Play]] = {}
-
-
-def lane(name: str) -> Callable[[Play], Callable[[Stage], None]]:
-    """The test is played in this lane, after those above it and beside those of other lanes."""
-
-    def made(play: Play) -> Callable[[Stage], None]:
-        def test(stage: Stage) -> None:
-            stage.result(play)
-
-        LANES.setdefault(name, []).append(play)
-        test.__name__, test.__doc__ = play.__name__, play.__doc__
-        return test
-
-    return made
+LANES = Lanes()
+lane = LANES.lane
 
 
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     chosen = {item.name for item in request.session.items}
-    mesh = MeshRun(tmp_path_factory.mktemp("releases"), "releases")
-    mesh.write("clients", *workload(mesh, "e2e", "client", replicas=2))
-    try:
-        mesh.start()
-        with performing(mesh, LANES, chosen) as found:
-            yield found
-    finally:
-        mesh.end()
+    with LANES.performed(tmp_path_factory.mktemp("releases"), "releases", chosen) as found:
+        yield found
 
 
 def only(users: Users, arm: str) -> None:
