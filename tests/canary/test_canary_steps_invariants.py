@@ -116,18 +116,3 @@ def watched(play: ByPolicy, crash_after: int | None) -> None:
         assert steps.ahead(play.policy.steps, at.step, at.weight) == len(play.policy.steps), "all steps are behind"
     if crash_after is None and after.phase in ANALYSED and after.canary_weight:
         assert play.routing.canary == after.canary_weight
-
-
-def test_requests_of_a_step_are_counted_over_a_restart_and_never_too_many():
-    play = ByPolicy(canary_spec())
-    play.policy = ReleasePolicy("test", "podinfo", (PolicyStep(1.0, 0.0, 100), PolicyStep(50.0)))
-    play.served(1000)
-    play.tick()
-    play.tick()
-    play.edit("v2")
-    play.tick()
-    play.tick()
-    for total, weight in ((1050, 1), (1099, 1), (20, 1), (99, 1), (100, 50)):  # a restart before the third
-        play.served(total)
-        play.tick()
-        assert play.status.canary_weight == weight, total
