@@ -10,7 +10,7 @@ from canary_plays import Play, canary_object, canary_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from router_world import asked, shares
-from test_canary_crash import FragileCluster, stored_life
+from test_canary_crash import FragileCluster, crashed_at
 from test_canary_policy import policy, policy_object
 
 from control.canary.declared.fields import SpecError
@@ -393,20 +393,9 @@ class FragileBeside(FragileCluster):
 
 @pytest.mark.parametrize("bad", [False, True])
 async def test_on_files_it_ends_without_a_baseline_whatever_write_it_crashed_at(tmp_path, bad):
-    total, at = None, 0
-    while total is None or at < total:
-        path = tmp_path / f"{at} of {total}"
-        path.mkdir()
-        cluster = FragileBeside(path)
-        analysis = {"stepWeight": 10} if bad else {"stepWeight": 40, "maxWeight": 40}
-        writes = await stored_life(cluster, analysis, None if total is None else at, bad=bad)
+    analysis = {"stepWeight": 10} if bad else {"stepWeight": 40, "maxWeight": 40}
+    async for cluster, at in crashed_at(tmp_path, 3, analysis, bad=bad, kind=FragileBeside):
         for _ in range(2):
             await cluster.tick()
         assert cluster.status().phase is (Phase.FAILED if bad else Phase.SUCCEEDED), at
         assert (both(cluster), cluster.weights(), cluster.replicas(TARGET)) == ([None, None], (0, 100), 0), at
-        cluster.store.close()
-        if total is None:
-            total = writes
-        else:
-            at += 3
-    assert total > 20

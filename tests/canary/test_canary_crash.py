@@ -6,7 +6,9 @@ several: the primary's ConfigMaps, the objects of a router), events and status a
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 from canary_cluster import APEX, PRIMARY, TARGET, Cluster, deployment
@@ -160,6 +162,24 @@ async def stored_life(cluster: Cluster, analysis: dict[str, object], crash_at: i
     return FragileStore.writes
 
 
+async def crashed_at(
+    path: Path, every: int, analysis: dict[str, object], *, bad: bool = False, kind: type[FragileCluster] = FragileCluster
+) -> AsyncIterator[tuple[FragileCluster, int | None]]:
+    """What is left of a life without a crash (None), and of one that crashed at each `every`th write."""
+    total = at = None
+    while at is None or at < total:
+        home = path / f"{at} of {total}"
+        home.mkdir()
+        cluster = kind(home)
+        writes = await stored_life(cluster, analysis, at, bad=bad)
+        yield cluster, at
+        cluster.store.close()
+        if total is None:
+            total = writes
+        at = 0 if at is None else at + every
+    assert total > 20
+
+
 ON_FILES = {
     "weights": {"stepWeight": 50},
     "a/b": {"stepWeight": 0, "iterations": 1, "match": MATCH},
@@ -170,39 +190,18 @@ ON_FILES = {
 
 @pytest.mark.parametrize("name", ON_FILES)
 async def test_on_files_a_good_release_is_promoted_whatever_write_it_crashed_at(name, tmp_path):
-    total, at = None, 0
-    while total is None or at < total:
-        path = tmp_path / f"{at} of {total}"
-        path.mkdir()
-        cluster = FragileCluster(path)
-        writes = await stored_life(cluster, ON_FILES[name], None if total is None else at)
+    async for cluster, at in crashed_at(tmp_path, 1 if name == "weights" else 4, ON_FILES[name]):
         status = cluster.status()
         assert (status.phase, status.failed_checks) == (Phase.SUCCEEDED, 0), at
         assert cluster.image(PRIMARY) == cluster.image(TARGET) == "podinfo:v2", at
         assert (cluster.replicas(TARGET), cluster.replicas(PRIMARY)) == (0, 2), at
         assert cluster.store.get(APEX)["spec"]["selector"] == {"app": "podinfo-primary"}, at
-        cluster.store.close()
-        if total is None:
-            total = writes
-        else:
-            at += 1 if name == "weights" else 4
-    assert total > 20
 
 
 async def test_on_files_a_bad_release_is_rolled_back_whatever_write_it_crashed_at(tmp_path):
-    total, at = None, 0
-    while total is None or at < total:
-        path = tmp_path / f"{at} of {total}"
-        path.mkdir()
-        cluster = FragileCluster(path)
-        writes = await stored_life(cluster, {"stepWeight": 10}, None if total is None else at, bad=True)
+    async for cluster, at in crashed_at(tmp_path, 3, {"stepWeight": 10}, bad=True):
         assert (cluster.status().phase, cluster.image(PRIMARY)) == (Phase.FAILED, "podinfo:v1"), at
         assert (cluster.weights(), cluster.replicas(TARGET)) == ((0, 100), 0), at
-        cluster.store.close()
-        if total is None:
-            total = writes
-        else:
-            at += 3
 
 
 async def test_numbers_that_turn_bad_between_the_copy_and_its_status_do_not_roll_back_onto_the_new_revision(cluster):
