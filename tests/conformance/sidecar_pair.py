@@ -1,7 +1,8 @@
 """Two real sidecars' data paths in one process: an outbound side, mesh mTLS, an inbound side; no control plane.
 
-python sidecar_pair.py PORT BACKEND DIRECTORY       listens on 127.0.0.1:PORT as the listener of Service svc.shop:80 does
-                                                    and speaks HTTP/1.1 to 127.0.0.1:BACKEND
+python sidecar_pair.py PORT BACKEND DIRECTORY [ENGINE]       listens on 127.0.0.1:PORT as the listener of Service svc.shop:80
+                                                             does, and speaks HTTP/1.1 to 127.0.0.1:BACKEND (HTTP/2 for gRPC);
+                                                             ENGINE: as --http2-engine has it
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ async def main() -> int:
     port, backend = int(sys.argv[1]), int(sys.argv[2])
     authority = open_authority(Path(sys.argv[3]), DOMAIN, time.time())
     lifecycles = []
-    receiving = new_context(Settings(), Registry())
+    settings = Settings()
+    settings.http2_engine = sys.argv[4] if len(sys.argv) > 4 else "ours"
+    receiving = new_context(settings, Registry())
     inbound = Inbound(receiving, Identity(authority, SERVER_ID), "127.0.0.1")
     inbound.apply([InboundPort(backend, HTTP1, ())], ALL_AUTHENTICATED)
     between = Listener(receiving, inbound, "127.0.0.1", 0)
     lifecycles.append(lifecycle(receiving, inbound, between))
     await lifecycles[0].start()
 
-    sending = new_context(Settings(), Registry())
+    sending = new_context(settings, Registry())
     outbound = Outbound(sending, Identity(authority, CLIENT_ID), "shop", frozenset())
     outbound.apply(tables(backend, between.port))
     lifecycles.append(lifecycle(sending, outbound, Listener(sending, outbound, "127.0.0.1", port, "svc.shop:80")))

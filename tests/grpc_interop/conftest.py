@@ -1,4 +1,5 @@
-"""One interop server in each place, and the ways to it: directly, through `forward`, through two sidecars of a real mesh.
+"""One interop server in each place, and the ways to it: directly, through `forward`, through two sidecars of a real mesh, and
+through two on the reference engine.
 
 Every case runs all ways with the same expectation, so that the direct way proves what is expected of the others.
 """
@@ -88,7 +89,20 @@ def mesh(running: MeshRun) -> Way:
     return listener(running, "interop")
 
 
-@pytest.fixture(params=["direct", "forward", "mesh"])
+@pytest.fixture(scope="session")
+def reference(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    """Two sidecars' data paths, both on the reference engine (`--http2-engine h2`)."""
+    port = free_port()
+    directory = tmp_path_factory.mktemp("reference") / "authority"
+    pair = str(HERE.parent / "conformance" / "sidecar_pair.py")
+    target = server.rpartition(":")[2]
+    process = Process(pair, str(port), target, str(directory), "h2", word="forwarding", errors=True)
+    yield Way("reference", f"127.0.0.1:{port}")
+    said = process.stop()
+    assert not [line for line in said if "internal error" in line or "Traceback" in line], "\n".join(said)
+
+
+@pytest.fixture(params=["direct", "forward", "mesh", "reference"])
 def way(request: pytest.FixtureRequest, server: str) -> Way:
     if request.param == "direct":
         return Way("direct", server)
