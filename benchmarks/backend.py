@@ -1,6 +1,6 @@
-"""The smallest honest HTTP/1.1 server: reads whole heads, answers 100 bytes.  `python backend.py HOST:PORT`.
+"""The smallest honest HTTP/1.1 server: reads whole requests, answers 100 bytes.  `python backend.py HOST:PORT`.
 
-It answers GETs only and knows nothing else, so that what is measured is the proxy.
+It knows GETs, and POSTs with a content-length, one at a time; nothing else, so that what is measured is the proxy.
 """
 
 from __future__ import annotations
@@ -17,14 +17,35 @@ class Answering(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.buffer = b""
+        self.left = 0  # bytes of the body that are to come
 
     def data_received(self, data: bytes) -> None:
+        if self.left:
+            self.body(len(data))
+            return
         if self.buffer:
             data = self.buffer + data
+        if data.startswith(b"POST "):
+            head, _, body = data.partition(b"\r\n\r\n")
+            if head == data:
+                self.buffer = data  # it is not whole yet
+                return
+            self.buffer = b""
+            at = head.lower().index(b"\r\ncontent-length:") + 17
+            self.left = int(head[at:].split(b"\r\n", 1)[0])
+            self.body(len(body))
+            return
         heads = data.count(b"\r\n\r\n")
         self.buffer = data[data.rfind(b"\r\n\r\n") + 4 :] if heads else data
         if heads:
             self.transport.write(ANSWER * heads)
+
+    def body(self, size: int) -> None:
+        self.left -= size
+        if self.left == 0:
+            self.transport.write(ANSWER)
+        elif self.left < 0:  # pipelined: not known here
+            self.transport.abort()
 
 
 async def main(address: str) -> None:

@@ -6,7 +6,8 @@
 
 The proxies have one core, load generators and backends the other.  The headline is CPU time a request, because it is the
 steadiest: it does not depend on how fast the load generator is.  Each round begins with another peer.  Rounds: five of
-workloads a to c (--rounds), three of the others, one of memory.  Tables and plots: python -m benchmarks.report RESULTS.
+workloads a to c (--rounds; of identical requests three), three of the others, one of memory.
+Tables and plots: python -m benchmarks.report RESULTS.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def print_plan(workloads: Sequence[Workload], peers: Sequence[Peer], rounds: int
 
 
 def ask_for(workload: Workload, running: Running, seconds: float) -> Ask:
-    return Ask(running.address, running.authority, workload.paths(), workload.connections, workload.streams, seconds)
+    paths, held = workload.paths(), workload.connections
+    return Ask(running.address, running.authority, paths, held, workload.streams, seconds, workload.body)
 
 
 def load(workload: Workload, running: Running, work: Path, warming: bool = False) -> Load:

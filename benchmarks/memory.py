@@ -29,7 +29,7 @@ OPENING_S = 90.0
 ANSWER_S = 10.0
 ABREAST = 8  # connections being opened at a time: a handshake is several turns of both sides
 BODY = SMALL.encode()
-SPARE = 0.45  # of the descriptors: a proxy may need two a connection, and some of its own
+SPARE = 400  # descriptors of a proxy's own; of the rest it may need two a connection, and ours and HAProxy count so
 
 
 class NoAnswer(Exception):
@@ -56,7 +56,7 @@ def read(workload: Workload, running: Running, work: Path) -> dict[str, Any]:
     if workload.tool == "memory-endpoints":
         load = wrk(Ask(running.address, running.authority, workload.paths(), workload.connections, 1, workload.seconds), work)
         return {"requests": load.requests, "errors": load.errors, "rss": settled_rss(running), "endpoints": workload.endpoints}
-    wanted = min(workload.connections, int(measure.raise_open_files() * SPARE))
+    wanted = held(workload.connections, measure.raise_open_files())
     context = client_context(running)
     with crowd(running, 64, context):  # pools, buffers and tables have their size before it is counted
         pass
@@ -64,6 +64,11 @@ def read(workload: Workload, running: Running, work: Path) -> dict[str, Any]:
     with crowd(running, wanted, context) as seconds:
         after = settled_rss(running)
     return {"connections": wanted, "requests": wanted, "seconds": seconds, "rss_before": before, "rss": after}
+
+
+def held(connections: int, open_files: int) -> int:
+    """How many of them a proxy that may have `open_files` descriptors can hold."""
+    return max(1, min(connections, (open_files - SPARE) // 2))
 
 
 def client_context(running: Running) -> ssl.SSLContext | None:

@@ -2,6 +2,7 @@
 
     /…              100 bytes from memory, whatever path and query
     /body/1k/…      1 KiB from a file that is open already; also 64k, 1m
+    /upload/…       100 bytes from memory, when all of the request's body has been read
 
 With COUNT as one more argument it listens at that many neighbouring addresses (127.1.0.1, 127.1.0.2, ...): endpoints.
 It becomes nginx (exec), so that whoever starts it, the bench or a pod's supervisor, holds nginx itself.  Files (bodies, nginx's
@@ -17,6 +18,7 @@ import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
+MAX_UPLOAD = 1 << 20  # bytes; it stays in memory
 BODIES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
 SMALL = "x" * 100
 
@@ -37,12 +39,17 @@ http {{
     keepalive_timeout 1h;
     http2_max_concurrent_streams 1000;
     open_file_cache max=16 inactive=1h;
+    client_max_body_size {upload}; client_body_buffer_size {upload};
     client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
     server {{
 {listens}
         root {bodies};
 {locations}
+        # `return` would answer before the body is there.  A mirror reads it first; a POST to a file is 405, and that is 200.
+        location /upload/ {{ mirror /read; try_files /1k =404; error_page 405 =200 /uploaded; }}
+        location = /read {{ internal; return 204; }}
+        location = /uploaded {{ internal; return 200 "{small}"; }}
         location / {{ return 200 "{small}"; }}
     }}
 }}
@@ -74,6 +81,7 @@ def config(kind: str, directory: Path, address: str, count: int = 1) -> str:
         bodies=bodies,
         locations=locations,
         small=SMALL,
+        upload=MAX_UPLOAD,
         user="user root;" if os.geteuid() == 0 else "",  # or it could not read a directory of ours
     )
 

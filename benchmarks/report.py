@@ -49,6 +49,7 @@ CHARTS: Final = {  # file -> title, workloads
     "one-hop": ("One hop: CPU a request", ("h1-varied", "h2-varied")),
     "two-hops": ("Two hops with mutual TLS: CPU a request, both proxies", ("mesh-c64", "mesh-c4", "mesh-c1", "grpc-unary")),
     "bodies": ("Bodies: CPU a request", ("h1-64k", "h2-64k", "h1-1m", "h2-1m")),
+    "uploads": ("Bodies of requests: CPU a request", ("h1-up-64k", "h2-up-64k", "h1-up-1m", "h2-up-1m")),
 }
 METHOD: Final = """\
 * One run, all peers interleaved: round by round, workload by workload, peer by peer, in an order that rotates. Absolute figures
@@ -59,6 +60,7 @@ METHOD: Final = """\
   (`/proc/PID/task/*/schedstat`), so the load generator's speed does not enter. CPU a request is the headline: it is what a
   sidecar costs, and the steadiest figure there is. Requests a second of a closed loop follow from it.
 * "Varied" requests differ in path, query and trace header; "identical" ones flatter caches (ours too). Both are measured.
+* Uploads are POSTs, which the backend answers when it has read the whole body.
 * A round in which a request failed is not a measurement: it is listed below and not used.
 * All features on, everywhere: metrics, balancing by latency or load, timeouts, retry policy. No access log, no tracing.
 * Latencies at a fixed rate are from an open loop that counts from when a request was due, so that a stall is seen by every
@@ -236,7 +238,21 @@ def _memory(results: Results, workload: Workload, peers: Sequence[str]) -> str:
     for peer in peers:
         row = [results.peers.get(peer, {}).get("title", peer), _spread(results.spread(workload.id, peer, largest_rss_mb))]
         rows.append(row + ([_spread(results.spread(workload.id, peer, per_connection_kb))] if each else []))
-    return table(head, rows)
+    return table(head, rows) + _fewer(results, workload)
+
+
+def _fewer(results: Results, workload: Workload) -> str:
+    """What is to be said where not as many connections were held as the heading has."""
+    rounds = [one for one in results.rounds if one["workload"] == workload.id and one.get("connections")]
+    held = min((one["connections"] for one in rounds), default=workload.connections)
+    if not rounds or held >= workload.connections:
+        return ""
+    limit = results.machine.get("open_files")
+    why = f" ({limit:,} here)" if limit else ""
+    return (
+        f"\n\n{held:,} connections were held, not {workload.connections:,}: a proxy may need two descriptors for each, "
+        f"and the hard limit of descriptors{why} bounds them."
+    )
 
 
 def _settings(results: Results) -> list[str]:

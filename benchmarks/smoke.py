@@ -1,6 +1,6 @@
 """`make bench-smoke`: CPU microseconds a request, of `forward` and of each sidecar on the two-hop path, in seconds.
 
-    forward     load --HTTP/1.1--> [forward] --> backend
+    forward     load --HTTP/1.1--> [forward] --> backend                        small requests; uploads of 64 KiB
     two hops    load --HTTP/1.1--> [sidecar A] ==mTLS, HTTP/2==> [sidecar B] --> backend
 
 Needs nothing installed: load generator and backend are our own.  `make bench` has the peers, and more loads.
@@ -27,14 +27,22 @@ from benchmarks.peers.peer import Backend, Running
 
 HERE = Path(__file__).parent
 REQUEST = (
-    "GET / HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Language: en\r\nX-Trace: 0123456789abcdef\r\n\r\n"
+    "%s / HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Language: en\r\nX-Trace: 0123456789abcdef\r\n"
 )
+UPLOAD = 1 << 16  # bytes
 
 
-def cpu_us(running: Running, requests: int, connections: int) -> dict[str, float]:
+def request_for(authority: str, body: int) -> bytes:
+    """A GET, or a POST with `body` bytes."""
+    if not body:
+        return (REQUEST % ("GET", authority)).encode() + b"\r\n"
+    return (REQUEST % ("POST", authority)).encode() + b"Content-Length: %d\r\n\r\n" % body + b"x" * body
+
+
+def cpu_us(running: Running, requests: int, connections: int, body: int = 0) -> dict[str, float]:
     """CPU microseconds a request, by role.  Ends the program if a request fails: that is no measurement."""
     host, port = measure.split(running.address)
-    request = (REQUEST % running.authority).encode()
+    request = request_for(running.authority, body)
 
     async def run() -> int:
         await load(host, port, request, connections, requests // 5)  # warm: pools, caches, tables
@@ -76,6 +84,8 @@ def main() -> None:
                 with peer.one_hop("h1", measure.free_address(), [behind], Path(work)) as running:
                     used = cpu_us(running, options.requests, options.connections)
                     results.setdefault(("forward", peer.mode), []).append(used["A"])
+                    used = cpu_us(running, max(5, options.requests // 10), options.connections, UPLOAD)
+                    results.setdefault(("forward, uploads of 64 KiB", peer.mode), []).append(used["A"])
                 with peer.two_hops("h1", "", [behind], Path(work)) as running:
                     for role, value in cpu_us(running, options.requests, options.connections).items():
                         results.setdefault((names[role], peer.mode), []).append(value)

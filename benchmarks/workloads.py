@@ -1,6 +1,6 @@
 """What is measured: one row a workload.
 
-    a  HTTP/1.1 to HTTP/1.1               e  bodies: 1 KiB, 64 KiB, 1 MiB
+    a  HTTP/1.1 to HTTP/1.1               e  bodies: 1 KiB, 64 KiB, 1 MiB; of requests: 64 KiB, 1 MiB
     b  h2c to h2c                         f  latency added at a fixed rate (open loop)
     c  two hops, mutual TLS between       g  memory
     d  the same for gRPC                  h  our scaling with --workers
@@ -12,7 +12,7 @@ A run is measured after a warm-up of its own.  Rounds interleave peers, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 VARIED_PATHS = 20_000  # more than any cache of header blocks or paths holds
 POLICY_TITLE = "(i) two hops mTLS, c=64: routes, access, breaker and limit declared, and without"
@@ -41,6 +41,7 @@ class Workload:
     path: str = "/"
     rate: int = 0
     calls: int = 0
+    body: int = 0  # bytes of each request: a POST; 0: a GET
     endpoints: int = 1
     peers: tuple[str, ...] = ()
 
@@ -70,8 +71,18 @@ def _body(kind: str, size: str, connections: int, streams: int) -> Workload:
     title = {"1k": "1 KiB", "64k": "64 KiB", "1m": "1 MiB"}[size]
     path = f"/body/{size}/"
     return Workload(
-        f"{kind}-{size}", f"(e) {title} over {name}", 1, kind, tool, 3, connections, streams, seconds=1.0, path=path
+        *(f"{kind}-{size}", f"(e) {title} over {name}", 1, kind, tool, 3, connections, streams),
+        seconds=0.8,
+        warm=0.3,
+        path=path,
     )
+
+
+def _upload(kind: str, size: str, connections: int, streams: int) -> Workload:
+    """As `_body`, but it is the request that is large; the backend answers when it has all of it."""
+    down = _body(kind, size, connections, streams)
+    title = f"{down.title.replace('(e) ', '(e) uploads of ')}"
+    return replace(down, id=f"{kind}-up-{size}", title=title, path="/upload/", body={"64k": 1 << 16, "1m": 1 << 20}[size])
 
 
 def _workers(workers: int) -> Workload:
@@ -81,9 +92,9 @@ def _workers(workers: int) -> Workload:
 
 
 WORKLOADS: tuple[Workload, ...] = (
-    Workload("h1-identical", "(a) HTTP/1.1, c=64, identical", 1, "h1", "wrk", 5, varied=False),
+    Workload("h1-identical", "(a) HTTP/1.1, c=64, identical", 1, "h1", "wrk", 3, seconds=1.0, varied=False),
     Workload("h1-varied", "(a) HTTP/1.1, c=64, varied", 1, "h1", "wrk", 5),
-    Workload("h2-identical", "(b) h2c, 10x10, identical", 1, "h2", "h2load", 5, 10, 10, varied=False),
+    Workload("h2-identical", "(b) h2c, 10x10, identical", 1, "h2", "h2load", 3, 10, 10, seconds=1.0, varied=False),
     Workload("h2-varied", "(b) h2c, 10x10, varied", 1, "h2", "h2load", 5, 10, 10),
     Workload("mesh-c64", "(c) two hops mTLS, c=64", 2, "h1", "wrk", 5, 64),
     Workload("mesh-c4", "(c) two hops mTLS, c=4", 2, "h1", "wrk", 5, 4),
@@ -96,6 +107,10 @@ WORKLOADS: tuple[Workload, ...] = (
     _body("h2", "1k", 8, 4),
     _body("h2", "64k", 8, 4),
     _body("h2", "1m", 8, 4),
+    _upload("h1", "64k", 8, 1),
+    _upload("h1", "1m", 8, 1),
+    _upload("h2", "64k", 8, 4),
+    _upload("h2", "1m", 8, 4),
     Workload("latency-200", "(f) 200 requests/s, one hop", 1, "h1", "pace", 3, 50, seconds=5, rate=200, peers=LATENCY_PEERS),
     Workload(
         "latency-2000", "(f) 2,000 requests/s, one hop", 1, "h1", "pace", 3, 50, seconds=4, rate=2000, peers=LATENCY_PEERS

@@ -35,6 +35,11 @@ def command(ask: Ask, work: Path) -> list[str]:
     # Windows: its defaults, 1 GiB, so that the client holds nobody back.
     for field in (f":authority: {ask.authority}", *HEADERS):
         words += ["-H", field]
+    if ask.body:
+        data = work / f"body-{ask.body}"
+        if not data.exists():
+            data.write_bytes(b"0123456789abcdef" * (ask.body // 16))
+        words += ["-d", str(data)]  # and so POST
     if not ask.varied:
         return [*words, f"http://{ask.address}{ask.paths[0]}"]
     target = work / f"uris-{ask.address}-{abs(hash(tuple(ask.paths))):x}"

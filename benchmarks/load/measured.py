@@ -21,6 +21,7 @@ class Ask:
     connections: int
     streams: int
     seconds: float
+    body: int = 0  # bytes; above 0 requests are POSTs that carry as many
 
     @property
     def varied(self) -> bool:

@@ -21,7 +21,7 @@ def command(ask: Ask, work: Path) -> list[str]:
         file = str(target)
     url = f"http://{ask.address}{ask.paths[0]}"
     words = ["wrk", "-t1", f"-c{ask.connections}", f"-d{int(ask.seconds) + 1}s", "--timeout", "5s", "-s", str(SCRIPT)]
-    return [*words, url, "--", ask.authority, file]
+    return [*words, url, "--", ask.authority, file, str(ask.body)]
 
 
 def parse(said: str) -> Load:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import measure
+from benchmarks import backend, measure, nginx_backend
 from benchmarks.load import h2load, wrk
 from benchmarks.load.measured import Ask, percentiles
 from benchmarks.measure import LoadFailed
+from benchmarks.peers.peer import find_program
+from benchmarks.smoke import request_for
 
 H2LOAD = """\
 starting benchmark...
@@ -95,8 +98,12 @@ class Recorder(socketserver.StreamRequestHandler):
         for line in self.rfile:
             head.append(line)
             if line == b"\\r\\n":
+                sizes = [int(line[15:]) for line in head if line.startswith(b"Content-Length:")]
+                body = self.rfile.read(sum(sizes))
                 with open(sys.argv[2], "ab") as log:
                     log.write(b"".join(head))
+                    if set(body) - set(b"0123456789abcdef"):
+                        log.write(b"this is no body\\r\\n\\r\\n")
                 head = []
                 self.wfile.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
 class Server(socketserver.ThreadingTCPServer):
@@ -120,6 +127,63 @@ def test_wrk_varies_path_query_and_headers_only_when_asked_to(recorder: tuple[st
     assert len({head.split(b" ")[1] for head in heads}) == len(paths)
     traces = {re.search(rb"\r\nX-Trace: (\w+)", head)[1] for head in heads}  # type: ignore[index]
     assert len(traces) > 50 if varied else len(traces) == 1
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="needs wrk (Debian: wrk)")
+@pytest.mark.parametrize("varied", [True, False])
+def test_wrk_uploads_whole_bodies_when_asked_to(recorder: tuple[str, Path], tmp_path: Path, varied: bool) -> None:
+    address, log = recorder
+    paths = [f"/upload/items/{n}" for n in range(20)] if varied else ["/upload/"]
+    load = wrk.run(Ask(address, "shop.example", paths, 2, 1, 0.3, 1 << 16), tmp_path)
+    heads = log.read_bytes().split(b"\r\n\r\n")[:-1]
+    assert load.errors == 0
+    assert 10 < load.requests <= len(heads)
+    assert all(head.startswith(b"POST /upload/") and b"\r\nContent-Length: 65536\r\n" in head for head in heads)
+
+
+@pytest.mark.skipif(not (shutil.which("h2load") and find_program("nginx")), reason="needs h2load and nginx")
+def test_h2load_uploads_and_the_backend_takes_it(tmp_path: Path) -> None:
+    address = measure.free_address()
+    program = [sys.executable, nginx_backend.__file__, "h2", str(tmp_path), address]
+    with measure.process(program, ready=address):
+        ask = Ask(address, "shop.example", [f"/upload/items/{n}" for n in range(20)], 2, 2, 0.3, 1 << 16)
+        load = h2load.run(ask, tmp_path)
+        assert (load.errors, load.requests > 10) == (0, True)
+        words = h2load.command(ask, tmp_path)
+        assert Path(words[words.index("-d") + 1]).stat().st_size == 1 << 16
+
+
+@pytest.mark.skipif(not find_program("nginx"), reason="needs nginx (Debian: nginx-light)")
+def test_the_backend_answers_an_upload_when_it_has_all_of_it(tmp_path: Path) -> None:
+    address = measure.free_address()
+    with measure.process([sys.executable, nginx_backend.__file__, "h1", str(tmp_path), address], ready=address):
+        check_upload(address)
+
+
+def test_the_smoke_tests_backend_answers_an_upload_when_it_has_all_of_it() -> None:
+    address = measure.free_address()
+    with measure.process([sys.executable, backend.__file__, address], ready=address):
+        check_upload(address)
+
+
+def check_upload(address: str) -> None:
+    """In pieces, head too; and another request on the same connection."""
+    with socket.create_connection(measure.split(address), 5) as connection:
+        for size in (1 << 20, 10):
+            whole = request_for("shop.example", size).replace(b"POST / ", b"POST /upload/ ")
+            for piece in (whole[:20], whole[20:-5]):
+                connection.sendall(piece)
+                connection.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    connection.recv(1)
+                connection.settimeout(5)
+            connection.sendall(whole[-5:])
+            answer = b""
+            while not answer.endswith(b"x" * 100):
+                more = connection.recv(4096)
+                assert more, answer
+                answer += more
+            assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="needs wrk (Debian: wrk)")

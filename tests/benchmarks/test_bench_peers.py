@@ -142,6 +142,13 @@ def test_idle_connections_are_held_while_memory_is_read(tmp_path: Path, name: st
     assert entry["rss"]["A"] > entry["rss_before"]["A"]
 
 
+@pytest.mark.parametrize(
+    ("open_files", "held"), [(1_048_576, 10_000), (20_400, 10_000), (20_000, 9_800), (1024, 312), (100, 1)]
+)
+def test_as_many_connections_are_held_as_a_proxy_has_descriptors_for_both_sides(open_files: int, held: int) -> None:
+    assert memory.held(choose(["memory-connections"])[0].connections, open_files) == held
+
+
 def test_a_crowd_that_is_refused_is_no_measurement() -> None:
     with pytest.raises(memory.NoAnswer, match=r"connection \d of 3: .*refused"), memory.crowd(nowhere(), 3, None):
         pytest.fail("nobody listens there")

@@ -138,6 +138,17 @@ def test_memory_a_connection_is_what_the_connections_added() -> None:
     assert Bound("memory-connections", "a connection", 3, "kB", per_connection_kb).judge(results([entry])).said == MET
 
 
+def test_where_fewer_connections_were_held_than_the_heading_says_the_page_tells_how_many_and_why() -> None:
+    held = {"rss": {"A": 60_000_000}, "rss_before": {"A": 40_000_000}}
+    machine = {"machine": {"open_files": 20_000}}
+    entries = [one("memory-connections", peer, 1, 1.0, connections=9_800, **held) for peer in ("compiled", "envoy")]
+    text = page(results(entries, **machine), [])
+    assert text.count("9,800 connections were held, not 10,000") == 1
+    assert "the hard limit of descriptors (20,000 here) bounds them." in text
+    all_of_them = [one("memory-connections", "compiled", 1, 1.0, connections=10_000, **held)]
+    assert "were held" not in page(results(all_of_them, **machine), [])
+
+
 def made_up() -> dict[str, Any]:
     """A whole run, with what may be missing missing."""
     chance = random.Random(7)
@@ -180,7 +191,7 @@ def test_every_row_of_every_table_has_as_many_cells_as_its_head() -> None:
 
 def test_charts_are_well_formed_and_show_each_peer_in_its_colour() -> None:
     made = charts(Results(made_up()))
-    assert set(made) == {"one-hop", "two-hops", "bodies"}
+    assert set(made) == {"one-hop", "two-hops", "bodies", "uploads"}
     for text in made.values():
         root = ElementTree.fromstring(text)
         bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("fill") == "#D55E00"]
@@ -217,6 +228,7 @@ def test_the_command_writes_page_and_charts(tmp_path: Path) -> None:
         "bodies.svg",
         "one-hop.svg",
         "two-hops.svg",
+        "uploads.svg",
     ]
 
 
