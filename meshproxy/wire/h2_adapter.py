@@ -52,6 +52,7 @@ from meshproxy.wire.engine import (
     Stream,
 )
 from meshproxy.wire.hpack.encoder import restored_fields
+from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
 from meshproxy.wire.http2.heads import (
     expected_body,
     request_head,
@@ -204,11 +205,13 @@ class H2Engine(Engine):
             normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
         )
         self.h2 = H2Connection(config)
+        # With the room that connection.py leaves: a head that one proxy lets in must get through the next.
+        head_bytes = limits.head_bytes + FIELD_OVERHEAD * (limits.head_fields + PSEUDO_FIELDS + HOP_FIELDS)
         values = {
             SettingCodes.HEADER_TABLE_SIZE: limits.table_bytes,
             SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
             SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+            SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
         }
         if server:
             values[SettingCodes.MAX_CONCURRENT_STREAMS] = limits.streams
@@ -216,7 +219,7 @@ class H2Engine(Engine):
         else:
             values[SettingCodes.ENABLE_PUSH] = 0
         self.h2.local_settings = Settings(client=not server, initial_values=values)
-        self.h2.decoder.max_header_list_size = limits.head_bytes
+        self.h2.decoder.max_header_list_size = head_bytes
 
     # -- the connection
 
