@@ -1,6 +1,10 @@
 """The mesh as its own metric source: the control plane reads the proxies' /metrics, once a second, while a release runs.
 
-    store -> meshed pods -> GET http://<podIP>:4191/metrics -> PodWindow a pod -> measure()
+    store -> meshed pods -> GET http://<podIP>:4191/metrics -> PodWindow a pod -> measure()     what is known now
+                                                            -> Ledger a release -> counts()     as of a look
+
+Each pod is asked by itself: it has one question at most, which it may take seconds to answer (a proxy on a saturated machine
+does), while all others are asked and heard again.
 
 request-success-rate  = 100 * success / (success + failure + unreached)
     success, failure    inbound response_total at the target's pods, by `classification`
@@ -11,6 +15,12 @@ request-success-rate  = 100 * success / (success + failure + unreached)
     Callers outside the mesh are not seen; their requests that reached a pod are in its inbound numbers.
 request-duration      = p99 of inbound response_latency_ms_bucket at the target's pods, milliseconds
 
+A look: both arms as of one moment, taken when every pod of both has answered a question that was put after the look before.
+    What comes late delays a look, and with it the news of both arms alike; it never makes one arm's news older than the
+    other's.  Else an outage of what both share would be seen in the arm that answers first only, and be evidence of harm.
+    Nobody else is waited for: what a caller saw fail, it saw of both arms, and its page brings both at the same moment.
+    A pod of an arm that is silent for longer (STALE_S) is lost: see _lose_silent.
+
 Only pods that exist now and are not terminating count, so a previous revision's numbers never mix with this one's.
 Nothing is scraped while no release runs.
 """
@@ -20,6 +30,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -37,15 +48,28 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0  # between scrapes: a check every 2 s must rest on more than one sample
 HURRY_S = 0.5  # ... while evidence is gathered: three bad looks roll a release back (evidence/sequence.py)
-TIMEOUT_S = 0.9  # of one scrape: a hung proxy must not delay the next round
 STALE_S = 5.0  # a pod not heard of for this long has no present numbers
-MAX_PODS = 500  # scraped in one round; more is not "embedded", use Prometheus
+CONNECT_S = 0.9  # the kernel takes a connection for a proxy that is busy; where none is taken, nobody is there
+TIMEOUT_S = (
+    STALE_S - INTERVAL_S
+)  # of one answer: later ones would be stale.  To give up earlier is to be told nothing by a busy one
+MAX_PODS = 500  # asked at a time, by a connection each; more is not "embedded", use Prometheus
 MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
-CONCURRENCY = 16
 PATH = "/metrics?" + "&".join(f"name[]={family}" for family in (RESPONSES, "response_latency_ms", FINE))
 ANNOTATION_TERMINATING = "meshproxy.dev/terminating-since"  # the embedded runtime's metadata.deletionTimestamp
 
 PodKey = tuple[str, str]  # namespace, name
+
+
+@dataclass(slots=True)
+class _Release:
+    """One that is watched."""
+
+    ledger: Ledger
+    pods: dict[str, list[PodKey]] = field(default_factory=dict)  # Deployment of an arm -> those that exist
+    arms: Arms | None = None  # as of the last look
+    looked: int = 0  # number of the last look, see EmbeddedSource._number
+    looked_at: float = 0.0
 
 
 class EmbeddedSource(MetricSource):
@@ -60,9 +84,10 @@ class EmbeddedSource(MetricSource):
         self._subjects: frozenset[Subject] = frozenset()
         self._watching_since: float | None = None
         self._pods: dict[PodKey, PodWindow] = {}
-        self._ledgers: dict[Subject, Ledger] = {}
-        self._arms: dict[Subject, Arms | None] = {}  # as of the end of the last round
-        self._round_ended = 0.0
+        self._releases: dict[Subject, _Release] = {}
+        self._number = 0  # of questions and looks, in their order
+        self._asked: dict[PodKey, int] = {}  # those that have a question to answer, and its number
+        self._answered: dict[PodKey, int] = {}  # number of the last question that was answered
         self._interval_s = INTERVAL_S
         self._wake = asyncio.Event()
         self.scrapes = 0
@@ -77,8 +102,9 @@ class EmbeddedSource(MetricSource):
         if not wanted:
             self._watching_since = None
             self._pods.clear()
-        self._ledgers = {subject: self._ledgers.get(subject) or Ledger(subject, self._clock()) for subject in wanted}
-        self._arms = {subject: arms for subject, arms in self._arms.items() if subject in wanted}
+        self._releases = {
+            subject: self._releases.get(subject) or _Release(Ledger(subject, self._clock())) for subject in wanted
+        }
         self._subjects = wanted
         self._wake.set()
 
@@ -125,23 +151,8 @@ class EmbeddedSource(MetricSource):
         return Measurement(reason=f"unknown metric {query.metric.name}", error=True)
 
     async def counts(self, subject: Subject) -> Arms | None:
-        return self._arms.get(subject) if self._clock() - self._round_ended <= STALE_S else None
-
-    def _look(self, subject: Subject, ledger: Ledger) -> Arms | None:
-        """After a whole round and not in the middle of one, where only one arm might have been asked yet."""
-        now = self._clock()
-        known = False
-        for deployment in (subject.deployment, subject.primary, subject.baseline):
-            pods = [pod for pod in self._meshed_pods() if _is_in(pod, subject.namespace, deployment)]
-            windows = [self._pods.get(pod_key(pod)) for pod in pods]
-            if any(window is not None and not _is_fresh(window, now) for window in windows):
-                # Callers' failures at that pod are known and its successes are not: no comparison with that.
-                ledger.begin_anew(now)
-                return None
-            known = any(windows)
-            if not known and deployment != subject.baseline:
-                return None
-        return ledger.arms(baseline=known)
+        release = self._releases.get(subject)
+        return release.arms if release is not None and self._clock() - release.looked_at <= STALE_S else None
 
     def _unreached(
         self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float
@@ -169,53 +180,107 @@ class EmbeddedSource(MetricSource):
     # -- gathering
 
     async def run(self) -> None:
-        """Scrape every second while something is watched; returns only by cancellation."""
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
+        """Ask while something is watched; returns only by cancellation."""
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_S)
+        connector = aiohttp.TCPConnector(limit=MAX_PODS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session,
+            asyncio.TaskGroup() as asking,
+        ):
             while True:
                 if not self._subjects:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                begun = self._clock()
-                await self.scrape(session)
-                await asyncio.sleep(max(0.05, self._interval_s - (self._clock() - begun)))
+                for pod in self._due():
+                    asking.create_task(self._scrape_pod(session, pod))
+                await asyncio.sleep(self._interval_s)
 
     async def scrape(self, session: aiohttp.ClientSession) -> None:
-        """One round over all meshed pods; forgets pods that are gone."""
+        """Ask every pod that is due, and wait for the answers."""
+        await asyncio.gather(*(self._scrape_pod(session, pod) for pod in self._due()))
+        self._lose_silent()
+
+    def _due(self) -> list[Object]:
+        """The pods that have no question to answer; forgets those that are gone."""
         pods = self._meshed_pods()[:MAX_PODS]
+        arms: dict[tuple[str, str], list[PodKey]] = {}
+        for pod in pods:
+            arms.setdefault((pod_key(pod)[0], deployment_of(pod)), []).append(pod_key(pod))
         alive = {pod_key(pod) for pod in pods}
         for key in [key for key in self._pods if key not in alive]:
             del self._pods[key]
-        await asyncio.gather(*(self._scrape_pod(session, pod) for pod in pods))
-        self._arms = {subject: self._look(subject, ledger) for subject, ledger in self._ledgers.items()}
-        self._round_ended = self._clock()
+        for key in [key for key in self._answered if key not in alive]:
+            del self._answered[key]
+        for subject, release in self._releases.items():
+            names = (subject.deployment, subject.primary, subject.baseline)
+            release.pods = {name: arms.get((subject.namespace, name), []) for name in names}
+        self._lose_silent()
+        return [pod for pod in pods if pod_key(pod) not in self._asked]
 
     async def _scrape_pod(self, session: aiohttp.ClientSession, pod: Object) -> None:
         key = pod_key(pod)
+        self._number += 1
+        self._asked[key] = number = self._number
         try:
-            async with session.get(f"http://{self._address(pod)}{PATH}") as answer:
-                if answer.status != 200:
-                    raise aiohttp.ClientError(f"HTTP {answer.status}")
-                page = await answer.content.read(MAX_PAGE_BYTES)
-                while more := await answer.content.read(MAX_PAGE_BYTES):
-                    page += more
-                    if len(page) > MAX_PAGE_BYTES:
-                        raise aiohttp.ClientError(f"more than {MAX_PAGE_BYTES} bytes")
+            page = await self._page(session, pod)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.scrape_failures += 1
             log.debug("scraping %s/%s: %s", *key, error)
             return
+        finally:
+            self._asked.pop(key, None)
         self.scrapes += 1
         if self._watching_since is None:  # told to rest meanwhile
             return
         window = self._pods.get(key)
         if window is None:
             window = self._pods[key] = PodWindow(newborn=_born(pod) > self._watching_since)
-        gained = window.page(self._clock(), page.decode("utf-8", "replace"))
-        for ledger in self._ledgers.values():
-            ledger.counted(key[0], deployment_of(pod), key[1], gained)
+        gained = window.page(self._clock(), page)
+        self._answered[key] = number
+        deployment = deployment_of(pod)
+        for subject, release in self._releases.items():
+            release.ledger.counted(key[0], deployment, key[1], gained)
+            if gained.failed_to or key in release.pods.get(deployment, ()):
+                self._look(subject, release)
+
+    async def _page(self, session: aiohttp.ClientSession, pod: Object) -> str:
+        """Raises aiohttp.ClientError, TimeoutError or OSError."""
+        async with session.get(f"http://{self._address(pod)}{PATH}") as answer:
+            if answer.status != 200:
+                raise aiohttp.ClientError(f"HTTP {answer.status}")
+            page = await answer.content.read(MAX_PAGE_BYTES)
+            while more := await answer.content.read(MAX_PAGE_BYTES):
+                page += more
+                if len(page) > MAX_PAGE_BYTES:
+                    raise aiohttp.ClientError(f"more than {MAX_PAGE_BYTES} bytes")
+        return page.decode("utf-8", "replace")
+
+    # -- looks
+
+    def _look(self, subject: Subject, release: _Release) -> None:
+        """After an answer: if it was the last that was waited for, both arms are known as of now."""
+        heard = {name: [key for key in pods if key in self._pods] for name, pods in release.pods.items()}
+        if not heard.get(subject.deployment) or not heard.get(subject.primary):
+            return
+        news = {self._answered.get(key, 0) > release.looked for pods in heard.values() for key in pods}
+        if news == {True}:
+            self._number += 1
+            release.looked, release.looked_at = self._number, self._clock()
+        elif news != {False} or release.arms is None:  # some have answered: the arms are not as of one moment
+            return
+        release.arms = release.ledger.arms(baseline=bool(heard[subject.baseline]))  # with what a caller told after the look
+
+    def _lose_silent(self) -> None:
+        """A pod of an arm that was heard of and does not answer any more: callers' failures at it are known and its successes
+        are not, and to leave it out would be to leave out the worst of that arm.  The arms are unknown until it answers, or is
+        gone, and nothing is compared across that gap."""
+        now = self._clock()
+        for release in self._releases.values():
+            windows = [self._pods.get(key) for pods in release.pods.values() for key in pods]
+            if any(window is not None and not _is_fresh(window, now) for window in windows):
+                release.ledger.begin_anew(now)
+                release.arms = None
 
     def _meshed_pods(self) -> list[Object]:
         """Pods with a proxy, an address, and no deletion under way; those asked about first, so that a bound on the number
