@@ -11,12 +11,15 @@ from control.canary.declared.metric import Kind
 from control.canary.evidence.arms import ArmCounts
 from control.canary.machine.analysis import Measurement
 from control.canary.measuring.source import Arms, MetricSource, Query, Subject
+from control.canary.objects.workloads import DAEMON_SET, replicas
 from control.canary.simulate.given import Given
 from control.canary.simulate.model import Traffic, measure
 from control.canary.simulate.timeline import Said, Seen
 from control.canary.telling.hook_client import HookClient
 from control.store.files import FileStore
 from control.store.store import Key, Object
+
+NODES = 3  # of a simulated cluster: pods of a DaemonSet
 
 
 class Answers(HookClient):
@@ -116,9 +119,22 @@ class ModelledSource(MetricSource):
         return measure(metric, faults, traffic)
 
 
-def rolled_out(deployment: Object, now: float, *, ready: bool, since: float) -> Object:
-    replicas = deployment["spec"].get("replicas", 1)
-    available = replicas if ready else 0
+def rolled_out(workload: Object, now: float, *, ready: bool, since: float) -> Object:
+    """The status of a workload that reached what it asks for at once; not `ready`: its pods never become available."""
+    if workload["kind"] == DAEMON_SET:
+        return _daemon_set(workload, ready=ready)
+    return _deployment(workload, now, ready=ready, since=since)
+
+
+def _daemon_set(workload: Object, *, ready: bool) -> Object:
+    count = NODES if replicas(workload) else 0
+    numbers = {"desiredNumberScheduled": count, "updatedNumberScheduled": count, "numberAvailable": count if ready else 0}
+    return {"observedGeneration": workload["metadata"]["generation"], **numbers}
+
+
+def _deployment(deployment: Object, now: float, *, ready: bool, since: float) -> Object:
+    count = deployment["spec"].get("replicas", 1)
+    available = count if ready else 0
     word = ("True", "MinimumReplicasAvailable") if ready else ("False", "MinimumReplicasUnavailable")
     moment = to_rfc3339(now if ready else since)
     conditions = [
@@ -137,8 +153,8 @@ def rolled_out(deployment: Object, now: float, *, ready: bool, since: float) -> 
             conditions = [before]
     return {
         "observedGeneration": deployment["metadata"]["generation"],
-        "replicas": replicas,
-        "updatedReplicas": replicas,
+        "replicas": count,
+        "updatedReplicas": count,
         "readyReplicas": available,
         "availableReplicas": available,
         "conditions": conditions,

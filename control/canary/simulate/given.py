@@ -16,6 +16,7 @@ from control.canary.declared.policy import ReleasePolicy
 from control.canary.declared.policy import parse as parse_policy
 from control.canary.declared.spec import GROUP, KIND, CanarySpec
 from control.canary.declared.spec import parse as parse_canary
+from control.canary.objects.workloads import DAEMON_SET, DEPLOYMENT
 from control.canary.simulate.model import KINDS, Fault
 from control.canary.simulate.replay import Recording
 from control.resources.validate import review
@@ -126,19 +127,20 @@ _ABOUT = {
 
 
 def _target(canary: Object) -> Object | None:
-    """A Deployment for a Canary whose target is not among the manifests."""
+    """A Deployment or DaemonSet for a Canary whose target is not among the manifests.  A DaemonSet never is: the store, which
+    is embedded mode's, takes no manifest of one."""
     reference, service = canary["spec"]["targetRef"], canary["spec"]["service"]
-    if reference["kind"] != "Deployment":
+    if reference["kind"] not in (DEPLOYMENT, DAEMON_SET):
         return None
     name, port = reference["name"], service.get("targetPort", service["port"])
     declared = {"name": port, "containerPort": 8080} if isinstance(port, str) else {"containerPort": port}
     container = {"name": name, "image": f"{name}:simulated", "command": ["true"], "ports": [declared]}
     return {
         "apiVersion": "apps/v1",
-        "kind": "Deployment",
+        "kind": reference["kind"],
         "metadata": {"name": name, "namespace": canary["metadata"]["namespace"]},
         "spec": {
-            "replicas": _REPLICAS,
+            **({"replicas": _REPLICAS} if reference["kind"] == DEPLOYMENT else {}),
             "selector": {"matchLabels": {"app": name}},
             "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
         },

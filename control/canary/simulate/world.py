@@ -24,6 +24,7 @@ from control.canary.machine.gates import gate_it_waits_at
 from control.canary.machine.status import INITIAL, Phase, Status
 from control.canary.machine.strategy import routing
 from control.canary.measuring.source import Subject
+from control.canary.objects.workloads import DAEMON_SET, DEPLOYMENT, target_key
 from control.canary.policies import policy_for
 from control.canary.simulate.around import Answers, ModelledSource, TellingStore, rolled_out
 from control.canary.simulate.given import Given, SimulationError
@@ -58,8 +59,6 @@ class World:
             root = Path(name)
             self._user = root / "manifests"
             self._user.mkdir()
-            for obj in self._objects:
-                self._write(obj)
             clock = lambda: self._now  # noqa: E731
             with (
                 TellingStore(self._user, root / "state", "canary", accepting=True, clock=clock) as self._store,
@@ -74,11 +73,13 @@ class World:
                 return await self._play()
 
     async def _play(self) -> Timeline:
+        for obj in self._objects:
+            await self._write(obj)
         await self._initialise()
         self._edited_at = self._now
         self._entries.clear()
         self._edited = True
-        self._new_revision()
+        await self._new_revision()
         standing, since = self._standing(), self._now
         for _ in range(MAX_TICKS):
             due = await self._step()
@@ -180,28 +181,31 @@ class World:
 
     # -- what the world does
 
-    def _write(self, obj: Object) -> None:
+    async def _write(self, obj: Object) -> None:
         key = Key.of(obj)
+        if key.kind == DAEMON_SET:  # no manifest of one is taken; an object is
+            await self._cli.apply(obj)
+            return
         (self._user / f"{key.kind}-{key.namespace}-{key.name}.yaml".lower()).write_text(yaml.safe_dump(obj))
 
-    def _new_revision(self) -> None:
+    async def _new_revision(self) -> None:
         """Every target gets another template."""
-        targets = {(spec.namespace, spec.target) for _, spec, _ in self._canaries()}
+        targets = {target_key(spec) for _, spec, _ in self._canaries()}
         for obj in self._objects:
-            if obj["kind"] == "Deployment" and (obj["metadata"]["namespace"], obj["metadata"]["name"]) in targets:
+            if Key.of(obj) in targets:
                 metadata = obj["spec"]["template"].setdefault("metadata", {})
                 metadata["annotations"] = {**(metadata.get("annotations") or {}), _ANNOTATION: "2"}
-                self._write(obj)
+                await self._write(obj)
 
     async def _roll_out(self) -> None:
-        """Deployments reach what they ask for at once, except those that are never to be ready."""
+        """Workloads reach what they ask for at once, except those that are never to be ready."""
         unready = {name for name, fault in self._given.faults if fault.kind == "unready"}
-        targets = {(spec.namespace, spec.target): spec.name for _, spec, _ in self._canaries()}
-        for obj in self._runtime.list("apps", "Deployment"):
+        targets = {target_key(spec): spec.name for _, spec, _ in self._canaries()}
+        for obj in (one for kind in (DEPLOYMENT, DAEMON_SET) for one in self._runtime.list("apps", kind)):
             if not (obj.get("spec") or {}).get("template"):
                 continue
             key = Key.of(obj)
-            whose = targets.get((key.namespace, key.name))
+            whose = targets.get(key)
             broken = whose is not None and self._edited and bool(unready & {"", whose})
             status = rolled_out(obj, self._now, ready=not broken, since=self._edited_at)
             if obj.get("status") != status:
