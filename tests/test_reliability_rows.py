@@ -197,7 +197,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "RT-15 weights of all kinds": (
         "policy/test_split.py::test_every_split_is_exact_in_the_large",
         "policy/test_split.py::test_no_weight_at_all_draws_nobody",
-        "policy/test_route.py::test_a_backend_that_is_missing_or_has_no_endpoints_keeps_its_weight",
+        "policy/test_tables.py::test_a_backend_that_is_missing_or_has_no_endpoints_keeps_its_weight",
         "proxy/test_rules.py::test_a_backend_without_endpoints_keeps_its_share_and_answers_503",
     ),
     "RT-16 weights change under load": (

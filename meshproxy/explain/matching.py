@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from meshproxy.policy.access import host_of
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.filters import HeaderChanges
 from meshproxy.policy.match import EXACT, PREFIX, REGEX, Match, Matches, Value, header_value, parse_query
 from meshproxy.policy.path import normal_path
-from meshproxy.policy.route import RouteEntry, RouteSpec
+from meshproxy.policy.service import RouteEntry
 from meshproxy.wire.message import Head
 
 SHOWN: Final = 200  # matches that are listed one by one, endpoints and rules likewise; the page says how many are left out

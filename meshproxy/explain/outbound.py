@@ -14,9 +14,11 @@ from typing import Any, Final
 from meshproxy.explain import balancing, matching
 from meshproxy.explain.matching import SHOWN, text
 from meshproxy.policy.consistent_hash import HashKey, hash_key
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.match import NO_MATCH, Match
 from meshproxy.policy.retry import CONDITIONS, GRPC_CODES, RetryPolicy, is_idempotent
-from meshproxy.policy.route import DEFAULT_PORT, OPAQUE, BackendEntry, RouteSpec, ServiceEntry, parse_authority
+from meshproxy.policy.service import OPAQUE, BackendEntry, ServiceEntry
+from meshproxy.policy.tables import DEFAULT_PORT, parse_authority
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.refusals import (
     AMBIGUOUS_PATH,

@@ -1,6 +1,6 @@
 """Resources of the control plane -> the plain tables the data path routes by.
 
-    Known --tables_of()--> policy.route.Tables       services, splits, endpoints
+    Known --tables_of()--> policy.tables.Tables       services, splits, endpoints
       --ports_of()---> [InboundPort], mode       what the inbound side admits
       --access_of()--> policy.access.Access      ... and of whom, where TrafficTargets select the pod
 
@@ -15,9 +15,11 @@ from meshproxy.mesh.knowledge import Known, ResourceRejected
 from meshproxy.mesh.routes import retry_of, routes_of, sticky_of
 from meshproxy.policy.access import Access, AccessRule, HeaderMatch, HttpMatch
 from meshproxy.policy.deadline import ServiceTimes
+from meshproxy.policy.declared import ServiceSpec
 from meshproxy.policy.fault import FaultPolicy
 from meshproxy.policy.regex import Regex
-from meshproxy.policy.route import EndpointEntry, ServiceSpec, Tables, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import Tables, build_tables
 from meshproxy.proxy.inbound import InboundPort
 
 

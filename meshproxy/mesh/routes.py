@@ -13,10 +13,10 @@ from functools import lru_cache
 from control.api import mesh_pb2
 from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.deadline import ServiceTimes
+from meshproxy.policy.declared import BackendSpec, RouteSpec
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import Match, Value
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
-from meshproxy.policy.route import BackendSpec, RouteSpec
 
 MAX_MATCHES = 1024  # of one Service: the control plane sends 512 at most
 

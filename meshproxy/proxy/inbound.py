@@ -21,7 +21,8 @@ from meshproxy.policy.access import Access
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.path import with_path
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import HTTP1, HTTP2, parse_authority
+from meshproxy.policy.service import HTTP1, HTTP2
+from meshproxy.policy.tables import parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.denials import Denials, take_in

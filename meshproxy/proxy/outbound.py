@@ -12,23 +12,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.match import Matches
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy
-from meshproxy.policy.route import (
-    HTTP1,
-    HTTP2,
-    NO_TABLES,
-    OPAQUE,
-    BackendEntry,
-    EndpointEntry,
-    MirrorEntry,
-    RouteEntry,
-    RouteSpec,
-    ServiceEntry,
-    Tables,
-    parse_authority,
-)
+from meshproxy.policy.service import HTTP1, HTTP2, OPAQUE, BackendEntry, EndpointEntry, MirrorEntry, RouteEntry, ServiceEntry
 from meshproxy.policy.split import Split
+from meshproxy.policy.tables import NO_TABLES, Tables, parse_authority
 from meshproxy.proxy.answer import CONNECTED, refuse
 from meshproxy.proxy.backends import Backends
 from meshproxy.proxy.context import Context
@@ -69,7 +58,7 @@ class Made:
 
 
 def note_given(backends: list[BackendEntry], weights: list[int], given: set[str]) -> None:
-    """Note those that have a weight and draw nothing: it was given to others (policy/route.py `weights_of`)."""
+    """Note those that have a weight and draw nothing: it was given to others (policy/service.py `weights_of`)."""
     for index, backend in enumerate(backends):
         if backend.weight > 0 and weights[index] == 0:
             given.add(backend.key)

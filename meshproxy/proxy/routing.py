@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.filters import changed
 from meshproxy.policy.match import NO_MATCH, UNSAFE, Match, Matches
-from meshproxy.policy.route import RouteSpec
 from meshproxy.proxy.route import Route
 from meshproxy.wire.message import CACHES, Head
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.consistent_hash import HashKey, hash_key
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.random import Rng
-from meshproxy.policy.route import BackendEntry, RouteSpec
+from meshproxy.policy.service import BackendEntry
 from meshproxy.policy.split import Split
 from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import BACKEND_INVALID, NO_RULE, RULE_INVALID, Refusal

@@ -22,7 +22,7 @@ from control.resources.gateway import parse_http_route
 from control.resources.traffic import Traffic, conditions
 from control.resources.validate import check_document
 from control.store.store import Object
-from meshproxy.policy.route import RouteEntry, ServiceEntry
+from meshproxy.policy.service import RouteEntry, ServiceEntry
 
 RUNNING = Status(phase=Phase.PROGRESSING, last_applied="r2", last_promoted="r1")
 

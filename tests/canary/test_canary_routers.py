@@ -15,7 +15,7 @@ from control.canary.declared.spec import CanarySpec, parse
 from control.canary.machine.routing import Routing
 from control.canary.routers import cookies, router_for, with_cookies
 from meshproxy.policy.filters import changed
-from meshproxy.policy.route import RouteEntry, ServiceEntry
+from meshproxy.policy.service import RouteEntry, ServiceEntry
 from meshproxy.wire.message import Field
 
 PROVIDERS = ["", "linkerd", "osm", "smi:v1alpha1", "smi:v1alpha3:istio", "gatewayapi:v1", "gatewayapi:v1beta1"]

@@ -13,7 +13,8 @@ from control.store.store import Object
 from meshproxy.mesh.convert import tables_of
 from meshproxy.mesh.knowledge import Known
 from meshproxy.policy.match import UNSAFE
-from meshproxy.policy.route import RouteEntry, ServiceEntry, Tables
+from meshproxy.policy.service import RouteEntry, ServiceEntry
+from meshproxy.policy.tables import Tables
 from meshproxy.wire.message import Field, Head, add_field
 
 WEB = [service("web"), service("web-v1"), service("web-v2"), service("web-v3")]

@@ -24,7 +24,7 @@ from routing_objects import (
 from control.compile.snapshot import Memo
 from control.store.store import Object
 from meshproxy.policy.retry import RESPONDED, Failure
-from meshproxy.policy.route import RouteEntry, match
+from meshproxy.policy.service import RouteEntry, match
 
 # ---------------------------------------------------------------- Gateway API
 

@@ -18,7 +18,8 @@ from certs.issue import issue_svid
 from certs.spiffe import SpiffeId
 from certs.verify import check_leaf
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import DETECT, HTTP1, BackendEntry, EndpointEntry, ServiceEntry, Tables
+from meshproxy.policy.service import DETECT, HTTP1, BackendEntry, EndpointEntry, ServiceEntry
+from meshproxy.policy.tables import Tables
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, Inbound, InboundPort
 from meshproxy.proxy.listener import Lifecycle, Listener
 from meshproxy.proxy.outbound import Outbound

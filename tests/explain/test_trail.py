@@ -15,10 +15,12 @@ from meshproxy.policy.breaker import FAILURE, BreakerPolicy
 from meshproxy.policy.chooser import MAGLEV, BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.deadline import ServiceTimes
+from meshproxy.policy.declared import BackendSpec, RouteSpec, ServiceSpec
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import EXACT, PREFIX, Match, Value
 from meshproxy.policy.regex import Regex
-from meshproxy.policy.route import BackendSpec, EndpointEntry, RouteSpec, ServiceSpec, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, DENY, InboundPort
 from meshproxy.proxy.outbound import Outbound

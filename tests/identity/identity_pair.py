@@ -18,7 +18,8 @@ from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from meshproxy.mesh.traffic import MeshTraffic
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.route import HTTP1, BackendEntry, EndpointEntry, ServiceEntry, Tables
+from meshproxy.policy.service import HTTP1, BackendEntry, EndpointEntry, ServiceEntry
+from meshproxy.policy.tables import Tables
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, InboundPort
 
 TD = "mesh.test"

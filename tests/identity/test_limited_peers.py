@@ -10,8 +10,10 @@ from proxy_peers import request, until
 
 from meshproxy.policy.breaker import BreakerPolicy
 from meshproxy.policy.chooser import BalancerPolicy
+from meshproxy.policy.declared import ServiceSpec
 from meshproxy.policy.retry import RetryPolicy, parse_policy
-from meshproxy.policy.route import HTTP1, EndpointEntry, ServiceSpec, build_tables
+from meshproxy.policy.service import HTTP1, EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, InboundPort
 from meshproxy.proxy.limited import OVER_LIMIT
 

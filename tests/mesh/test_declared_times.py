@@ -6,7 +6,8 @@ import asyncio
 
 from control.api import mesh_pb2
 from meshproxy.mesh.convert import service_spec
-from meshproxy.policy.route import EndpointEntry, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.settings import Settings

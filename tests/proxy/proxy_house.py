@@ -12,7 +12,7 @@ from typing import Any
 from proxy_peers import until
 
 from meshproxy.admin import AdminSide, Status
-from meshproxy.policy.route import Tables
+from meshproxy.policy.tables import Tables
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import Endpoint
 from meshproxy.proxy.forward import ForwardSide, Target

@@ -13,7 +13,9 @@ from meshproxy.policy.balancer import LEAST_REQUEST
 from meshproxy.policy.breaker import PROBING, BreakerPolicy
 from meshproxy.policy.chooser import MAGLEV, RING_HASH, BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
-from meshproxy.policy.route import EndpointEntry, ServiceSpec, build_tables
+from meshproxy.policy.declared import ServiceSpec
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials
 

@@ -10,11 +10,13 @@ from proxy_peers import read_head, request
 from proxy_web import Web
 
 from meshproxy.explain.header import LiveExplainer
+from meshproxy.policy.declared import BackendSpec, RouteSpec, ServiceSpec
 from meshproxy.policy.fault import MILLION, FaultPolicy
 from meshproxy.policy.filters import Redirect
 from meshproxy.policy.match import EXACT, Match, Value
 from meshproxy.policy.retry import parse_policy
-from meshproxy.policy.route import BackendSpec, EndpointEntry, RouteSpec, ServiceSpec, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.explained import MAX_TRAIL, Explainer, bounded
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials

@@ -9,8 +9,10 @@ from proxy_house import total
 from proxy_peers import request, until
 from proxy_web import Web
 
+from meshproxy.policy.declared import ServiceSpec
 from meshproxy.policy.fault import MILLION, FaultPolicy
-from meshproxy.policy.route import EndpointEntry, ServiceSpec, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials
 

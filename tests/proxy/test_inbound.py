@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from proxy_peers import DEADLINE_S, parse
 
-from meshproxy.policy.route import DETECT, HTTP1, HTTP2
+from meshproxy.policy.service import DETECT, HTTP1, HTTP2
 from meshproxy.proxy.endpoint import SPEAKS_HTTP1, SPEAKS_HTTP2, SPEAKS_OPAQUE
 from meshproxy.proxy.inbound import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, DENY, Inbound, InboundPort, app_speaks
 from meshproxy.proxy.tls import Credentials

@@ -10,8 +10,8 @@ from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 from raw_grpc_client import connect
 
+from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.retry import parse_policy
-from meshproxy.policy.route import RouteSpec
 from meshproxy.policy.split import Split
 from meshproxy.proxy.rule import Rule
 from meshproxy.telemetry.series import HttpSeries

@@ -11,10 +11,12 @@ from proxy_house import total
 from proxy_peers import read_head, request, until
 
 from meshproxy.policy.consistent_hash import HashKey
+from meshproxy.policy.declared import BackendSpec, RouteSpec, ServiceSpec
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import EXACT, PREFIX, Match, Value
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy, parse_policy
-from meshproxy.policy.route import BackendSpec, EndpointEntry, RouteSpec, ServiceSpec, Tables, build_tables
+from meshproxy.policy.service import EndpointEntry
+from meshproxy.policy.tables import Tables, build_tables
 from meshproxy.proxy.mirror import BEHIND_BYTES, NoClient
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.tls import Credentials

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshproxy.policy.declared import ServiceSpec
 from meshproxy.policy.retry import parse_policy
-from meshproxy.policy.route import DETECT, HTTP2, MAX_MEMO, EndpointEntry, ServiceSpec, Tables, build_tables, parse_authority
+from meshproxy.policy.service import DETECT, HTTP2, EndpointEntry
+from meshproxy.policy.tables import MAX_MEMO, Tables, build_tables, parse_authority
 from meshproxy.wire.message import CACHES
 
 
