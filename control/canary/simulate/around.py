@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary.declared.commands import to_rfc3339
@@ -13,7 +14,7 @@ from control.canary.machine.analysis import Measurement
 from control.canary.measuring.source import Arms, MetricSource, Query, Subject
 from control.canary.objects.workloads import DAEMON_SET, replicas
 from control.canary.simulate.given import Given
-from control.canary.simulate.model import Traffic, measure
+from control.canary.simulate.model import GOOD_LATENCY, Traffic, latency, measure
 from control.canary.simulate.timeline import Said, Seen
 from control.canary.telling.hook_client import HookClient
 from control.store.files import FileStore
@@ -61,6 +62,26 @@ class TellingStore(FileStore):
         await super().event(about, kind, reason, message)
 
 
+@dataclass(slots=True)
+class _Arm:
+    """What it answered so far: expectations, so not whole numbers."""
+
+    requests: float = 0.0
+    failed: float = 0.0
+    latency: dict[float, float] = field(default_factory=dict)  # upper bound in ms -> successes in just this bucket
+
+    def served(self, requests: float, failed: float, took: Iterable[tuple[float, float]]) -> None:
+        """`failed`: share of them."""
+        self.requests += requests
+        self.failed += requests * failed
+        for bound, share in took:
+            self.latency[bound] = self.latency.get(bound, 0.0) + requests * (1.0 - failed) * share
+
+    def counts(self, epoch: float) -> ArmCounts:
+        histogram = tuple((bound, round(count)) for bound, count in sorted(self.latency.items()))
+        return ArmCounts(round(self.requests) - round(self.failed), round(self.failed), histogram, epoch)
+
+
 class ModelledSource(MetricSource):
     """Asked by the controller; answers by the model or the recording."""
 
@@ -75,7 +96,7 @@ class ModelledSource(MetricSource):
         self._traffic = traffic
         self._templates = templates
         self._clock = clock
-        self._totals: dict[str, tuple[float, float, float, float, float]] = {}  # since when; canary's, of them failed, others'
+        self._totals: dict[str, tuple[float, tuple[_Arm, _Arm, _Arm]]] = {}  # since when; canary, primary, baseline
         self._looked: dict[str, float] = {}
         self.seen: list[tuple[str, Seen]] = []
 
@@ -96,16 +117,16 @@ class ModelledSource(MetricSource):
         if any(fault.kind == "down" for fault in faults):
             return None
         name = f"{subject.canary}.{subject.namespace}"
-        begun, canary, failed, primary, baseline = self._totals.get(name, (now, 0.0, 0.0, 0.0, 0.0))
+        begun, arms = self._totals.setdefault(name, (now, (_Arm(), _Arm(), _Arm())))
         passed = now - self._looked.get(name, now)
+        self._looked[name] = now
         rate = 0.0 if any(fault.kind == "silent" for fault in faults) else traffic.rate
         share = max((fault.value or 0.0 for fault in faults if fault.kind == "errors"), default=0.0)
-        canary, failed = canary + rate * passed, failed + rate * share * passed
-        primary += max(0.0, self._given.rate - traffic.rate - traffic.baseline_rate) * passed
-        baseline += traffic.baseline_rate * passed
-        self._totals[name], self._looked[name] = (begun, canary, failed, primary, baseline), now
-        arm = ArmCounts(round(canary) - round(failed), round(failed), epoch=begun)
-        return Arms(arm, ArmCounts(round(primary), 0, epoch=begun), ArmCounts(round(baseline), 0, epoch=begun))
+        canary, primary, baseline = arms
+        canary.served(rate * passed, share, latency(faults))
+        primary.served(max(0.0, self._given.rate - traffic.rate - traffic.baseline_rate) * passed, 0.0, GOOD_LATENCY)
+        baseline.served(traffic.baseline_rate * passed, 0.0, GOOD_LATENCY)
+        return Arms(canary.counts(begun), primary.counts(begun), baseline.counts(begun))
 
     def _answer(self, query: Query) -> Measurement:
         metric, subject = query.metric, query.subject

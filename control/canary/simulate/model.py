@@ -24,6 +24,9 @@ from control.canary.machine.analysis import Measurement
 
 DEFAULT_SLOW_FACTOR = 2.0  # of the limit, for "slow" without a number
 GOOD_DURATION_MS = 25.0  # or half the limit, where that is less
+# Upper bound in ms -> share of an arm's successes below it and above the bound before; a step beyond the p50, p90 and p99, so
+# that these are bounds whatever is rounded.  The p99 is GOOD_DURATION_MS.
+GOOD_LATENCY = ((10.0, 0.55), (15.0, 0.37), (25.0, 0.075), (50.0, 0.005))
 
 KINDS = ("good", "errors", "slow", "bad", "silent", "down", "unready")
 _FORM = re.compile(r"(?P<name>[^:@\s]+)(?::(?P<value>[^@\s]+))?(?:@(?P<since>\S+))?\Z")
@@ -147,6 +150,16 @@ def measure(metric: Metric, faults: Sequence[Fault], traffic: Traffic) -> Measur
             limit = metric.maximum if metric.maximum is not None else GOOD_DURATION_MS
             value = fault.value if fault.value is not None else limit * DEFAULT_SLOW_FACTOR
     return Measurement(value, requests)
+
+
+def latency(faults: Sequence[Fault]) -> tuple[tuple[float, float], ...]:
+    """How long successes take, as GOOD_LATENCY says it, of an arm with these faults at work: a slow one's p99 is as told
+    (slow alone: twice as good ones'), and all its other requests are slower in proportion."""
+    factor = 1.0
+    for fault in faults:
+        if fault.kind == "slow":
+            factor = DEFAULT_SLOW_FACTOR if fault.value is None else fault.value / GOOD_DURATION_MS
+    return tuple((round(bound * factor, 3), share) for bound, share in GOOD_LATENCY)
 
 
 def _good(metric: Metric) -> float:
