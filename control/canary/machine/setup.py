@@ -8,6 +8,8 @@ replicas between releases.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from control.canary.declared.alerts import INFO
 from control.canary.machine import strategy
 from control.canary.machine.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
@@ -89,6 +91,8 @@ def put_routing_right(draft: Draft) -> None:
     if draft.routed or facts.primary is None or facts.target is None or facts.problem:
         return
     wanted, seen = strategy.routing(spec, status), facts.routing
+    if facts.baseline is None and (seen is None or not seen.baseline):
+        wanted = replace(wanted, baseline=0.0)  # it is gone, and is made anew (baselining.ready): nobody is sent there before
     if seen == wanted:
         return
     draft.actions.insert(0, SetRouting(wanted))
