@@ -15,6 +15,7 @@ KILLS = "mesh_e2e/test_e2e_release_kills.py::"
 HOOKS = "mesh_e2e/test_e2e_release_hooks.py::"
 PROMETHEUS = "mesh_e2e/test_e2e_prometheus.py::"
 EVIDENCE = "mesh_e2e/test_e2e_evidence.py::"
+STEPS = "mesh_e2e/test_e2e_release_steps.py::"
 
 END_TO_END: dict[str, tuple[str, ...]] = {
     "promoted step by step": (
@@ -51,6 +52,13 @@ END_TO_END: dict[str, tuple[str, ...]] = {
     "a changed ConfigMap": (f"{RELEASES}test_a_changed_config_map_is_released_like_a_changed_template",),
     "pause and resume": (f"{RELEASES}test_users_move_to_a_new_revision_by_its_weights_and_a_pause_holds_them",),
     "abort": (f"{RELEASES}test_aborted_by_hand_everyone_is_back",),
+    "retry, and the history with reasons": (
+        f"{STEPS}test_a_release_that_was_aborted_is_retried_and_the_history_has_both_reasons",
+    ),
+    "several Canaries as one release: all or none": (
+        f"{STEPS}test_canaries_released_together_take_each_step_together_and_are_both_promoted",
+        f"{STEPS}test_when_one_of_them_fails_all_are_rolled_back",
+    ),
     "suspend": (f"{RELEASES}test_a_suspended_canary_releases_nothing_until_it_is_resumed",),
     "CA-05 the controller killed in every phase": (
         f"{KILLS}test_a_controller_that_is_killed_in_any_phase_is_gone_on_from",
@@ -74,7 +82,10 @@ END_TO_END: dict[str, tuple[str, ...]] = {
     ),
     "steps of a policy, the first below a percent": (
         f"{RELEASES}test_steps_of_a_policy_begin_below_a_percent_and_wait_for_approval",
+        f"{STEPS}test_a_step_below_a_percent_lasts_until_the_canary_has_answered_its_requests",
     ),
+    "a step that waits to be approved": (f"{STEPS}test_a_paused_step_holds_its_weight_until_it_is_approved",),
+    "promotion by steps": (f"{STEPS}test_the_primary_takes_the_traffic_back_by_promotion_steps_and_no_user_sees_a_failure",),
 }
 
 OTHERWISE: dict[str, tuple[str, ...]] = {

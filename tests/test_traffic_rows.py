@@ -107,6 +107,9 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         f"{TIMES}test_an_answer_that_does_not_begin_is_tried_again_where_that_is_declared",
         "proxy/test_timed.py::test_it_counts_from_the_end_of_the_request_however_long_that_takes",
     ),
+    "times declared on a route, by Linkerd's annotation": (
+        f"{TIMES}test_what_a_route_declares_of_times_takes_the_place_of_its_services",
+    ),
     "idle timeout": (
         f"{TIMES}test_each_time_is_504_by_its_name_counted_by_it_and_cancelled_at_the_app",
         "proxy/test_timed.py::test_it_is_watched_before_there_is_a_stream_and_within_the_answer",

@@ -212,7 +212,9 @@ def check_canary(obj: Object, report: Report) -> None:
     chosen = [field for field in ("iterations", "stepWeight", "stepWeights") if analysis.get(field)]
     if not chosen:
         report.error(
-            path, "none of stepWeight, stepWeights, iterations is given: the release would never advance", "e.g. stepWeight: 10"
+            path,
+            "none of stepWeight, stepWeights, iterations is given: the release would never advance",
+            "e.g. stepWeight: 10; Flagger's CRD wants one of them also where a ReleasePolicy has steps, which then count",
         )
     elif len(chosen) > 1:
         report.warning(

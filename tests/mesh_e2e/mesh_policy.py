@@ -79,12 +79,12 @@ def at(service_name: str, pods: Sequence[tuple[Pod, str]], main: int = 8080) -> 
     }
 
 
-def route(name: str, *rules: Object) -> Object:
+def route(name: str, *rules: Object, annotations: dict[str, str] | None = None) -> Object:
     """An HTTPRoute of the Service of this name."""
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations or {}},
         "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": name}], "rules": list(rules)},
     }
 

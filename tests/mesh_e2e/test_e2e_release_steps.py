@@ -8,43 +8,24 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from mesh_arms import CANARY, PRIMARY, Users, arms, ask_each, workload
 from mesh_manifests import Object
-from mesh_release import INCREASE, Play, Release, Stage, performing
-from mesh_run import MeshRun, until
+from mesh_release import INCREASE, Lanes, Release, Stage
+from mesh_run import until
 
-LANES: dict[str, list[Play]] = {}
-
-
-def lane(name: str) -> Callable[[Play], Callable[[Stage], None]]:
-    """The test is played in this lane, after those above it and beside those of other lanes."""
-
-    def made(play: Play) -> Callable[[Stage], None]:
-        def test(stage: Stage) -> None:
-            stage.result(play)
-
-        LANES.setdefault(name, []).append(play)
-        test.__name__, test.__doc__ = play.__name__, play.__doc__
-        return test
-
-    return made
+LANES = Lanes()
+lane = LANES.lane
 
 
 @pytest.fixture(scope="module")
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     chosen = {item.name for item in request.session.items}
-    mesh = MeshRun(tmp_path_factory.mktemp("steps"), "steps")
-    mesh.write("clients", *workload(mesh, "e2e", "client", replicas=2))
-    try:
-        mesh.start()
-        with performing(mesh, LANES, chosen) as found:
-            yield found
-    finally:
-        mesh.end()
+    with LANES.performed(tmp_path_factory.mktemp("steps"), "steps", chosen) as found:
+        yield found
 
 
 # ---------------------------------------------------------------- one release

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from mesh_manifests import NAMESPACE
-from mesh_policy import World, front
+from mesh_policy import World, front, route, to
 from mesh_run import request, until
 from test_e2e_retries import call
 
@@ -19,12 +19,14 @@ SERVICES = [
     front("quiet", "one", timeout_idle="400ms"),
     front("hops", "one", timeout_request="5s", timeout_propagate="true"),
     front("bare", "one"),
+    front("routed", "one", timeout_response_start="200ms"),
 ]
+ROUTED = route("routed", to(("routed", 1)), annotations={"timeout.linkerd.io/response": "400ms"})
 
 
 @pytest.fixture(scope="module", autouse=True)
 def times(policy_mesh: World) -> None:
-    policy_mesh.mesh.write("times", *SERVICES)
+    policy_mesh.mesh.write("times", *SERVICES, ROUTED)
     names = [one["metadata"]["name"] for one in SERVICES]
     until(lambda: all(policy_mesh.resource(name) and policy_mesh.addresses(name) for name in names), "the Services")
 
@@ -49,6 +51,12 @@ def test_each_time_is_504_by_its_name_counted_by_it_and_cancelled_at_the_app(wor
     assert refused(world, reason) == before + 1
     gone(world, service)
     assert world.ask(service, id="in time").status == 200
+
+
+def test_what_a_route_declares_of_times_takes_the_place_of_its_services(world: World) -> None:
+    answer = world.ask("routed", hold=1, id="routed")
+    assert (answer.status, answer.headers["mesh-error"]) == (504, "response_timeout")
+    gone(world, "routed")
 
 
 def test_an_answer_that_does_not_begin_is_tried_again_where_that_is_declared(world: World) -> None:
