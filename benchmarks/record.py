@@ -80,7 +80,7 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
         "pinned": measure.core_count() > 1,
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         "kernel": platform.release().partition("-")[0],  # the rest names who built it
-        "python": platform.python_version(),
+        "python": python_build(),
         "open_files": measure.raise_open_files(),
         "versions": versions,
         "commit": git("rev-parse", "HEAD"),
@@ -88,6 +88,13 @@ def machine(versions: dict[str, str]) -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def python_build() -> str:
+    """Version, and how the interpreter is linked: one in a shared library calls itself through a table.  Compiled, two hops
+    cost 6 % more with it (docs/performance.md)."""
+    shared = "libpython" in Path("/proc/self/maps").read_text()
+    return f"{platform.python_version()}, {'a shared libpython' if shared else 'linked into the executable'}"
 
 
 def cpu_model() -> str:
