@@ -10,7 +10,7 @@ from aiohttp import web
 
 from control.canary.declared.commands import to_rfc3339
 from control.canary.declared.metric import DURATION, SUCCESS_RATE, Metric
-from control.canary.measuring.embedded import STALE_S, EmbeddedSource
+from control.canary.measuring.embedded import LOOK_STALE_S, STALE_S, EmbeddedSource
 from control.canary.measuring.source import Query, Subject
 from control.store.files import FileStore
 from control.store.store import Key
@@ -28,6 +28,7 @@ class Mesh:
         self.store = FileStore(None, path, "runtime", clock=lambda: self.now)
         self.addresses: dict[str, str] = {}
         self.runners: list[web.AppRunner] = []
+        self.extra: dict[str, bytes] = {}  # pod -> what its page has besides
         self.source = EmbeddedSource(self.store, lambda: self.now, lambda pod: self.addresses[pod["metadata"]["name"]])
 
     async def pod(
@@ -36,7 +37,8 @@ class Mesh:
         registry = Registry((("namespace", "test"), ("deployment", deployment), ("pod", name)))
 
         async def metrics(request: web.Request) -> web.Response:
-            return web.Response(body=registry.render(request.query.getall("name[]")), content_type="text/plain")
+            page = registry.render(request.query.getall("name[]")) + self.extra.get(name, b"")
+            return web.Response(body=page, content_type="text/plain")
 
         app = web.Application()
         app.router.add_get("/metrics", metrics)
@@ -379,5 +381,28 @@ async def test_arms_are_as_of_a_whole_round_and_not_known_when_the_rounds_end(me
     assert await mesh.source.counts(ARMS) == first  # the other arm was not asked yet
     await mesh.scrape()
     assert (await mesh.source.counts(ARMS)).primary.successes == 5
-    mesh.now += STALE_S + 1
+    mesh.now += LOOK_STALE_S + 1
     assert await mesh.source.counts(ARMS) is None
+
+
+PAGES = {
+    "NaN": 'response_total{direction="inbound",classification="success"} NaN',
+    "infinite": 'response_total{direction="inbound",classification="failure"} +Inf',
+    "below zero": 'response_total{direction="inbound",classification="failure"} -5',
+    "no bound": 'response_latency_ms_bucket{direction="inbound",le="x"} 1',
+    "a bound that is no number": 'meshproxy_inbound_success_latency_total{upto_ms="nan"} 1',
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_what_no_proxy_counts_is_passed_over(mesh, page):
+    canary = await mesh.pod("podinfo-1", "podinfo")
+    await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    before = await mesh.source.counts(ARMS)
+    mesh.extra["podinfo-1"] = PAGES[page].encode() + b"\n"
+    answer(canary, good=3)
+    await mesh.scrape()
+    after = await mesh.source.counts(ARMS)
+    assert (after.canary.successes, after.canary.failures) == (before.canary.successes + 3, before.canary.failures)

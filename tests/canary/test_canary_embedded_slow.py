@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from test_canary_embedded import ARMS, Mesh, answer, fail_to
@@ -183,3 +184,27 @@ async def test_what_a_caller_tells_after_a_look_is_not_kept_for_the_next(mesh):
         assert await counts(mesh) == (0, 0)
         late.gone.set()
         await until_counted(mesh, 3, 0)
+
+
+async def test_a_pod_that_leaves_with_a_question_to_answer_is_not_counted_twice(mesh):
+    await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    mesh.source.watch({ARMS})
+    await mesh.scrape()
+    registry = await mesh.pod("podinfo-1", "podinfo")  # younger than the watching: all on its first page is new
+    answer(registry, good=5, bad=5)
+    await mesh.scrape()
+    assert await counts(mesh) == (5, 0)
+    late = await slow(mesh, "podinfo-1", registry)
+    async with aiohttp.ClientSession() as session:
+        asking = asyncio.create_task(mesh.source.scrape(session))
+        await until(lambda: late.asked == 1)
+        pod = mesh.store.get(Key("", "Pod", "test", "podinfo-1"))
+        marks = {**pod["metadata"]["annotations"], "meshproxy.dev/terminating-since": "2026-01-01T00:00:00Z"}
+        names = {name: pod["metadata"][name] for name in ("name", "namespace", "labels")}
+        await mesh.store.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {**names, "annotations": marks}})
+        mesh.source._due()  # the next round
+        late.gone.set()
+        await asking
+    await mesh.pod("podinfo-2", "podinfo")
+    await mesh.scrape()
+    assert await counts(mesh) == (5, 0)

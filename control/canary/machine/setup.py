@@ -91,8 +91,9 @@ def put_routing_right(draft: Draft) -> None:
     if draft.routed or facts.primary is None or facts.target is None or facts.problem:
         return
     wanted, seen = strategy.routing(spec, status), facts.routing
-    if facts.baseline is None and (seen is None or not seen.baseline):
-        wanted = replace(wanted, baseline=0.0)  # it is gone, and is made anew (baselining.ready): nobody is sent there before
+    there = facts.baseline is not None and facts.baseline.as_wanted and facts.baseline.ready.ready
+    if not there and (seen is None or not seen.baseline):
+        wanted = replace(wanted, baseline=0.0)  # it is made anew (baselining.ready): nobody is sent there before it is ready
     if seen == wanted:
         return
     draft.actions.insert(0, SetRouting(wanted))

@@ -53,6 +53,7 @@ CONNECT_S = 0.9  # the kernel takes a connection for a proxy that is busy; where
 TIMEOUT_S = (
     STALE_S - INTERVAL_S
 )  # of one answer: later ones would be stale.  To give up earlier is to be told nothing by a busy one
+LOOK_STALE_S = 2 * TIMEOUT_S + INTERVAL_S  # a look waits for questions put after the one before: two answers may lie between
 MAX_PODS = 500  # asked at a time, by a connection each; more is not "embedded", use Prometheus
 MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
 PATH = "/metrics?" + "&".join(f"name[]={family}" for family in (RESPONSES, "response_latency_ms", FINE))
@@ -83,7 +84,8 @@ class EmbeddedSource(MetricSource):
         self._address = address or admin_address
         self._subjects: frozenset[Subject] = frozenset()
         self._watching_since: float | None = None
-        self._pods: dict[PodKey, PodWindow] = {}
+        self._alive: dict[PodKey, str] = {}  # pods that are not leaving -> uid
+        self._pods: dict[PodKey, PodWindow] = {}  # those of them that were heard of
         self._releases: dict[Subject, _Release] = {}
         self._number = 0  # of questions and looks, in their order
         self._asked: dict[PodKey, int] = {}  # those that have a question to answer, and its number
@@ -152,7 +154,7 @@ class EmbeddedSource(MetricSource):
 
     async def counts(self, subject: Subject) -> Arms | None:
         release = self._releases.get(subject)
-        return release.arms if release is not None and self._clock() - release.looked_at <= STALE_S else None
+        return release.arms if release is not None and self._clock() - release.looked_at <= LOOK_STALE_S else None
 
     def _unreached(
         self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float
@@ -207,11 +209,11 @@ class EmbeddedSource(MetricSource):
         arms: dict[tuple[str, str], list[PodKey]] = {}
         for pod in pods:
             arms.setdefault((pod_key(pod)[0], deployment_of(pod)), []).append(pod_key(pod))
-        alive = {pod_key(pod) for pod in pods}
-        for key in [key for key in self._pods if key not in alive]:
-            del self._pods[key]
-        for key in [key for key in self._answered if key not in alive]:
-            del self._answered[key]
+        alive = {pod_key(pod): _uid(pod) for pod in pods}
+        for key in [key for key, uid in self._alive.items() if alive.get(key) != uid]:
+            self._pods.pop(key, None)
+            self._answered.pop(key, None)
+        self._alive = alive
         for subject, release in self._releases.items():
             names = (subject.deployment, subject.primary, subject.baseline)
             release.pods = {name: arms.get((subject.namespace, name), []) for name in names}
@@ -231,8 +233,16 @@ class EmbeddedSource(MetricSource):
         finally:
             self._asked.pop(key, None)
         self.scrapes += 1
-        if self._watching_since is None:  # told to rest meanwhile
-            return
+        if self._watching_since is None or self._alive.get(key) != _uid(pod):
+            return  # told to rest meanwhile; or the pod has left, and its window with all it had counted: not to begin again
+        try:
+            self._take_in(key, pod, page, number)
+        except Exception:  # a page that we cannot read must not end the control plane; counted, logged with its trace
+            self.scrape_failures += 1
+            log.exception("the page of %s/%s", *key)
+
+    def _take_in(self, key: PodKey, pod: Object, page: str, number: int) -> None:
+        assert self._watching_since is not None
         window = self._pods.get(key)
         if window is None:
             window = self._pods[key] = PodWindow(newborn=_born(pod) > self._watching_since)
@@ -287,6 +297,10 @@ class EmbeddedSource(MetricSource):
         of pods never costs the ones that matter."""
         pods = [pod for pod in self._store.list("", "Pod") if is_meshed(pod)]
         return sorted(pods, key=lambda pod: not any(is_of(pod, subject) for subject in self._subjects))
+
+
+def _uid(pod: Object) -> str:
+    return str(pod["metadata"].get("uid") or "")
 
 
 def admin_address(pod: Object) -> str:

@@ -11,13 +11,16 @@ from collections.abc import Collection, Iterator
 
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPES = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
+MOST = 2.0**53  # beyond it a float does not count by ones any more
+
 _ESCAPE = re.compile(r'\\[\\"n]')
 
 
 def samples(text: str, families: Collection[str]) -> Iterator[tuple[str, str, dict[str, str], float]]:
     """(name, identity, labels, value) of each sample whose name is in `families`; `identity` is the series as written.
 
-    Lines that are not samples are passed over; a sample whose value is no number is too (a page cut short)."""
+    Lines that are not samples are passed over; a sample whose value no counter has is too: a page cut short, NaN, less than
+    zero, more than MOST.  Whoever listens at a pod's port wrote it, and a NaN that is added to a sum stays in it."""
     for line in text.splitlines():
         brace = line.find("{")
         if brace < 0 or line[:brace] not in families:
@@ -29,6 +32,8 @@ def samples(text: str, families: Collection[str]) -> Iterator[tuple[str, str, di
         try:
             value = float(fields[0])
         except (IndexError, ValueError):
+            continue
+        if not 0.0 <= value <= MOST:
             continue
         body = line[brace + 1 : end]
         labels = {name: _plain(raw) for name, raw in _LABEL.findall(body)}

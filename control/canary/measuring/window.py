@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isnan
 
 from control.canary.measuring.exposition import samples
 
@@ -20,6 +21,7 @@ RESPONSES = "response_total"
 LATENCY = "response_latency_ms_bucket"
 FINE = "meshproxy_inbound_success_latency_total"  # meshproxy.telemetry.families.FINE: counted because we ask for it
 FAMILIES = (RESPONSES, LATENCY, FINE)
+BOUNDS = {LATENCY: "le", FINE: "upto_ms"}  # the label that has a bucket's upper bound
 
 SPACING_S = 0.9  # samples closer than this are one
 LIMIT = 660  # samples kept for a pod: an eleven-minute window at one a second; older windows are cut to this
@@ -83,6 +85,8 @@ class PodWindow:
         values: dict[str, float] = {}
         totals, increments = self._totals, Totals()
         for name, series, labels, value in samples(text, FAMILIES):
+            if name in BOUNDS and not _is_number(labels.get(BOUNDS[name], "inf")):
+                continue
             values[series] = value
             if self._last is None:
                 continue
@@ -110,6 +114,13 @@ class PodWindow:
                 start = sample
                 break
         return self._ring[-1][1].minus(start[1])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not isnan(float(text))
+    except ValueError:
+        return False
 
 
 def tally(totals: Totals, name: str, labels: Mapping[str, str], gained: float) -> None:
