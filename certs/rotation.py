@@ -81,22 +81,23 @@ class Rotation:
 
     @classmethod
     def resume(cls, files: Authority, lifetime: float, saved: Saved, now: float) -> Rotation:
-        """Go on from `saved`, whatever the files say by now.  What is in force has changed for no proxy."""
+        """Go on from `saved`, whatever the files say by now.  What is in force has changed for no proxy.  No time of it counts
+        as later than `now`: the clock may have been ahead when it was saved."""
         before = saved.before
+        since = {der: min(when, now) for der, when in saved.kept}
         if before is not None and before.issuer != files.issuer and now < before.not_after:
             made = cls(replace(before, bundle=TrustBundle(saved.trust_domain, saved.anchors)), lifetime)
-            made._kept = dict(saved.kept)
+            made._kept = since
             made.replace(files, now)
         else:
             made = cls(files, lifetime)
-            since = dict(saved.kept)
             gone = [der for der in saved.anchors if der not in files.bundle.anchors_der]
             made._kept = {der: since.get(der, now) for der in gone}
             made.in_force = replace(files, bundle=made._bundle())
             if files.key_id != saved.issuer_key_id:  # replaced while nobody looked: leaves of the old one are in use
                 made._enter(Phase.RENEWING, now)
             elif saved.phase is not Phase.ANNOUNCING:
-                made._enter(saved.phase, saved.since)
+                made._enter(saved.phase, min(saved.since, now))
         made._returned = now + RETURN
         return made
 
@@ -137,6 +138,7 @@ class Rotation:
     def advance(self, peers: Iterable[Peer], now: float) -> bool:
         """Go on as far as it is safe; True if what is in force has changed.  Not in the turn of `replace`: nobody has been told
         yet of what it changed."""
+        self._set_back(now)
         before = self.in_force
         known = list(peers)
         if self.phase is Phase.ANNOUNCING:
@@ -156,6 +158,13 @@ class Rotation:
         if len(self._kept) + len(self.files.bundle.anchors_der) != len(before.bundle.anchors_der):
             self.in_force = replace(before, bundle=self._bundle())
         return self.in_force != before
+
+    def _set_back(self, now: float) -> None:
+        """The clock may be behind what it was: nothing waits until it is there again."""
+        self._since = min(self._since, now)
+        self._returned = min(self._returned, now + RETURN)
+        for der, since in self._kept.items():
+            self._kept[der] = min(since, now)
 
     def _issue(self, now: float) -> None:
         self.in_force = replace(self.files, bundle=self._bundle())

@@ -8,14 +8,17 @@ files changed --load_authority--> good: certs.rotation brings it into force, lis
                                        are not replaced in one moment
 anchors in force --> <state>/trust-bundle.pem, which proxies begin with
 a rotation's state --> <state>/trust-rotation.json (0600), from which a restarted control plane goes on
+                         what could not be written is tried again at each look
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,12 @@ class CurrentAuthority:
         self._trust_domain = trust_domain
         self._bundle_file = bundle_file
         self._state_file = state_file
-        self._written = b""  # what the state file has
+        self._state_written: Saved | None = None  # what the files have
+        self._bundle_written: TrustBundle | None = None
+        self._unwritten: dict[Path, str] = {}  # a file that could not be written -> why, as it was said
+        for path in (state_file, bundle_file):
+            if path is not None:
+                _remove_temporary(path)
         if external is None:
             open_authority(directory, trust_domain, now)
         self._taken = self._stamp()
@@ -94,15 +102,14 @@ class CurrentAuthority:
             changed = self.rotation.advance(peers(), now) or changed
         if self.rotation.phase is not phase:
             log.info("certificate authority: %s -> %s", phase.value, self.rotation.phase.value)
-        if changed or self.rotation.phase is not phase:
-            self._write_state()  # before anybody hears of it
+        self._write_state()  # before anybody hears of it
+        self._write_bundle()
         if changed:
             in_force = self.rotation.in_force
             log.info(
                 "certificate authority: %d trust anchors, %d of them only kept for leaves in use; issuer %s",
                 *(len(in_force.bundle.anchors_der), len(self.rotation.kept), in_force.key_id.hex()[:16]),
             )
-            self._write_bundle()
             for listener in self._listeners:
                 listener()
         return changed
@@ -150,19 +157,24 @@ class CurrentAuthority:
             why = error.strerror if isinstance(error, OSError) else error
             log.error("%s: cannot be read (%s): the authority's files are taken at their word", self._state_file, why)
             return None
-        return saved if saved.trust_domain == self._trust_domain else None
+        if saved.trust_domain != self._trust_domain:
+            was = saved.trust_domain
+            log.error("%s: of trust domain %s: the authority's files are taken at their word", self._state_file, was)
+            return None
+        return saved
 
     def _write_state(self) -> None:
-        data = encode(self.rotation.saved())
-        if self._state_file is None or data == self._written:
+        if self._state_file is None or (saved := self.rotation.saved()) == self._state_written:
             return
-        if self._write(self._state_file, data, 0o600, "the state of the change of authority"):
-            self._written = data
+        if self._write(self._state_file, encode(saved), 0o600, "the state of the change of authority"):
+            self._state_written = saved
 
     def _write_bundle(self) -> None:
         # If it fails: proxies that are up have the anchors from their streams; new ones begin with the old file.
-        if self._bundle_file is not None:
-            self._write(self._bundle_file, self.bundle().pem.encode(), 0o644, "the anchors in force")
+        if self._bundle_file is None or (bundle := self.bundle()) == self._bundle_written:
+            return
+        if self._write(self._bundle_file, bundle.pem.encode(), 0o644, "the anchors in force"):
+            self._bundle_written = bundle
 
     def _write(self, path: Path, data: bytes, mode: int, what: str) -> bool:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -173,10 +185,39 @@ class CurrentAuthority:
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(temporary, path)
+            _sync_directory(path.parent)
         except OSError as error:
-            log.error("%s: %s cannot be written: %s", path, what, error.strerror)
+            with suppress(OSError):  # that it is there is a matter of the next start
+                temporary.unlink(missing_ok=True)
+            why = error.strerror or type(error).__name__
+            if self._unwritten.get(path) != why:  # not at each look
+                self._unwritten[path] = why
+                log.error("%s: %s cannot be written: %s; it is tried again each second", path, what, why)
             return False
+        if self._unwritten.pop(path, None) is not None:
+            log.info("%s: %s is written now", path, what)
         return True
+
+
+def _sync_directory(directory: Path) -> None:
+    """What was renamed in it stays so after a power cut."""
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such thing
+            raise
+    finally:
+        os.close(number)
+
+
+def _remove_temporary(path: Path) -> None:
+    """What a control plane that was killed while it wrote `path` has left: there may be a key in it."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        try:
+            left.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s: left by a write that was cut short, cannot be removed: %s", left, error.strerror)
 
 
 def describe(authority: CurrentAuthority, peers: Sequence[Peer], lifetime: float) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from forge import Forged, forge_ca
@@ -11,7 +13,7 @@ from forge import Forged, forge_ca
 from certs.authority import Authority
 from certs.bundle import MAX_ANCHORS, TrustBundle
 from certs.rotation import ANNOUNCE, KEEP_ANCHORS, RETURN, Peer, Phase, Rotation
-from certs.saved_rotation import decode, encode
+from certs.saved_rotation import UnknownFormat, decode, encode
 
 NOW = 1_800_000_000.0
 TD = "mesh.test"
@@ -223,6 +225,138 @@ def test_what_is_no_state_is_refused_without_repeating_it(cut: int) -> None:
     other = encode(rotation.saved()).replace(b"announcing", b"resting")
     with pytest.raises(ValueError, match=r"^not the state of a rotation$"):
         decode(other)
+
+
+def announcing() -> dict[str, Any]:
+    """The state while root 1 is announced; root 0 is kept, and is anchor 1 of two."""
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW)
+    found: dict[str, Any] = json.loads(encode(rotation.saved()))
+    assert found["kept"] == [[1, NOW]]
+    return found
+
+
+DAMAGE = {
+    "a number of an anchor without end": {"kept": [[float("inf"), 1.0]]},
+    "a number of an anchor below the first": {"kept": [[-1, NOW]]},
+    "a number of an anchor past the last": {"kept": [[2, NOW]]},
+    "a number of an anchor that is none": {"kept": [[1.0, NOW]]},
+    "a truth for the number of an anchor": {"kept": [[True, NOW]]},
+    "a kept anchor without a time": {"kept": [[1]]},
+    "a kept anchor since never": {"kept": [[1, float("nan")]]},
+    "a kept anchor since the end of time": {"kept": [[1, float("inf")]]},
+    "a kept anchor since a number that no float holds": {"kept": [[1, 10**400]]},
+    "a time that is a text": {"since": "1.0"},
+    "a phase since never": {"since": float("nan")},
+    "a phase since the beginning of time": {"since": float("-inf")},
+    "the key identifier of another issuer": {"issuer_key_id": "00"},
+    "no hexadecimal": {"issuer_key_id": 7},
+    "no anchors": {"anchors": []},
+    "anchors that are none": {"anchors": [1]},
+    "an authority that is none": {"before": []},
+    "no such phase": {"phase": []},
+}
+
+
+@pytest.mark.parametrize("row", DAMAGE)
+def test_a_state_in_which_one_thing_is_wrong_is_refused_as_any_other(row: str) -> None:
+    whole = announcing()
+    decode(json.dumps(whole).encode())
+    with pytest.raises(ValueError, match=r"^not the state of a rotation$"):
+        decode(json.dumps(whole | DAMAGE[row]).encode())
+
+
+@pytest.mark.parametrize("data", [b"[" * 200_000, b'{"a":' * 200_000, b"[]", b"null", b"\xff\xfe", b"1" * 5000])
+def test_what_is_not_even_an_object_is_refused_as_any_other(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^not the state of a rotation$"):
+        decode(data)
+
+
+@pytest.mark.parametrize("form", [0, 2, "1", 1.0, True, None, []])
+def test_a_format_that_is_not_known_is_told_from_damage(form: object) -> None:
+    whole = announcing()
+    assert whole["format"] == 1
+    with pytest.raises(UnknownFormat, match=r"^not in a format that is known here, which is 1 alone$"):
+        decode(json.dumps({"format": form, "of tomorrow": whole}).encode())
+
+
+def test_a_state_from_before_formats_had_numbers_is_read() -> None:
+    whole = announcing()
+    del whole["format"]
+    assert decode(json.dumps(whole).encode()).kept == ((ROOTS[0].der, NOW),)
+
+
+# ---------------------------------------------------------------- a clock that is set back
+
+
+BEHIND = 30 * DAY
+
+
+def renewing(now: float) -> Rotation:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), now)
+    rotation.advance(peers(0), now + 1)
+    assert (trusted(rotation), rotation.phase) == ({0, 1}, Phase.RENEWING)
+    return rotation
+
+
+def back_by_a_restart(rotation: Rotation, now: float) -> Rotation:
+    rotation = again(rotation, rotation.files, now)
+    saved = rotation.saved()
+    assert max(saved.since, *(since for _, since in saved.kept)) <= now, "what is saved next is right as well"
+    return rotation
+
+
+def back_while_it_runs(rotation: Rotation, now: float) -> Rotation:
+    rotation.advance([Peer(False, b"")], now)
+    return rotation
+
+
+BACK = pytest.mark.parametrize("back", [back_by_a_restart, back_while_it_runs])
+
+
+@BACK
+def test_a_clock_that_was_ahead_keeps_an_old_root_for_no_more_than_a_lifetime(back: Any) -> None:
+    rotation = back(renewing(NOW + BEHIND), NOW)
+    assert not rotation.advance(peers(0), NOW + DAY - 1)
+    assert rotation.advance(peers(0), NOW + DAY)
+    assert trusted(rotation) == {1}
+
+
+@BACK
+def test_a_clock_that_was_ahead_keeps_an_old_root_for_a_minute_after_the_last_leaf(back: Any) -> None:
+    rotation = back(renewing(NOW + BEHIND), NOW)
+    rotation.advance(peers(1), NOW + RETURN)
+    assert rotation.phase is Phase.SETTLED
+    assert not rotation.advance(peers(1), NOW + RETURN + KEEP_ANCHORS - 1)
+    assert rotation.advance(peers(1), NOW + RETURN + KEEP_ANCHORS)
+    assert trusted(rotation) == {1}
+
+
+@BACK
+def test_a_clock_that_was_ahead_announces_for_no_longer(back: Any) -> None:
+    rotation = Rotation(files(0), DAY)
+    rotation.replace(files(1), NOW + DAY)
+    rotation = back(rotation, NOW)
+    deaf = peers(0, informed=False)
+    assert not rotation.advance(deaf, NOW + ANNOUNCE - 1)
+    assert rotation.advance(deaf, NOW + ANNOUNCE)
+    assert issuing(rotation) == ISSUERS[1]
+
+
+def test_a_kept_time_alone_that_is_ahead_counts_as_now() -> None:
+    saved = replace(renewing(NOW - 5).saved(), kept=((ROOTS[0].der, NOW + BEHIND),), since=NOW - 5)
+    rotation = Rotation.resume(files(1), DAY, saved, NOW)
+    assert rotation.saved().kept == ((ROOTS[0].der, NOW),)
+    assert rotation.saved().since == NOW - 5, "a time that is not ahead stays"
+
+
+def test_a_clock_that_is_set_back_after_a_restart_makes_nobody_wait_for_its_return() -> None:
+    rotation = again(renewing(NOW + BEHIND), files(1), NOW + BEHIND)
+    rotation.advance(peers(1), NOW)
+    assert rotation.phase is Phase.RENEWING
+    rotation.advance(peers(1), NOW + RETURN)
+    assert rotation.phase is Phase.SETTLED
 
 
 # ---------------------------------------------------------------- a mesh in simulated time

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 
@@ -221,9 +224,9 @@ def test_material_that_cannot_issue_is_refused_naming_the_file(tmp_path: Path, r
 class Watched:
     """The control plane's look at the files, second by second, with no proxies."""
 
-    def __init__(self, home: Path, external: Path | None = None) -> None:
-        self.bundle_file = home / "trust-bundle.pem"
-        self.state_file = home / "trust-rotation.json"
+    def __init__(self, home: Path, external: Path | None = None, state: Path | None = None) -> None:
+        self.bundle_file = (state or home) / "trust-bundle.pem"
+        self.state_file = (state or home) / "trust-rotation.json"
         self.now = NOW
         self.changes = 0
         self.home, self.external = home, external
@@ -310,6 +313,146 @@ def test_a_state_that_cannot_be_read_is_said_and_the_files_are_taken_at_their_wo
     assert "trust-rotation.json: cannot be read (not the state of a rotation)" in caplog.text
     watched.restart()
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1  # it was written anew
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+
+
+FOREIGN = {
+    "of tomorrow": (
+        {"format": 2},
+        "trust-rotation.json: cannot be read (not in a format that is known here, which is 1 alone)",
+    ),
+    "of another mesh": ({"trust_domain": "other.test"}, "trust-rotation.json: of trust domain other.test"),
+    "damaged": ({"kept": [[float("inf"), 1.0]]}, "trust-rotation.json: cannot be read (not the state of a rotation)"),
+}
+
+
+@pytest.mark.parametrize("row", FOREIGN)
+def test_a_state_that_is_not_for_this_version_or_mesh_is_said_and_not_gone_on_with(
+    tmp_path: Path, row: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first))
+    secret(tmp_path / "s", second)
+    watched.look()
+    change, said = FOREIGN[row]
+    watched.state_file.write_text(json.dumps(json.loads(watched.state_file.read_text()) | change))
+    watched.restart()
+    assert watched.current.bundle().anchors_der == (second.der,)
+    errors = errors_of(caplog)
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert errors[0].endswith("the authority's files are taken at their word")
+    assert json.loads(watched.state_file.read_text())["format"] == 1
+
+
+def test_what_could_not_be_written_is_written_as_soon_as_it_can_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where its directory should be is a file: this stops root too."""
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    (tmp_path / "state").write_text("in the way")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first), state=tmp_path / "state")
+    caplog.clear()  # of what the start has said
+    secret(tmp_path / "s", second)
+    watched.look(5)
+    assert errors_of(caplog) == [], "it was said, and is no other error"
+    (tmp_path / "state").unlink()
+    (tmp_path / "state").mkdir()
+    changes = watched.changes
+    watched.look()
+    assert watched.changes == changes, "nothing else was to be written"
+    assert watched.bundle_file.read_text() == watched.current.bundle().pem
+    watched.restart()
+    assert set(watched.current.bundle().anchors_der) == {first.der, second.der}
+    assert errors_of(caplog) == []
+
+
+def test_a_disk_that_is_full_during_a_change_loses_nothing_of_it_when_it_is_free_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = forge_ca(NOW, cn="first"), forge_ca(NOW, cn="second")
+    watched = Watched(tmp_path, secret(tmp_path / "s", first))
+    settled = watched.state_file.read_text()
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    secret(tmp_path / "s", second)
+    watched.look()
+    assert watched.current.phase is Phase.ANNOUNCING
+    assert watched.state_file.read_text() == settled
+    assert "trust-rotation.json: the state of the change of authority cannot be written: No space left" in caplog.text
+    assert list(tmp_path.glob(".trust*")) == [], "there is a key in what was written of it"
+    watched.look(100)
+    assert watched.current.rotation.over
+    assert watched.state_file.read_text() == settled
+    assert len(errors_of(caplog)) == 2
+    monkeypatch.undo()
+    watched.look()
+    assert watched.state_file.read_text() != settled
+    assert watched.bundle_file.read_text() == watched.current.bundle().pem == TrustBundle.of(TD, [second.der]).pem
+    watched.restart()
+    assert watched.current.rotation.over
+
+
+def test_a_state_whose_directory_could_not_be_synced_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(tmp_path, secret(tmp_path / "s", forge_ca(NOW, cn="first")))
+    fsync, synced = os.fsync, []
+    failing = [True]
+
+    def sync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            if failing[0]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            synced.append({path.name for path in tmp_path.iterdir() if path.name.startswith(".trust")})
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    secret(tmp_path / "s", forge_ca(NOW, cn="second"))
+    watched.look()
+    assert synced == []
+    failing[0] = False
+    watched.look()  # of the next phase, and the files of this one
+    assert synced == [set(), set()], "after the rename, once for each file"
+    synced.clear()
+    watched.look(100)
+    assert watched.current.rotation.over
+    synced.clear()
+    watched.look(10)
+    assert synced == [], "nothing is written when nothing has changed"
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_directories_is_no_error(
+    tmp_path: Path, error: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsync = os.fsync
+
+    def sync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(error, os.strerror(error))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    watched = Watched(tmp_path, secret(tmp_path / "s", forge_ca(NOW)))
+    watched.look(2)
+    assert errors_of(caplog) == []
+    assert watched.state_file.exists()
+
+
+def test_what_a_killed_control_plane_had_half_written_is_removed_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = forge_ca(NOW)
+    for name in (".trust-rotation.json.1", ".trust-rotation.json.99999", ".trust-bundle.pem.7", ".trust-rotation.jsonl"):
+        (tmp_path / name).write_bytes(root.key_pem)
+    (tmp_path / ".trust-rotation.json.2").mkdir()  # cannot be removed by unlink
+    watched = Watched(tmp_path, secret(tmp_path / "s", root))
+    assert {path.name for path in tmp_path.glob(".trust*")} == {".trust-rotation.jsonl", ".trust-rotation.json.2"}
+    assert ".trust-rotation.json.2: left by a write that was cut short, cannot be removed" in caplog.text
+    assert watched.state_file.exists()
 
 
 def test_a_root_that_must_go_now_goes_when_the_state_is_removed_with_it(tmp_path: Path) -> None:
