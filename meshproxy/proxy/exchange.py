@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, parse_grpc_status
+from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import own_timeout
 from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
 from meshproxy.proxy import websocket
@@ -64,6 +64,7 @@ from meshproxy.wire.engine import (
 )
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
+_CONNECT_STREAM: Final = b"application/connect+"  # Connect's streaming calls; its unary ones are ordinary requests
 _OVER_LIMIT: Final = b"concurrency_limit"  # of proxy/limited.py, which imports this module
 
 
@@ -247,6 +248,7 @@ class Exchange(Attempt):
                 route.retry_responses
                 and route.retry.asks(status, self.grpc_status)
                 and not self.told_to_wait(route, head)
+                and not self.last_resort(route)
                 and self.may_retry(Failure(RESPONDED, status, self.grpc_status), False)
             ):
                 if head.mesh:
@@ -317,6 +319,16 @@ class Exchange(Attempt):
         if not retry.matches(Failure(RESPONDED, self.status, self.grpc_status), False):
             return False
         route.series.retry_skipped("retry_after")
+        return True
+
+    def last_resort(self, route: Route) -> bool:
+        """Is it an answer that metrics count as a success (409, 429), with nobody to ask instead?  Then its client gets it:
+        once left it cannot be had again, and what the client would get is 502.  (Who waits before it tries again may find that
+        everybody went meanwhile.)"""
+        backend = self.backend
+        if backend is None or not is_success(self.status, self.grpc_status) or backend.somebody(self.endpoint, self.ctx.now):
+            return False
+        route.series.retry_skipped("no_endpoint")
         return True
 
     def tunnel_granted(self, head: Head) -> bool:
@@ -429,9 +441,12 @@ class Exchange(Attempt):
             route.series.cancelled()
 
     def request_silent(self, begun: bool) -> bool:
-        """A gRPC call may be silent for hours before the server's first word, and who expects 100 (Continue) waits for it."""
+        """A call that streams both ways may be silent for hours before the server's first word, and who expects 100 (Continue)
+        waits for it once."""
         head = self.head
         if self.state == DONE or self.state == RESPONDING or head.grpc or (head.expect_continue and not begun):
+            return True
+        if (head.field(b"content-type") or b"").startswith(_CONNECT_STREAM):
             return True
         try:
             self.ctx.violation("slow_body")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.chooser import Chooser
+from meshproxy.policy.ejection import allowed
 from meshproxy.policy.retry import GATEWAY_ERROR, RETRIABLE_4XX, STATUS_5XX, RetryPolicy
 from meshproxy.policy.split import Split
 from meshproxy.proxy.endpoint import Endpoint
@@ -36,6 +37,24 @@ class Backend:
         self.chooser = chooser
         # Then there is nothing to pick.
         self.sole = endpoints[0] if len(endpoints) == 1 and chooser is None else None
+
+    def somebody(self, answered: Endpoint | None, now: float) -> bool:
+        """Is there an endpoint for another attempt after `answered` has given an answer that is no failure?  As the choice
+        would find it (balancer.pick, Chooser.pick), but nothing is drawn, and nobody marked as being probed."""
+        for endpoint in self.endpoints:
+            if endpoint.available and endpoint is not answered:
+                return True
+        ejection = self.chooser.ejection if self.chooser is not None else None
+        if ejection is not None:
+            for target in ejection.out:
+                if target is not answered and target.breaker is not None and target.breaker.due(now):
+                    return True
+        if answered is None or not answered.available or answered not in self.endpoints:
+            return False
+        if ejection is None or ejection.policy.success_rate == 0.0:
+            return True
+        # By rate this very answer may put it out (429 counts), if there is room.
+        return len(ejection.out) >= allowed(len(ejection.members), ejection.policy.max_ejected)
 
     def __repr__(self) -> str:
         return f"Backend({self.name}, {self.endpoints})"

@@ -69,8 +69,9 @@ class Sink:
 
     def request_silent(self, begun: bool) -> bool:
         """HTTP/2: for too long (`Engine.sweep`) nothing of the request's body has come, and no answer has begun.  `begun`: some
-        of it came before, or 100 (Continue) went out.  Whoever handles the exchange answers, or lets the client take its time;
-        False: nobody does, and the stream is reset.  Asked again after as long."""
+        of it came before, 100 (Continue) went out, or this was asked before: a client may not wait for 100 for ever (RFC 9110
+        10.1.1).  Whoever handles the exchange answers, or lets the client take its time; False: nobody does, and the stream is
+        reset.  Asked again after as long."""
         return False
 
     def request_blocked(self) -> None:
@@ -270,9 +271,14 @@ class Engine:
         """To be called once a second or so, before awaiting().  HTTP/2 server: resets streams whose answer has waited
         `stall_s` seconds for the peer's window without a byte of it leaving, and tells the sink of those whose body has been
         silent for `body_s` before any answer (`request_silent`; 0.0: we do not read, so nobody is silent); never a tunnel.
+        As long as DATA of others comes a stream may be waiting its turn at the client: PATIENCE times as long then.
         False if the whole connection is a tunnel: its reader may take its time."""
         return True
 
+
+# A client may send one body after the other over a slow link.  How many times longer than otherwise a request's body may be
+# silent while DATA of other streams comes: bounded, or one that trickles would keep all the others open for ever.
+PATIENCE: Final = 4.0
 
 AWAITING_NOTHING: Final = 0  # idle: no request in progress
 AWAITING_HEAD: Final = 1  # bytes of a head have begun but it is not complete (also the connection preface)

@@ -45,6 +45,7 @@ from meshproxy.wire.engine import (
     INTERNAL_ERROR,
     NO_ERROR,
     NULL_SINK,
+    PATIENCE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     Engine,
@@ -96,7 +97,7 @@ class H2Stream(Stream):
         self.received = 0  # bytes not yet returned as window
         self.batch = 0  # the turn in which the request was written
         self.silent_since = 0.0  # when a sweep found the request's body standing still; 0 again as soon as any of it comes
-        self.begun = False  # some of the body came, or 100 (Continue) went out
+        self.begun = False  # some of the body came, 100 (Continue) went out, or has been waited for long enough
 
     def send_interim(self, head: Head) -> None:
         if not self.closed and self.local_open:
@@ -194,6 +195,8 @@ class H2Engine(Engine):
         self.refusing = False  # server: the final GOAWAY is out, later streams are refused
         self.goaway_received = False  # client: the server takes no new streams
         self.received = 0  # bytes not yet returned as connection window
+        self.moved = False  # DATA came, of any stream, since the last sweep ...
+        self.moved_at = 0.0  # ... and before which one it last did
         self.socket_full = False
         self.batch = 0
         self.last_id = 0
@@ -312,6 +315,9 @@ class H2Engine(Engine):
         return AWAITING_US if self.streams else AWAITING_NOTHING
 
     def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
+        if self.moved:
+            self.moved = False
+            self.moved_at = now
         if self.server:
             for stream in list(self.streams.values()):
                 if stream.remote_open and not stream.head_sent and not stream.closed and stream.method != b"CONNECT":
@@ -323,9 +329,11 @@ class H2Engine(Engine):
             stream.silent_since = 0.0
         elif stream.silent_since == 0.0:
             stream.silent_since = now
-        elif now - stream.silent_since > body_s:
+        elif now - max(stream.silent_since, self.moved_at) > body_s or now - stream.silent_since > body_s * PATIENCE:
             stream.silent_since = now
-            if not stream.sink.request_silent(stream.begun):
+            begun = stream.begun
+            stream.begun = True
+            if not stream.sink.request_silent(begun):
                 self.host.on_violation("slow_body")
                 self.write_reset(stream.stream_id, CANCEL)
                 self.abandon(stream, CANCEL, False)
@@ -494,6 +502,7 @@ class H2Engine(Engine):
         if data or end:
             stream.begun = True
             stream.silent_since = 0.0
+            self.moved = True
             if self.server:
                 sink.request_data(data, end)
             else:

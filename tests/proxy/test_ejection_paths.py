@@ -14,6 +14,7 @@ from meshproxy.policy.breaker import PROBING, BreakerPolicy
 from meshproxy.policy.chooser import MAGLEV, RING_HASH, BalancerPolicy
 from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.declared import ServiceSpec
+from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.service import EndpointEntry
 from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.outbound import Outbound
@@ -263,6 +264,26 @@ async def test_a_cookie_keeps_its_endpoint_and_the_books_agree(houses, web, bala
     await house.quiet()
     assert sum(total(series, status=200) for series in {endpoint.series for endpoint in house.ctx.endpoints}) == 36
     assert len(web.seen) > 1, "twelve sessions are not all one endpoint's"
+
+
+async def test_an_answer_that_puts_its_own_endpoint_out_is_still_its_client_s(houses, web):
+    """429 is tried again where that is declared, and counts against the rate: the fifth one ejects the only endpoint."""
+
+    async def busy(reader, writer):
+        while True:
+            await read_head(reader)
+            writer.write(b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\n\r\n")
+
+    house = houses()
+    web.ports = [(await web.peer(busy)).port]
+    door = await outbound(house, web, breaking(success_rate=0.8, max_ejected=1.0, min_penalty_s=60.0, max_penalty_s=60.0))
+    route = door.routes[("shop/web:80", False)]
+    route.retry = parse_policy(["429"])
+    route.retry_responses = True
+    assert [(await request(door.port, GET))[0] for _ in range(6)] == [429] * 5 + [503]
+    await house.quiet()
+    assert (route.series.retry_total, route.series.skipped) == (0, {"no_endpoint": 5})
+    assert metric(house, "meshproxy_endpoints_ejected") == 1
 
 
 async def test_a_service_s_declaration_is_for_the_backends_of_its_split_that_have_none(houses, web):

@@ -249,6 +249,44 @@ async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or
     await house.quiet()
 
 
+@pytest.mark.parametrize(("word", "status"), [("retriable-4xx", 409), ("429", 429)])
+@pytest.mark.parametrize("endpoints", [1, 2])
+async def test_an_answer_that_metrics_count_as_a_success_is_passed_on_if_nobody_else_can_be_asked(
+    houses, http2_peer, word, status, endpoints
+):
+    def answer(asked):
+        for endpoint in side.endpoints:
+            endpoint.available = False
+        asked.respond(status, b"why not", **{"content-length": "7"})
+
+    backends = [await http2_peer(answer) for _ in range(endpoints)]
+    house = houses()
+    side = await house.forward(*[backend.port for backend in backends], upstream="http2")
+    side.route.retry = parse_policy([word])
+    side.route.retry_responses = True
+    got, _, body = await request(side.port, GET)
+    assert (got, body) == (status, b"why not")
+    await house.quiet()
+    assert sum(len(backend.asked) for backend in backends) == 1
+    assert (side.route.series.retry_total, side.route.series.skipped) == (0, {"no_endpoint": 1})
+    assert total(side.route.series, status=status) == 1
+
+
+async def test_a_grpc_answer_that_metrics_count_as_a_success_is_passed_on_if_nobody_else_can_be_asked(houses, http2_peer):
+    def answer(asked):
+        side.endpoints[0].available = False
+        fields = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "10"), ("grpc-message", "clash")]
+        asked.session.head(asked.stream_id, fields, True)
+
+    backend, house = await http2_peer(answer), houses()
+    side = await house.forward(backend.port, upstream="http2")
+    side.route.retry = parse_policy(["aborted"])
+    side.route.retry_responses = True
+    call = await (await connect(side.port)).call().end()
+    assert (call.head["grpc-status"], call.head["grpc-message"], len(backend.asked)) == ("10", "clash", 1)
+    assert side.route.series.skipped == {"no_endpoint": 1}
+
+
 async def test_a_retry_that_finds_no_other_endpoint_is_not_counted_as_sent(houses):
     house = houses()
     side = await house.forward(free_port())

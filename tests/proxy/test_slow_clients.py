@@ -136,10 +136,11 @@ async def uploader(port: int) -> Uploader:
 async def test_a_body_that_stops_coming_over_http2_ends_its_stream_and_no_other(houses, http2_peer, engine):
     """SL-02 over HTTP/2: silence of one stream, hidden among others that speak"""
     backend = await http2_peer(lambda asked: None)
-    house = houses(body_idle_timeout_s=0.8, sweep_s=0.05, http2_engine=engine)
+    house = houses(body_idle_timeout_s=0.5, sweep_s=0.05, http2_engine=engine)
     side = await house.forward(backend.port, upstream="http2")
     client = await uploader(side.port)
     lively, call, sent = client.upload(), client.upload(content_type="application/grpc"), client.upload()
+    calls = [call, client.upload(content_type="application/connect+proto")]
     client.more(sent, b"all", end=True)
     silent = client.upload(("content-length", "1000"))
     while not silent.over.is_set():  # the connection itself is never silent
@@ -149,9 +150,9 @@ async def test_a_body_that_stops_coming_over_http2_ends_its_stream_and_no_other(
     assert silent.body.startswith(b"slow_body: ")
     seen = {asked.stream_id: asked for asked in backend.asked}
     await asyncio.wait_for(seen[silent.stream_id].gone.wait(), DEADLINE_S)
-    for one in (lively, call):
+    for one in (lively, *calls):
         client.more(one, b"the end", end=True)
-    for one in (lively, call, sent):
+    for one in (lively, *calls, sent):
         await asyncio.wait_for(seen[one.stream_id].ended.wait(), DEADLINE_S)
         assert not seen[one.stream_id].gone.is_set()
         seen[one.stream_id].respond(200)
@@ -162,10 +163,12 @@ async def test_a_body_that_stops_coming_over_http2_ends_its_stream_and_no_other(
     client.transport.close()
 
 
-async def test_a_body_that_was_not_asked_for_yet_is_not_late(houses, http2_peer):
-    """Expect: 100-continue; once the server has asked for it, it is"""
+@pytest.mark.parametrize("engine", ["ours", "h2"])
+@pytest.mark.parametrize("invited", [False, True])
+async def test_a_body_that_was_not_asked_for_yet_is_given_twice_the_time(houses, http2_peer, engine, invited):
+    """Expect: 100-continue; once the server has asked for it, it is like any other"""
     backend = await http2_peer(lambda asked: None)
-    house = houses(body_idle_timeout_s=0.2, sweep_s=0.05)
+    house = houses(body_idle_timeout_s=0.4, sweep_s=0.05, http2_engine=engine)
     side = await house.forward(backend.port, upstream="http2")
     client = await uploader(side.port)
     waiting = client.upload(("expect", "100-continue"), data=b"")
@@ -174,9 +177,11 @@ async def test_a_body_that_was_not_asked_for_yet_is_not_late(houses, http2_peer)
     assert late.head[":status"] == "408"
     asked = backend.asked[0]
     assert not waiting.over.is_set()
-    asked.session.head(asked.stream_id, [(":status", "100")], end=False)
+    if invited:
+        asked.session.head(asked.stream_id, [(":status", "100")], end=False)
     await waiting.end()
     assert waiting.head[":status"] == "408"
+    await asyncio.wait_for(asked.gone.wait(), DEADLINE_S)
     client.transport.close()
 
 

@@ -58,17 +58,68 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 def test_only_the_stream_that_is_silent_is_told_and_again_after_as_long(server: Server) -> None:
-    silent, slow, ended = server.post(1), server.post(3), server.post(5)
+    silent, ended = server.post(1), server.post(3)
     server.raw.data(1, b"x")
-    server.raw.data(5, b"all", end=True)
-    for _ in range(3):
-        server.wait(30)
-        server.raw.data(3, b"x")
-    assert (silent.silent, slow.silent, ended.silent) == ([True], [], [])
-    server.wait(60)
-    assert (silent.silent, slow.silent, ended.silent) == ([True, True], [], [])
+    server.raw.data(3, b"all", end=True)
+    server.wait(40)
+    later = server.post(5)
+    server.wait(22)
+    assert (silent.silent, later.silent, ended.silent) == ([True], [], [])
+    server.wait(61)
+    assert (silent.silent, later.silent, ended.silent) == ([True, True], [False], [])
     assert server.host.violations == []
     assert server.raw.resets() == {}
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("engine", [Http2Server, H2Server], ids=["ours", "h2"])
+def test_who_waits_while_another_body_comes_is_not_silent(engine: type[Engine], frames: int) -> None:
+    """A slow link, and a client that sends one body after the other.  With two frames between sweeps the connection's window
+    is granted again each time, and looks as it did."""
+    limits, host = Limits(), Recorder()
+    limits.connection_window = 65536
+    server = Server(engine(host, limits), host)
+    busy, waiting, begun = server.post(1), server.post(3), server.post(5)
+    server.raw.data(5, b"x" * 16384)
+    server.raw.data(5, b"x" * 16384)
+    for _ in range(200):
+        for _ in range(frames):
+            server.raw.data(1, bytes(16384))
+        server.wait(1)
+    server.raw.data(1, b"", end=True)
+    assert (busy.ended, waiting.silent, begun.silent) == (True, [], [])
+    server.raw.data(3, b"and now the next")
+    server.wait(59)
+    assert (waiting.silent, begun.silent) == ([], [True]), "it has had its four times, or nobody has moved"
+    server.wait(3)
+    assert (waiting.silent, begun.silent) == ([True], [True])
+
+
+def test_a_body_that_comes_in_small_whole_requests_is_progress_too(server: Server) -> None:
+    waiting = server.post(1)
+    for stream_id in range(3, 183, 2):
+        server.post(stream_id)
+        server.raw.data(stream_id, b"all", end=True)
+        server.wait(2)
+    assert waiting.silent == []
+    server.wait(61)
+    assert waiting.silent == [False]
+
+
+def test_one_body_that_trickles_keeps_no_others_open_for_ever(server: Server) -> None:
+    trickling = server.post(1)
+    silent = [server.post(stream_id) for stream_id in range(3, 23, 2)]
+    for _ in range(8):
+        server.wait(30)
+        server.raw.data(1, b"x")
+    assert [sink.silent for sink in silent] == [[]] * 10
+    server.wait(3)
+    assert [sink.silent for sink in silent] == [[False]] * 10
+    assert trickling.silent == []
+    for _ in range(9):
+        server.raw.data(1, b"x")
+        server.wait(30)
+    assert [sink.silent for sink in silent] == [[False, True]] * 10
 
 
 def test_a_stream_that_nobody_answers_for_is_reset_and_no_other(server: Server) -> None:
@@ -113,6 +164,18 @@ def test_who_was_not_asked_yet_for_a_body_is_told_apart(server: Server) -> None:
     assert (waiting.silent, invited.silent) == ([False], [])
     server.wait(22)
     assert (waiting.silent, invited.silent) == ([False], [True])
+    server.wait(22)
+    assert waiting.silent == [False, True], "nobody may wait for it for ever"
+
+
+def test_100_that_goes_out_late_gives_all_the_time_again(server: Server) -> None:
+    waiting = server.post(1, (b"expect", b"100-continue"))
+    server.wait(100)
+    server.stream(1).send_interim(response(100))
+    server.wait(59)
+    assert waiting.silent == [False]
+    server.wait(4)
+    assert waiting.silent == [False, True]
 
 
 def test_a_frame_that_comes_byte_by_byte_is_not_silence() -> None:
@@ -124,8 +187,8 @@ def test_a_frame_that_comes_byte_by_byte_is_not_silence() -> None:
     for at in range(0, len(data) - 1, 200):
         server.engine.receive(data[at : min(at + 200, len(data) - 1)], server.now)
         server.wait(1)
-    assert (slow.silent, other.silent) == ([], [False])
+    assert (slow.silent, other.silent) == ([], []), "and the other one waits for it"
     server.wait(62)  # and now its last byte does not come
-    assert slow.silent == [False]
+    assert (slow.silent, other.silent) == ([False], [False])
     server.engine.receive(data[-1:], server.now)
     assert slow.body == bytes(16384)

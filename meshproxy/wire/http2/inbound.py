@@ -79,6 +79,9 @@ class Inbound(Http2Connection):
         self.swept_bytes = 0  # ... and how much of the last one was there
         self.stuck = False  # it found the same one again, and that it is no DATA
         self.arriving = 0  # the stream of the DATA frame of which it found more than before
+        self.moved_at = 0.0  # the last sweep before which DATA came, of any stream.  No frame pays for that: the window tells,
+        self.swept_window = self.window.available  # ... which is another than it found, or ...
+        self.credited = False  # ... was granted again
         self.preface_left = len(PREFACE) if server else 0
         self.frame_bytes_max = max(FRAME_BYTES_MIN, limits.frame_bytes)
         self.block_flags = 0
@@ -125,6 +128,11 @@ class Inbound(Http2Connection):
         self.arriving = int.from_bytes(buffer[5:9], "big") & STREAM_ID_MAX if grown else 0
         self.swept = self.incomplete
         self.swept_bytes = size
+        window = self.window.available
+        if grown or self.credited or window != self.swept_window:
+            self.moved_at = now
+        self.swept_window = window
+        self.credited = False
         return True
 
     def awaiting(self) -> int:
@@ -279,6 +287,7 @@ class Inbound(Http2Connection):
         if window.available < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR)
         if window.available * 2 <= window.size:
+            self.credited = True
             self.write(window_update_frame(0, window.credit(False)))
         stream = self.streams.get(stream_id)
         if stream is None:

@@ -17,6 +17,7 @@ from meshproxy.wire.engine import (
     COMPRESSION_ERROR,
     NO_ERROR,
     NO_FIELDS,
+    PATIENCE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_CLOSED,
@@ -220,9 +221,11 @@ class Http2Server(Inbound):
             stream.silent_since = 0.0
         elif stream.silent_since == 0.0:
             stream.silent_since = now
-        elif now - stream.silent_since > body_s:
+        elif now - max(stream.silent_since, self.moved_at) > body_s or now - stream.silent_since > body_s * PATIENCE:
             stream.silent_since = now
-            if not stream.sink.request_silent(stream.window is not None or stream.invited):
+            begun = stream.window is not None or stream.invited
+            stream.invited = True
+            if not stream.sink.request_silent(begun):
                 self.host.on_violation("slow_body")
                 self.write_reset(stream.stream_id, CANCEL, max(0, stream.granted()))
                 self.finish(stream)

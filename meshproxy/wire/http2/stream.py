@@ -49,7 +49,7 @@ class Http2Stream(Stream):
     held: int = 0  # its bytes
     stalled_since: float = 0.0  # when a sweep found it waiting; 0 again as soon as any of it is written
     silent_since: float = 0.0  # when a sweep found the request's body standing still; 0 again as soon as any of it comes
-    invited: bool = False  # 100 (Continue) went out
+    invited: bool = False  # 100 (Continue) went out, or has been waited for long enough
     trailers: list[Field] | None = None  # wait behind the queue
     blocked: bool = False  # the sink was told so
     scheduled: bool = False  # in the connection's round of streams that may send
