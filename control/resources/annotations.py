@@ -26,6 +26,7 @@ on an HTTPRouteGroup
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -221,7 +222,10 @@ def _linkerds_strays(annotations: Mapping[str, str], kind: str) -> list[tuple[st
         if not name.startswith(_PREFIXES):
             continue
         if name not in LINKERD:
-            hint = "meshproxy.dev/timeout-response-start, with retries of gateway-error" * name.endswith("/timeout")
+            near = difflib.get_close_matches(name, LINKERD, n=1, cutoff=0.9)
+            hint = f"did you mean {near[0]}?" if near else ""
+            if name.endswith("/timeout"):  # Linkerd's own
+                hint = "meshproxy.dev/timeout-response-start, with retries of gateway-error"
             found.append((name, "is not supported yet and has no effect", hint))
         elif kind not in FOREIGN[name]:
             found.append((name, f"has no effect on a {kind}: it is read on a {_one_of(FOREIGN[name])}", ""))

@@ -19,6 +19,7 @@ On a pod: meshproxy.dev/weight, 1 (default) to 1000: its capacity beside the oth
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def balancing(annotations: Mapping[str, str]) -> Balancing:
     prefer = reader.word(ZONE, ZONES) == "prefer"
     for name in annotations:
         if name.startswith(_LINKERD_PREFIXES) and name not in _LINKERD.values():
-            reader.mistake(name, "is not supported yet and has no effect", "")
+            near = difflib.get_close_matches(name, _LINKERD.values(), n=1, cutoff=0.9)
+            reader.mistake(name, "is not supported yet and has no effect", f"did you mean {near[0]}?" if near else "")
     return Balancing(how, key, slow_start, prefer, breaker, tuple(reader.mistakes))
 
 

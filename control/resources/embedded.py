@@ -65,18 +65,20 @@ def check_embedded(obj: Object, report: Report) -> None:
 
 
 def _canary(obj: Object, report: Report) -> None:
-    """What the canary controller will say of it: the object is taken, but the controller does not run it."""
+    """What the canary controller will say of it.  A mistake is refused here, so that what was there before stays in force: a
+    release under way must not be left alone with its canary.  What we cannot honour is taken, but the controller does not
+    run it."""
     if report.failed:
         return  # it is refused as a whole
-    refused: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
     try:
         release = parse_release(obj)
     except SpecError as mistake:
-        refused = (str(mistake),)
-    else:
-        refused, ignored = release.refused, release.ignored
-    for reason in refused:
+        path, rest = _split_reason(str(mistake), obj)
+        what, _, hint = rest.partition("; ")
+        report.error(path, what, hint)
+        return
+    ignored = release.ignored
+    for reason in release.refused:
         path, rest = _split_reason(reason, obj)
         what, _, hint = rest.partition("; ")
         report.warning(path, f"{what}: the Canary is accepted, but not run", hint)

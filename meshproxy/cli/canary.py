@@ -117,6 +117,9 @@ def _wait(store: Store, namespace: str, name: str, wanted: str, timeout: float) 
         if current and now.phase is Phase.FAILED:
             click.echo(f"{name}.{namespace} failed{_why(store, namespace, name)}", err=True)
             return False
+        if current and now.phase is Phase.SUCCEEDED:
+            click.echo(f"{name}.{namespace} has succeeded, it will not be {goal.value}", err=True)
+            return False
         if time.monotonic() >= deadline:
             click.echo(f"{name}.{namespace} is {now.phase or 'new'}, not {goal.value}, after {timeout:g} s", err=True)
             return False

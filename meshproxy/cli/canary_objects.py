@@ -60,4 +60,4 @@ def read(store: Store, canary: Object) -> tuple[CanarySpec, ReleasePolicy | None
         spec = parse(canary)
         return spec, policy_for(store, spec)
     except SpecError as error:
-        raise fail(str(error)) from None
+        raise fail(f"canary {canary['metadata']['name']} is not run until this is mended: {error}") from None

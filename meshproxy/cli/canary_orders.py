@@ -136,7 +136,9 @@ def _aborting(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_ABORT
     from control.canary.machine.status import ANALYSED, Phase
 
-    asked.need(asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to abort")
+    late = asked.now.phase in (Phase.PROMOTING, Phase.FINALISING)
+    why_not = "it passed its analysis and is being promoted, too late to abort" if late else "there is no release to abort"
+    asked.need(asked.now.phase in (Phase.WAITING, *ANALYSED), why_not)
     return {ANNOTATION_ABORT: asked.order()}
 
 

@@ -27,7 +27,7 @@ Scenarios:
   unready         its pods never become ready
 Each may begin later, @2m after the first weight or @20% from that weight on, and be one Canary's only: cart=errors:5%@20%.
 
-Exit status: 0 promoted, 1 rolled back or not decided, 2 wrong usage.
+Exit status: 0 promoted, 1 rolled back or not decided, 2 wrong usage, or manifests that are refused.
 """
 
 
@@ -81,6 +81,7 @@ def command(
     target that is not in FILE is made up. Nothing is run and nothing is sent: webhooks and gates are answered by the flags.
     """
     from control.canary.declared.commands import from_rfc3339
+    from control.canary.declared.fields import SpecError
     from control.canary.simulate.given import Given, GivenError, SimulationError, check, load
     from control.canary.simulate.plot import svg
     from control.canary.simulate.replay import ReplayError
@@ -111,8 +112,8 @@ def command(
         raise click.BadParameter(str(error), param_hint="--replay") from None
     except GivenError as error:
         raise click.BadParameter(str(error), param_hint=error.option) from None
-    except SimulationError as error:
-        raise fail(str(error)) from None
+    except (SimulationError, SpecError) as error:
+        raise fail(str(error), 2) from None
     finally:
         ours.setLevel(before)  # the process may go on: tests call verbs
     if plot:

@@ -134,14 +134,29 @@ async def test_a_canary_that_cannot_be_read_says_why_and_the_others_go_on(cluste
     bad = canary_object({"stepWeight": 10})
     bad["metadata"]["name"] = "another"
     bad["spec"]["targetRef"]["name"] = "other"
-    bad["metadata"]["annotations"] = {"meshproxy.dev/confirm": "lunch"}
     cluster.write(bad)
+    cluster.refresh()
+    metadata = {"name": "another", "namespace": "test", "annotations": {"meshproxy.dev/confirm": "lunch"}}
+    await cluster.cli.apply({"apiVersion": bad["apiVersion"], "kind": "Canary", "metadata": metadata})  # not from a manifest
+    cluster.refresh()
     controller = await stepper(cluster, Numbers())
     await step(cluster, controller, 2)
     assert cluster.status().phase is Phase.INITIALIZED
     conditions = cluster.store.get(Key("flagger.app", "Canary", "test", "another"))["status"]["conditions"]
     assert [(c["type"], c["status"], c["reason"]) for c in conditions] == [("Accepted", "False", "Invalid")]
     assert "'lunch' is no gate" in conditions[0]["message"]
+
+
+async def test_a_mistake_in_a_manifest_leaves_a_release_under_way_as_it_was(cluster):
+    cluster.begin()
+    controller = await stepper(cluster, Numbers())
+    await step(cluster, controller, 2)
+    wrong = canary_object({"stepWeight": 10, "metrics": [{"name": "request-succes-rate", "thresholdRange": {"min": 99}}]})
+    cluster.write(wrong)
+    cluster.refresh()
+    kept = cluster.store.get(Key("flagger.app", "Canary", "test", "podinfo"))
+    assert [metric["name"] for metric in kept["spec"]["analysis"]["metrics"]] != ["request-succes-rate"]
+    assert "is not a built-in metric" in " ".join(str(found) for found in cluster.store.diagnostics())
 
 
 async def test_a_second_canary_on_the_same_target_is_not_run(cluster):

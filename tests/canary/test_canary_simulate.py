@@ -202,10 +202,14 @@ def test_a_route_that_comes_before_the_weights_holds_the_release_as_it_would_in_
 def test_manifests_that_would_be_refused_are_refused_by_line(tmp_path: Path):
     wrong = canary()
     del wrong["spec"]["service"]["port"]
-    output = simulate(write(tmp_path / "wrong.yaml", wrong), code=1).output
+    output = simulate(write(tmp_path / "wrong.yaml", wrong), code=2).output
     assert "wrong.yaml:" in output
     assert "spec.service.port: is missing" in output
-    assert "there is no Canary in it" in simulate(write(tmp_path / "none.yaml"), code=1).output
+    assert "there is no Canary in it" in simulate(write(tmp_path / "none.yaml"), code=2).output
+    mistaken = write(
+        tmp_path / "metric.yaml", canary(analysis={"metrics": [{"name": "request-success-rte", "thresholdRange": {"min": 99}}]})
+    )
+    assert "'request-success-rte' is not a built-in metric" in simulate(mistaken, code=2).output
 
 
 def test_the_plot_is_a_picture_with_a_panel_for_the_weight_and_each_metric(file: Path, tmp_path: Path):
@@ -277,4 +281,4 @@ def test_a_policy_that_does_not_fit_its_canary_is_a_mistake_that_is_told(tmp_pat
     file = write(
         tmp_path / "canary.yaml", canary(analysis={"mirror": True}), {**policy, "spec": {"evidence": {"baseline": True}}}
     )
-    assert "ReleasePolicy podinfo: spec.evidence.baseline: analysis.mirror gives" in simulate(file, code=1).output
+    assert "ReleasePolicy podinfo: spec.evidence.baseline: analysis.mirror gives" in simulate(file, code=2).output

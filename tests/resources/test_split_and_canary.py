@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resource_helpers import taken, told
+from resource_helpers import look, taken, told
 
 from control.resources import canary, split
 from control.resources.split import Backend
@@ -170,42 +170,56 @@ def test_fields_of_flaggers_crd_are_known(field: str) -> None:
     ("before", "after", "expected"),
     [
         (
-            "    threshold: 3",
-            "    webhooks: [{name: load, url: nowhere}]",
-            "9 warning spec.analysis.webhooks[0].url: 'nowhere' is no address",
-        ),
-        (
-            "request-success-rate",
-            "latency",
-            "12 warning spec.analysis.metrics[0]: 'latency' is not a built-in metric: the Canary is accepted",
-        ),
-        (
-            "  analysis:",
-            "  canaryAnalysis:\n    sessionAffinity: {cookieName: a, primaryCookieName: a}",
-            "8 warning spec.canaryAnalysis.sessionAffinity.primaryCookieName: must not be the same as cookieName (a)",
-        ),
-        (
-            "namespace: shop}",
-            "namespace: shop, annotations: {meshproxy.dev/confirm: all}}",
-            "3 warning metadata.annotations[\"meshproxy.dev/confirm\"]: 'all' is no gate",
-        ),
-        (
-            "namespace: shop}",
-            "namespace: shop, annotations: {meshproxy.dev/minimum-requests: '²'}}",
-            "3 warning metadata.annotations[\"meshproxy.dev/minimum-requests\"]: '²'",
-        ),
-        (
             "  analysis:",
             "  autoscalerRef: {kind: HorizontalPodAutoscaler, name: web}\n  analysis:",
             "7 warning spec.autoscalerRef: ignored: replicas are the Deployments' own",
         ),
     ],
 )
-def test_a_canary_the_controller_will_not_run_is_taken_with_a_warning(before: str, after: str, expected: str) -> None:
+def test_what_embedded_mode_ignores_of_a_canary_is_told(before: str, after: str, expected: str) -> None:
     text = CANARY.replace(before, after)
     (line,) = told(text)
     assert line.startswith(expected), line
     assert len(taken(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            "    threshold: 3",
+            "    webhooks: [{name: load, url: nowhere}]",
+            "9 error spec.analysis.webhooks[0].url: 'nowhere' is no address",
+        ),
+        (
+            "request-success-rate",
+            "latency",
+            "12 error spec.analysis.metrics[0]: 'latency' is not a built-in metric",
+        ),
+        (
+            "  analysis:",
+            "  canaryAnalysis:\n    sessionAffinity: {cookieName: a, primaryCookieName: a}",
+            "8 error spec.canaryAnalysis.sessionAffinity.primaryCookieName: must not be the same as cookieName (a)",
+        ),
+        (
+            "namespace: shop}",
+            "namespace: shop, annotations: {meshproxy.dev/confirm: all}}",
+            "3 error metadata.annotations[\"meshproxy.dev/confirm\"]: 'all' is no gate",
+        ),
+        (
+            "namespace: shop}",
+            "namespace: shop, annotations: {meshproxy.dev/minimum-requests: '²'}}",
+            "3 error metadata.annotations[\"meshproxy.dev/minimum-requests\"]: '²'",
+        ),
+    ],
+)
+def test_a_canary_with_a_mistake_is_refused_so_that_what_was_there_before_stays_in_force(
+    before: str, after: str, expected: str
+) -> None:
+    text = CANARY.replace(before, after)
+    (line,) = told(text)
+    assert line.startswith(expected), line
+    assert not look(text).accepted
 
 
 @pytest.mark.parametrize(
