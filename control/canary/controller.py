@@ -68,6 +68,7 @@ class _Job:
     task: asyncio.Task[None] | None = None  # the tick that runs just now
     asking: bool = False  # it waits for an answer, and has done nothing yet
     policy: ReleasePolicy | None = None  # of the last tick
+    good: tuple[CanarySpec, ReleasePolicy | None] | None = None  # what was last meant; a release under way goes on by it
     look: float = math.inf  # when both arms are to be looked at again: evidence is acted on when it is there
     looker: asyncio.Task[None] | None = None
 
@@ -226,11 +227,17 @@ class Controller:
         begun = time.perf_counter()
         status = Status.of(obj.get("status"))
         name = f"{key.name}.{key.namespace}"
+        good = job.good if status.phase in RUNNING else None
         try:
             spec = parse(obj)
+            if good is not None and spec.refused and not good[0].refused:
+                raise SpecError(spec.refused[0])
         except SpecError as error:
-            await self._invalid(key, job, status, str(error), now)
-            return
+            if good is None:
+                await self._invalid(key, job, status, str(error), now)
+                return
+            await self._keep(key, str(error))
+            spec = good[0]
         job.spec = spec
         if due:
             job.due = now + max(self._settings.minimum_interval_s, spec.interval_s)
@@ -241,21 +248,28 @@ class Controller:
             return
         self.metrics.seen(spec, status)
         problem = await self._source_problem(spec, status)
+        known = partial(
+            collect,
+            self._store,
+            spec,
+            status,
+            obj["metadata"],
+            now,
+            source_problem=problem,
+            due=due,
+            gives_back=self._settings.gives_back,
+        )
         try:
-            facts = collect(
-                self._store,
-                spec,
-                status,
-                obj["metadata"],
-                now,
-                source_problem=problem,
-                due=due,
-                gives_back=self._settings.gives_back,
-            )
+            facts = known()
         except SpecError as error:
-            await self._invalid(key, job, status, str(error), now)
-            return
+            if good is None:
+                await self._invalid(key, job, status, str(error), now)
+                return
+            await self._keep(key, str(error))
+            meant = good[1]
+            facts = known(policies=lambda store, spec: meant)
         job.policy = facts.policy
+        job.good = spec, facts.policy
         if job.policy is not None and is_judged(spec, status, job.policy):
             facts = replace(facts, compared=await self._observer.look(key, spec, status, job.policy, now))
         elif due and job.policy is not None and job.policy.counts and status.phase in ANALYSED:
@@ -340,6 +354,11 @@ class Controller:
             return ""
         return await self._source.problem(Subject.of(spec), spec.metrics)
 
+    async def _keep(self, key: Key, text: str) -> None:
+        """What is declared cannot be meant, in the middle of a release.  Its canary has users: nobody would look after them."""
+        log.warning("canary %s.%s: %s; its release goes on as it was declared before", key.name, key.namespace, text)
+        await self._store.event(key, "Warning", "Synced", f"{text}; its release goes on as it was declared before")
+
     async def _invalid(self, key: Key, job: _Job, status: Status, text: str, now: float) -> None:
         """Say it once, on the object; look again when it changes (or after a while: another's object may have)."""
         job.due = now + IDLE_S
@@ -359,8 +378,10 @@ class Controller:
             try:
                 if Status.of(obj.get("status")).phase in RUNNING:
                     running.add(Subject.of(parse(obj)))
-            except ValueError:  # its own tick says what is wrong with it
-                continue
+            except ValueError:  # its own tick says what is wrong with it, and may go on by what was meant before
+                job = self._jobs.get(Key.of(obj))
+                if job is not None and job.good is not None:
+                    running.add(Subject.of(job.good[0]))
         self._source.watch(running)
         self._source.hurry({Subject.of(job.spec) for job in self._jobs.values() if job.spec and job.look < math.inf})
 

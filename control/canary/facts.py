@@ -8,7 +8,7 @@ Nothing is written here and nothing is remembered: two calls on the same objects
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,13 +99,14 @@ def collect(
     source_problem: str = "",
     due: bool = True,
     gives_back: bool = False,
+    policies: Callable[[Store, CanarySpec], ReleasePolicy | None] = policy_for,
 ) -> Facts:
     """All facts about one Canary at `now` (Unix seconds) but what a tick asks for.  `metadata` is the Canary's.  Raises
     SpecError if its ReleasePolicy cannot be meant."""
     target = target_object(store, spec)
     primary = store.get(manifests.primary_key(spec))
     router = router_for(spec)
-    policy = policy_for(store, spec)
+    policy = policies(store, spec)
     common: dict[str, Any] = {
         "policy": policy,
         "others": others(store, spec, policy),

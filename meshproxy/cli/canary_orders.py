@@ -34,9 +34,25 @@ class Asked:
         self.signature = signature
         self.name: str = canary["metadata"]["name"]
         self.now: Status = canary_objects.status_of(canary)
-        self.spec: CanarySpec
-        self.policy: ReleasePolicy | None
-        self.spec, self.policy = canary_objects.read(store, canary)
+        self.namespace: str = canary["metadata"].get("namespace") or "default"
+        self.wrong: click.ClickException | None = None  # why it cannot be meant; it can be aborted and held all the same
+        self.read: tuple[CanarySpec, ReleasePolicy | None] | None = None
+        try:
+            self.read = canary_objects.read(store, canary)
+        except click.ClickException as error:
+            self.wrong = error
+
+    @property
+    def spec(self) -> CanarySpec:
+        """Raises ClickException."""
+        if self.read is None:
+            assert self.wrong is not None
+            raise self.wrong
+        return self.read[0]
+
+    @property
+    def policy(self) -> ReleasePolicy | None:
+        return self.read[1] if self.read is not None else None
 
     def need(self, possible: bool, why_not: str) -> None:
         if not possible:
@@ -92,7 +108,7 @@ def _command(name: str, help: str, function: Verb, together: bool) -> click.Comm
 def _of_member(store: Store, asked: Asked, name: str, function: Verb) -> list[tuple[Asked, dict[str, str]]]:
     """The same order for another member, if it makes sense there."""
     try:
-        other = Asked(store, canary_objects.one(store, asked.spec.namespace, name), asked.signature)
+        other = Asked(store, canary_objects.one(store, asked.namespace, name), asked.signature)
         return [(other, function(other))]
     except click.ClickException:
         return []  # nothing is released there

@@ -213,6 +213,17 @@ async def test_abort_rolls_back_and_there_is_nothing_to_abort_after_that(shell):
     assert "podinfo is Failed: there is no release to abort" in shell.run("abort", "podinfo", "-n", "test", code=1).output
 
 
+async def test_what_cannot_be_meant_any_more_can_be_aborted_but_not_approved(shell):
+    await released(shell)
+    metadata = {"name": "podinfo", "namespace": "test", "annotations": {"meshproxy.dev/confirm": "lunch"}}
+    await shell.cluster.cli.apply({"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": metadata})
+    wrong = "canary podinfo is not run until this is mended: metadata.annotations[meshproxy.dev/confirm]: 'lunch' is no gate"
+    assert wrong in shell.run("approve", "podinfo", "-n", "test", code=1).output
+    shell.run("abort", "podinfo", "-n", "test")
+    await shell.cluster.tick()
+    assert shell.cluster.status().phase is Phase.FAILED
+
+
 async def test_promote_skips_the_rest(shell):
     await released(shell)
     shell.run("promote", "podinfo", "-n", "test")
