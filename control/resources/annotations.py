@@ -26,7 +26,6 @@ on an HTTPRouteGroup
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from control.resources import fault
 from control.resources.balancing import LINKERD_BALANCING, ON_SERVICES, WEIGHT
 from control.resources.concurrency import CONCURRENCY
 from control.resources.quantity import seconds
-from control.resources.shape import nearest, shown
+from control.resources.shape import PREFIXED, nearest, shown
 
 PREFIX = "meshproxy.dev/"
 INBOUND_POLICY = "meshproxy.dev/default-inbound-policy"
@@ -222,8 +221,7 @@ def _linkerds_strays(annotations: Mapping[str, str], kind: str) -> list[tuple[st
         if not name.startswith(_PREFIXES):
             continue
         if name not in LINKERD:
-            near = difflib.get_close_matches(name, LINKERD, n=1, cutoff=0.9)
-            hint = f"did you mean {near[0]}?" if near else ""
+            hint = nearest(name, list(LINKERD), PREFIXED)
             if name.endswith("/timeout"):  # Linkerd's own
                 hint = "meshproxy.dev/timeout-response-start, with retries of gateway-error"
             found.append((name, "is not supported yet and has no effect", hint))

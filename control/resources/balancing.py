@@ -19,13 +19,12 @@ On a pod: meshproxy.dev/weight, 1 (default) to 1000: its capacity beside the oth
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control.resources.quantity import seconds
-from control.resources.shape import nearest, shown
+from control.resources.shape import PREFIXED, nearest, shown
 
 _OURS = "meshproxy.dev/"
 BALANCER = f"{_OURS}balancer"
@@ -107,8 +106,7 @@ def balancing(annotations: Mapping[str, str]) -> Balancing:
     prefer = reader.word(ZONE, ZONES) == "prefer"
     for name in annotations:
         if name.startswith(_LINKERD_PREFIXES) and name not in _LINKERD.values():
-            near = difflib.get_close_matches(name, _LINKERD.values(), n=1, cutoff=0.9)
-            reader.mistake(name, "is not supported yet and has no effect", f"did you mean {near[0]}?" if near else "")
+            reader.mistake(name, "is not supported yet and has no effect", nearest(name, list(_LINKERD.values()), PREFIXED))
     return Balancing(how, key, slow_start, prefer, breaker, tuple(reader.mistakes))
 
 

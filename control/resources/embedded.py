@@ -73,14 +73,11 @@ def _canary(obj: Object, report: Report) -> None:
     try:
         release = parse_release(obj)
     except SpecError as mistake:
-        path, rest = _split_reason(str(mistake), obj)
-        what, _, hint = rest.partition("; ")
-        report.error(path, what, hint)
+        report.error(*_refusal(str(mistake), obj))
         return
     ignored = release.ignored
     for reason in release.refused:
-        path, rest = _split_reason(reason, obj)
-        what, _, hint = rest.partition("; ")
+        path, what, hint = _refusal(reason, obj)
         report.warning(path, f"{what}: the Canary is accepted, but not run", hint)
     if obj["spec"].get("autoscalerRef"):
         report.warning(("spec", "autoscalerRef"), "ignored: replicas are the Deployments' own")
@@ -92,6 +89,13 @@ def _canary(obj: Object, report: Report) -> None:
     for reason in ignored:
         path, rest = _split_reason(reason, obj)
         report.warning(path, f"ignored: {rest.strip('()')}")
+
+
+def _refusal(reason: str, obj: Object) -> tuple[Path, str, str]:
+    """Where, what is wrong, and what to do about it."""
+    path, rest = _split_reason(reason, obj)
+    what, _, hint = rest.partition("; ")
+    return path, what, hint
 
 
 def _split_reason(reason: str, obj: Object) -> tuple[Path, str]:

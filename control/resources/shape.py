@@ -129,10 +129,13 @@ def shown(value: Any, secret: bool = False) -> str:
     return f"the {kind} {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '...'}"
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """A hint "did you mean ...?", or nothing if no known word is near."""
+PREFIXED = 0.9  # cutoff for words that have most of their letters in common: "retry.linkerd.io/http"
+
+
+def nearest(word: str, known: list[str], cutoff: float = 0.7) -> str:
+    """A hint "did you mean ...?", or nothing if no known word is near.  cutoff: how alike, 0 to 1."""
     folded = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=cutoff)
     return f"did you mean {folded[near[0]]}?" if near else ""
 
 

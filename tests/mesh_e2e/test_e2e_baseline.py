@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from mesh_arms import BASELINE, CANARY, PRIMARY, ask_each, workload
-from mesh_release import INCREASE, Release, Stage, performing
-from mesh_run import MeshRun
+from mesh_arms import BASELINE, CANARY, PRIMARY, ask_each
+from mesh_release import INCREASE, Lanes, Release, Stage
 
 
 def beside(release: Release) -> None:
@@ -45,14 +44,9 @@ def shared(release: Release, ip: str) -> Counter[str]:
 
 @pytest.fixture
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    mesh = MeshRun(tmp_path_factory.mktemp("baseline"), "baseline")
-    mesh.write("clients", *workload(mesh, "e2e", "client", replicas=2))
-    try:
-        mesh.start()
-        with performing(mesh, {"baseline": [beside]}, {beside.__name__}) as found:
-            yield found
-    finally:
-        mesh.end()
+    lanes = Lanes({"baseline": [beside]})
+    with lanes.performed(tmp_path_factory.mktemp("baseline"), "baseline", {beside.__name__}) as found:
+        yield found
 
 
 def test_canary_and_baseline_get_equal_shares_and_a_worse_canary_takes_the_baseline_with_it(stage: Stage) -> None:

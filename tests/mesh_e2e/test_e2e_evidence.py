@@ -9,28 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from mesh_arms import CANARY, PRIMARY, arms, workload
-from mesh_release import Play, Release, Stage, performing
-from mesh_run import MeshRun
+from mesh_arms import CANARY, PRIMARY, arms
+from mesh_release import Lanes, Release, Stage
 
-LANES: dict[str, list[Play]] = {}
-
-
-def play(test: Play) -> Play:
-    LANES.setdefault("evidence", []).append(test)
-    return test
+LANES = Lanes()
+lane = LANES.lane
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    mesh = MeshRun(tmp_path_factory.mktemp("evidence"), "evidence")
-    mesh.write("clients", *workload(mesh, "e2e", "client", replicas=2))
-    try:
-        mesh.start()
-        with performing(mesh, LANES, {play.__name__ for play in LANES["evidence"]}) as found:
-            yield found
-    finally:
-        mesh.end()
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    chosen = {item.name for item in request.session.items}
+    with LANES.performed(tmp_path_factory.mktemp("evidence"), "evidence", chosen) as found:
+        yield found
 
 
 def policy_status(release: Release) -> dict[str, Any]:
@@ -39,8 +29,8 @@ def policy_status(release: Release) -> dict[str, Any]:
     return policy["status"]
 
 
-@play
-def bad(release: Release) -> None:
+@lane("evidence")
+def test_a_bad_revision_is_pulled_by_evidence_and_the_history_says_on_which_numbers(release: Release) -> None:
     release.write("1", replicas=1)
     release.canary(stepWeight=20)
     release.policy(evidence={}, steps=[{"weight": 20, "duration": "1h"}])
@@ -59,8 +49,8 @@ def bad(release: Release) -> None:
     assert "evidence of harm" in release.order("history")
 
 
-@play
-def good(release: Release) -> None:
+@lane("evidence")
+def test_a_good_revision_is_promoted_once_all_metrics_are_within_their_margins(release: Release) -> None:
     """Wide margins: with the default ones it takes thousands of requests."""
     release.policy(evidence={"failureMargin": 10, "slowMargin": 30}, steps=[{"weight": 50, "duration": "1s"}])
     with release.users(rate=60.0) as users:
@@ -74,11 +64,3 @@ def good(release: Release) -> None:
     outcomes = {check["metric"]: check["outcome"] for check in promoted["checks"]}
     assert outcomes.keys() > {"failures"}, "latency in fine buckets was compared too"
     assert set(outcomes.values()) == {"passed"}
-
-
-def test_a_bad_revision_is_pulled_by_evidence_and_the_history_says_on_which_numbers(stage: Stage) -> None:
-    stage.result(bad)
-
-
-def test_a_good_revision_is_promoted_once_all_metrics_are_within_their_margins(stage: Stage) -> None:
-    stage.result(good)

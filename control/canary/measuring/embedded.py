@@ -50,9 +50,8 @@ INTERVAL_S = 1.0  # between scrapes: a check every 2 s must rest on more than on
 HURRY_S = 0.5  # ... while evidence is gathered: three bad looks roll a release back (evidence/sequence.py)
 STALE_S = 5.0  # a pod not heard of for this long has no present numbers
 CONNECT_S = 0.9  # the kernel takes a connection for a proxy that is busy; where none is taken, nobody is there
-TIMEOUT_S = (
-    STALE_S - INTERVAL_S
-)  # of one answer: later ones would be stale.  To give up earlier is to be told nothing by a busy one
+# Of one answer: later ones would be stale.  To give up earlier is to be told nothing by a busy proxy.
+TIMEOUT_S = STALE_S - INTERVAL_S
 LOOK_STALE_S = 2 * TIMEOUT_S + INTERVAL_S  # a look waits for questions put after the one before: two answers may lie between
 MAX_PODS = 500  # asked at a time, by a connection each; more is not "embedded", use Prometheus
 MAX_PAGE_BYTES = 8 << 20  # of one page; a bounded proxy stays far below
