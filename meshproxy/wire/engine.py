@@ -280,6 +280,12 @@ class Engine:
 # silent while DATA of other streams comes: bounded, or one that trickles would keep all the others open for ever.
 PATIENCE: Final = 4.0
 
+
+def is_overdue(silent_since: float, moved_at: float, now: float, body_s: float) -> bool:
+    """Has a request's body been silent for too long?  moved_at: when DATA of any stream last came."""
+    return now - max(silent_since, moved_at) > body_s or now - silent_since > body_s * PATIENCE
+
+
 AWAITING_NOTHING: Final = 0  # idle: no request in progress
 AWAITING_HEAD: Final = 1  # bytes of a head have begun but it is not complete (also the connection preface)
 AWAITING_BODY: Final = 2  # HTTP/1.1: a message body is being received.  HTTP/2 looks at each stream by itself: `sweep`

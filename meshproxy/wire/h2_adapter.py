@@ -45,12 +45,12 @@ from meshproxy.wire.engine import (
     INTERNAL_ERROR,
     NO_ERROR,
     NULL_SINK,
-    PATIENCE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     Engine,
     Host,
     Stream,
+    is_overdue,
 )
 from meshproxy.wire.hpack.encoder import restored_fields
 from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
@@ -329,7 +329,7 @@ class H2Engine(Engine):
             stream.silent_since = 0.0
         elif stream.silent_since == 0.0:
             stream.silent_since = now
-        elif now - max(stream.silent_since, self.moved_at) > body_s or now - stream.silent_since > body_s * PATIENCE:
+        elif is_overdue(stream.silent_since, self.moved_at, now, body_s):
             stream.silent_since = now
             begun = stream.begun
             stream.begun = True

@@ -17,11 +17,11 @@ from meshproxy.wire.engine import (
     COMPRESSION_ERROR,
     NO_ERROR,
     NO_FIELDS,
-    PATIENCE,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_CLOSED,
     Host,
+    is_overdue,
 )
 from meshproxy.wire.hpack.decoder import read_string
 from meshproxy.wire.hpack.integers import HpackError
@@ -221,7 +221,7 @@ class Http2Server(Inbound):
             stream.silent_since = 0.0
         elif stream.silent_since == 0.0:
             stream.silent_since = now
-        elif now - max(stream.silent_since, self.moved_at) > body_s or now - stream.silent_since > body_s * PATIENCE:
+        elif is_overdue(stream.silent_since, self.moved_at, now, body_s):
             stream.silent_since = now
             begun = stream.window is not None or stream.invited
             stream.invited = True
