@@ -28,6 +28,9 @@ EAGER_READINESS = 0.25
 # Seconds for which a no of a readiness probe that never said yes is nobody's news: an app takes its time to start.  Later
 # diagnosis.py says what is missing, once for all replicas.
 STARTING_S = 10.0
+# Seconds that an app which no probe vouches for must run until its mesh is called ready, once more for each time it ended:
+# one that cannot start has a process, too, for its first milliseconds.
+PROVEN_S = 1.0
 
 
 class Phase(enum.Enum):
@@ -143,6 +146,11 @@ class Container:
         """Fit for traffic: started, and its readiness probe (if any) says yes."""
         readiness = self._probers.get("readiness")
         return self.started and (readiness is None or readiness.verdict is True)
+
+    def proven(self, now: float) -> bool:
+        """Ready, and that says more than that it was started: a probe said yes, or it has run for a while (`PROVEN_S`)."""
+        vouched = any(kind != "liveness" for kind in self._probers)
+        return self.ready and (vouched or now - self.started_at >= PROVEN_S * (1 + self.restarts))
 
     @property
     def alive(self) -> bool:

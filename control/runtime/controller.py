@@ -172,6 +172,13 @@ class Controller:
             for worker in self.workers.values()
             if not worker.machine.ready and not worker.machine.finished and worker.machine.deleted_at is None
         ]
+        now = self._clock()
+        lines += [
+            f"{worker.what}: {container.name}: it has no readiness probe and was started just now"
+            for worker in self.workers.values()
+            for container in worker.machine.containers
+            if worker.machine.ready and not container.proven(now)
+        ]
         return lines
 
     def sidecars(self) -> list[str]:

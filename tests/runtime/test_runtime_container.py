@@ -47,6 +47,30 @@ def test_a_crash_loop_waits_longer_each_time() -> None:
     assert app.reason == "CrashLoopBackOff"
 
 
+def test_an_app_without_a_probe_is_proven_once_it_has_run_for_a_while_and_longer_after_each_end() -> None:
+    app = Container("app", backoff=Backoff(base=1.0))
+    assert not app.proven(100.0)
+    app.start(0.0)
+    assert (app.ready, app.proven(0.9), app.proven(1.0)) == (True, False, True)
+    app.exited(Exit(7), 5.0)
+    assert not app.proven(50.0)
+    app.start(5.0)
+    assert (app.ready, app.proven(6.9), app.proven(7.0)) == (True, False, True)
+
+
+def test_a_probe_s_yes_is_proof_at_once_and_a_liveness_probe_says_nothing_of_it() -> None:
+    asked = Container("app", probes={"readiness": Probe(TcpSocket(1), period=1.0)})
+    ((_, readiness),) = [
+        (action.kind, action.prober) for action in asked.start(0.0) + asked.tick(0.0) if isinstance(action, Ask)
+    ]
+    assert not asked.proven(30.0)
+    asked.answered("readiness", readiness, True, 0.1)
+    assert asked.proven(0.1)
+    alive = Container("app", probes={"liveness": Probe(TcpSocket(1), period=1.0)})
+    alive.start(0.0)
+    assert (alive.proven(0.5), alive.proven(1.0)) == (False, True)
+
+
 # ---------------------------------------------------------------- probes
 
 
