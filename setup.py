@@ -22,14 +22,14 @@ from setuptools.errors import BaseError, CCompilerError
 
 # The h2 adapter is the reference, not the fast path; run.py starts loops and signal handlers once; native.py is what stands
 # in for mypyc's decorator, which only exists interpreted.
-LEFT_OUT = {"h2_adapter.py", "run.py", "native.py", "__init__.py"}
+LEFT_OUT = {"h2_adapter", "run.py", "native.py", "__init__.py"}
 PACKAGES = ("meshproxy/wire", "meshproxy/policy", "meshproxy/proxy")
 
 
 def sources() -> list[str]:
     found: list[str] = []
     for package in PACKAGES:
-        found += [str(path) for path in sorted(Path(package).rglob("*.py")) if path.name not in LEFT_OUT]
+        found += [str(path) for path in sorted(Path(package).rglob("*.py")) if LEFT_OUT.isdisjoint(path.parts)]
     found.append("meshproxy/telemetry/series.py")
     return found
 

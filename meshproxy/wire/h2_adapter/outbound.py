@@ -1,0 +1,227 @@
+"""What a connection of the reference engine sends, and when its streams end.
+
+    queue of a stream --windows, frame size, socket--> h2 --flush()--> out       one wake() a turn
+                      `--spent--> waiting
+
+The streams in `waiting` have one turn after the other, so that none starves another (RFC 9113 5.2).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from meshproxy.wire.engine import CANCEL, INTERNAL_ERROR, NO_ERROR, Engine, Host
+from meshproxy.wire.h2_adapter.stream import H2Stream
+from meshproxy.wire.hpack.encoder import restored_fields
+from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
+from meshproxy.wire.limits import Limits
+from meshproxy.wire.message import Field, Head
+
+PREFACE_BYTES: Final = 24
+LARGEST_STREAM_ID: Final = 0x7FFFFFFF
+
+
+class H2Outbound(Engine):
+    """The sending half of a connection, and what both halves share."""
+
+    def __init__(self, host: Host, limits: Limits, server: bool) -> None:
+        super().__init__(host, server)
+        self.limits = limits
+        self.streams: dict[int, H2Stream] = {}
+        self.waiting: dict[int, H2Stream] = {}  # streams whose queue is not empty, in the order of their turn
+        self.unnumbered = 0  # streams opened whose head is not yet sent
+        self.buffer = b""
+        self.preface_left = PREFACE_BYTES if server else 0
+        self.ready = False
+        self.draining = False
+        self.refusing = False  # server: the final GOAWAY is out, later streams are refused
+        self.goaway_received = False  # client: the server takes no new streams
+        self.received = 0  # bytes not yet returned as connection window
+        self.moved = False  # DATA came, of any stream, since the last sweep ...
+        self.moved_at = 0.0  # ... and before which one it last did
+        self.socket_full = False
+        self.batch = 0
+        self.last_id = 0
+        config = H2Configuration(
+            client_side=not server,
+            header_encoding=False,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+            normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
+        )
+        self.h2 = H2Connection(config)
+        # With the room that connection.py leaves: a head that one proxy lets in must get through the next.
+        head_bytes = limits.head_bytes + FIELD_OVERHEAD * (limits.head_fields + PSEUDO_FIELDS + HOP_FIELDS)
+        values = {
+            SettingCodes.HEADER_TABLE_SIZE: limits.table_bytes,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
+            SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
+            SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
+        }
+        if server:
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = limits.streams
+            values[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+        else:
+            values[SettingCodes.ENABLE_PUSH] = 0
+        self.h2.local_settings = Settings(client=not server, initial_values=values)
+        self.h2.decoder.max_header_list_size = head_bytes
+
+    def active(self) -> int:
+        return len(self.streams) + self.unnumbered
+
+    def number(self, stream: H2Stream) -> None:
+        stream.stream_id = self.h2.get_next_available_stream_id()
+        self.unnumbered -= 1
+        self.streams[stream.stream_id] = stream
+
+    def peer_takes_extended_connect(self) -> bool:
+        return self.h2.remote_settings.enable_connect_protocol == 1
+
+    def flush(self) -> None:
+        data = self.h2.data_to_send()
+        if data:
+            first = not self.out
+            if first:
+                self.batch += 1
+            self.out.append(data)
+            if first:
+                self.host.wake()
+
+    def write_head(
+        self, stream: H2Stream, pseudo: list[tuple[bytes, bytes]], head: Head, extra: list[Field], end: bool
+    ) -> None:
+        fields = pseudo + [(field.name, field.value) for field in head.fields + restored_fields(head) + extra]
+        try:
+            self.h2.send_headers(stream.stream_id, fields, end_stream=end)
+        except ProtocolError:
+            self.refused_by_h2(stream)
+            return
+        self.flush()
+        stream.batch = self.batch
+
+    def write_reset(self, stream_id: int, code: int) -> None:
+        with suppress(ProtocolError):  # closed on both sides already: there is nothing to reset
+            self.h2.reset_stream(stream_id, code)
+
+    def refused_by_h2(self, stream: H2Stream) -> None:
+        """h2 will not send it: the message breaks its rules, or the stream is gone by its books."""
+        self.write_reset(stream.stream_id, INTERNAL_ERROR)
+        self.abandon(stream, INTERNAL_ERROR, False)
+        self.flush()
+
+    def write_goaway(self, last_id: int, code: int) -> None:
+        self.flush()
+        first = not self.out
+        self.out.append(b"\0\0\x08\x07\0\0\0\0\0" + last_id.to_bytes(4, "big") + code.to_bytes(4, "big"))
+        if first:
+            self.batch += 1
+            self.host.wake()
+
+    def check_drained(self) -> None:
+        if self.draining and not self.active() and not self.closing and (self.refusing or not self.server):
+            self.closing = True
+            self.host.wake()
+
+    # -- bodies, as windows allow
+
+    def write_queue(self, stream: H2Stream) -> None:
+        """Write as much of the queue as windows, the frame size and the socket allow."""
+        try:
+            while stream.queue:
+                data, end = stream.queue[0]
+                window = self.h2.local_flow_control_window(stream.stream_id)
+                size = min(len(data), window, self.h2.max_outbound_frame_size)
+                if data and (size <= 0 or self.socket_full):
+                    return
+                if size < len(data):
+                    self.h2.send_data(stream.stream_id, data[:size])
+                    stream.queue[0] = (data[size:], end)
+                else:
+                    if data or end:
+                        self.h2.send_data(stream.stream_id, data, end_stream=end)
+                    stream.queue.pop(0)
+            if stream.trailers is not None:
+                fields = [(field.name, field.value) for field in stream.trailers]
+                stream.trailers = None
+                if fields:
+                    self.h2.send_headers(stream.stream_id, fields, end_stream=True)
+                else:
+                    self.h2.send_data(stream.stream_id, b"", end_stream=True)
+        except ProtocolError:
+            stream.trailers = None
+            self.refused_by_h2(stream)
+
+    def block(self, stream: H2Stream) -> None:
+        stream.blocked = True
+        self.waiting[stream.stream_id] = stream
+        if self.server:
+            stream.sink.response_blocked()
+        else:
+            stream.sink.request_blocked()
+
+    def write_waiting(self) -> None:
+        for stream in list(self.waiting.values()):
+            if stream.closed:
+                continue
+            self.waiting.pop(stream.stream_id)
+            self.write_queue(stream)
+            if stream.closed:
+                continue
+            if stream.queue:
+                self.waiting[stream.stream_id] = stream  # to the end: every stream gets its turn
+                continue
+            stream.blocked = False
+            sink = stream.sink
+            self.settle(stream)
+            if not stream.closed:
+                if self.server:
+                    sink.response_unblocked()
+                else:
+                    sink.request_unblocked()
+
+    def credit(self, stream: H2Stream) -> None:
+        if stream.received and stream.remote_open and not self.closing:
+            with suppress(ProtocolError):  # h2 may have closed the stream already
+                self.h2.increment_flow_control_window(stream.received, stream.stream_id)
+            stream.received = 0
+
+    # -- how streams end
+
+    def settle(self, stream: H2Stream) -> None:
+        """Forget the stream once both directions have ended and nothing of it waits, or once its response is complete
+        (http2/stream.py says why); a tunnel half-closes."""
+        sent = not stream.local_open and not stream.queue and stream.trailers is None
+        if sent and not stream.remote_open:
+            self.finish(stream)
+        elif not stream.tunnel and (sent if self.server else not stream.remote_open):
+            self.write_reset(stream.stream_id, NO_ERROR if self.server else CANCEL)
+            self.finish(stream)
+
+    def finish(self, stream: H2Stream) -> None:
+        if stream.closed:
+            return
+        stream.closed = True
+        stream.queue = []
+        self.waiting.pop(stream.stream_id, None)
+        if stream.stream_id:
+            self.streams.pop(stream.stream_id, None)
+        elif not self.server:
+            self.unnumbered -= 1
+        if not self.server:
+            self.host.on_capacity()
+        self.check_drained()
+
+    def abandon(self, stream: H2Stream, code: int, unprocessed: bool) -> None:
+        if stream.closed:
+            return
+        self.finish(stream)
+        if self.server:
+            stream.sink.request_reset(code)
+        else:
+            stream.sink.response_reset(code, unprocessed)
