@@ -9,70 +9,39 @@
                         (client gone, deadline passed: from any state)
 
 An **exchange** is what the client saw; an **attempt** is what one endpoint did.  They are counted apart: the route's
-series counts exchanges, each endpoint's series counts attempts.  One object is both; it is told in three files:
+series counts exchanges, each endpoint's series counts attempts.  One object is both; it is told in four files:
 
     exchange.py   the client's side: what it asked for, what it gets           Exchange
-    attempt.py    one endpoint's: choosing it, sending, trying another            is an Attempt
-    outcome.py    the states and the books                                          is an Outcome
+    ending.py     how it ends, and is told, where no answer ends it               is an Ending
+    attempt.py    one endpoint's: choosing it, sending, trying another              is an Attempt
+    outcome.py    the states and the books                                            is an Outcome
 
 Driven by callbacks, never by a task: requests come from the downstream stream (`request_*`), answers from the upstream
 stream (`response_*`), back-pressure crosses over (`…_blocked` of one side pauses the other).
-
-**A request's own deadline** (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) ends it here as a route's timeout does, and goes
-on less the time it spent here.  Client, server and every proxy between watch the same deadline, and any may be first;
-`deadline_passed` is how what the others do at that moment is read as what it is, so that the client always gets 504 or
-DEADLINE_EXCEEDED and the books say so.
-
-A fault of ours in a callback ends this exchange and no other (`broken`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC, is_success, parse_grpc_status
+from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import own_timeout
 from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
 from meshproxy.proxy import websocket
-from meshproxy.proxy.answer import send_refusal
-from meshproxy.proxy.attempt import TIMED_OUT, TIMED_OUT_GRPC, Attempt
+from meshproxy.proxy.ending import Ending
 from meshproxy.proxy.endpoint import SPEAKS_MESH
 from meshproxy.proxy.mirror import Mirror, NoClient
-from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING
-from meshproxy.proxy.refusals import (
-    DEADLINE_EXCEEDED,
-    INTERNAL,
-    NO_BACKEND,
-    NO_ENDPOINTS,
-    OVERLOADED,
-    REQUEST_TIMEOUT,
-    SLOW_BODY,
-    TRY_TIMEOUT,
-    UPGRADE_DECLINED,
-    UPSTREAM_RESET,
-    Refusal,
-)
+from meshproxy.proxy.outcome import DONE, RESPONDING, SENT
+from meshproxy.proxy.refusals import NO_BACKEND, NO_ENDPOINTS, UPGRADE_DECLINED, UPSTREAM_RESET
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.rule import Leaf, Rule, redirect_head
-from meshproxy.wire.engine import (
-    CANCEL,
-    CONNECT_ERROR,
-    ENHANCE_YOUR_CALM,
-    INTERNAL_ERROR,
-    NO_ERROR,
-    NO_FIELDS,
-)
+from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
-_CONNECT_STREAM: Final = b"application/connect+"  # Connect's streaming calls; its unary ones are ordinary requests
 _OVER_LIMIT: Final = b"concurrency_limit"  # of proxy/limited.py, which imports this module
 
 
-class Exchange(Attempt):
-    tunnel: bool = False
-    response_ended: bool = False  # a tunnel's far end has closed its half
-    answers_grpc: bool = False  # a gRPC answer is under way to a client that can be told how it ended: in trailers
-    stalled: bool = False  # downstream takes no more of the answer
+class Exchange(Ending):
     copies: list[Exchange] | None = None  # of a request whose body is still coming: for mirrors
     leaf: Leaf | None = None  # what is special about the backend that a rule has drawn
 
@@ -390,161 +359,6 @@ class Exchange(Attempt):
         if up is not None and not self.request_ended:
             # The answer came before the request was complete: the rest of it is not wanted (RFC 9113 8.1)
             up.reset(NO_ERROR)
-
-    # ---------------------------------------------------------------- what can go wrong
-
-    def response_reset(self, code: int, unprocessed: bool) -> None:
-        try:
-            self.lost(code, unprocessed)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
-            self.broken("response_reset")
-
-    def lost(self, code: int, unprocessed: bool) -> None:
-        """The upstream stream ended before the answer was complete."""
-        self.up = None
-        if self.state == SENT:
-            self.lost_unanswered(code, unprocessed)
-        elif self.response_ended and code == NO_ERROR:
-            # A tunnel whose far end has closed altogether: all that it said is on its way, and it wants no more.
-            down = self.down
-            self.complete()
-            down.reset(NO_ERROR)
-        elif self.state == RESPONDING:
-            # Part of the answer is out: the client must see that it is not complete (RFC 9112 8), never a clean end.
-            if self.deadline_passed():
-                self.deadline_failed()
-                self.end(DEADLINE_EXCEEDED, CANCEL)
-                return
-            self.attempt_failed("reset")
-            gone = code == CONNECT_ERROR and not self.tunnel
-            if gone and self.answers_grpc:
-                self.end(UPSTREAM_RESET, INTERNAL_ERROR)  # UNAVAILABLE: what its client says of a connection of its own
-                return
-            down = self.down
-            self.record_exchange_failed("upstream_reset")
-            down.reset(INTERNAL_ERROR if gone or code == NO_ERROR else code)
-
-    def request_reset(self, code: int) -> None:
-        """The client went away: cancel upstream at once, so that no one works for nobody."""
-        if self.state == DONE:
-            return
-        if self.deadline_passed():  # its own timer was faster than ours
-            self.leave_endpoint("deadline_exceeded", self.head.grpc)
-            if self.head.grpc:
-                self.record_exchange(200, GRPC_DEADLINE_EXCEEDED)
-            else:
-                self.record_exchange(DEADLINE_EXCEEDED.status, NO_GRPC)
-            return
-        self.leave_endpoint("")
-        route = self.finish()
-        if route is not None:
-            route.series.cancelled()
-
-    def request_silent(self, begun: bool) -> bool:
-        """A call that streams both ways may be silent for hours before the server's first word, and who expects 100 (Continue)
-        waits for it once."""
-        head = self.head
-        if self.state == DONE or self.state == RESPONDING or head.grpc or (head.expect_continue and not begun):
-            return True
-        if (head.field(b"content-type") or b"").startswith(_CONNECT_STREAM):
-            return True
-        try:
-            self.ctx.violation("slow_body")
-            self.leave_endpoint("")
-            self.end(SLOW_BODY, CANCEL)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
-            self.broken("request_silent")
-        return True
-
-    def overloaded(self) -> None:
-        if self.state == DONE:
-            return
-        self.leave_endpoint("")
-        self.end(OVERLOADED, ENHANCE_YOUR_CALM)
-
-    def timed_out(self) -> None:
-        if self.state == DONE:
-            return
-        try:
-            if self.deadline_passed():
-                self.leave_endpoint("deadline_exceeded", self.head.grpc)
-                self.end(DEADLINE_EXCEEDED, CANCEL)
-            else:
-                self.leave_endpoint("timeout")
-                self.end(REQUEST_TIMEOUT, CANCEL)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
-            self.broken("timed_out")
-
-    def try_timed_out(self) -> None:
-        self.attempt_timed_out(TRY_TIMEOUT)
-
-    def attempt_timed_out(self, refusal: Refusal) -> None:
-        """The current attempt took longer than an attempt may; `refusal` names the timer."""
-        try:
-            state = self.state
-            if state == RESPONDING:
-                self.leave_endpoint("timeout")
-                self.end(refusal, CANCEL)
-            elif state in (WAITING, SENT):
-                self.leave_endpoint("timeout")
-                if self.may_retry(TIMED_OUT_GRPC if self.head.grpc else TIMED_OUT, state == WAITING):
-                    self.retry(refusal)
-                else:
-                    self.refuse(refusal)
-        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
-            self.broken("attempt_timed_out")
-
-    def broken(self, where: str) -> None:
-        """An exception inside a callback: a fault of ours.  The exchange ends here and now, whatever state it was in; the
-        connections that carry it, and all other exchanges, go on."""
-        ctx = self.ctx
-        ctx.escaped(where)
-        down = self.down
-        if self.state != DONE:
-            try:
-                self.leave_endpoint("internal_error")
-            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; the client is answered all the same
-                ctx.escaped(where)
-            try:
-                self.end(INTERNAL, INTERNAL_ERROR)
-            except Exception:  # noqa: BLE001 - counted and logged by `escaped`; `reset` below ends what is left
-                ctx.escaped(where)
-                self.finish()
-        down.reset(INTERNAL_ERROR)  # does nothing if an answer is complete
-
-    def end(self, refusal: Refusal, code: int) -> None:
-        """End the exchange: refused if nothing of an answer is out yet, else reset with `code`; a gRPC answer ends with a
-        status in trailers, unless its client takes nothing more (they would wait behind what it does not read)."""
-        if self.state == RESPONDING:
-            down = self.down
-            if self.answers_grpc and not self.stalled:
-                self.ctx.refused(refusal.reason, self.direction)
-                self.record_exchange(self.status, refusal.grpc)
-                down.send_trailers(refusal.grpc_trailers)
-                return
-            self.record_exchange_failed(refusal.reason)
-            down.reset(code)
-        else:
-            self.refuse(refusal)
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer in the endpoint's place.  Names itself in the status, `mesh-error`, a counter and the log."""
-        if self.state == DONE or self.state == RESPONDING:
-            return
-        self.ctx.refused(refusal.reason, self.direction)
-        down = self.down
-        head = self.head
-        if self.meshed and refusal.reset != NO_ERROR:
-            # The peer's proxy decides what its client gets: it may have another endpoint, and it knows from the code
-            # whether this one can have acted on the request.
-            self.record_exchange_failed(refusal.reason)
-            down.reset(refusal.reset)
-            return
-        if head.grpc:
-            self.record_exchange(200, refusal.grpc)
-        else:
-            self.record_exchange(refusal.status, NO_GRPC)
-        send_refusal(down, head, refusal)
 
     # ---------------------------------------------------------------- back-pressure
 
