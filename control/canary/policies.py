@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control.canary.declared.fields import SpecError
-from control.canary.declared.policy import GROUP, KIND, ReleasePolicy, in_force, not_by_weights, parse, unfit
+from control.canary.declared.policy import GROUP, KIND, ReleasePolicy, in_force, misfit, parse
 from control.canary.declared.spec import GROUP as CANARY_GROUP
 from control.canary.declared.spec import KIND as CANARY_KIND
 from control.canary.declared.spec import CanarySpec
@@ -17,27 +17,26 @@ from control.store.store import Key, Store
 def policy_for(store: Store, spec: CanarySpec) -> ReleasePolicy | None:
     """What holds for this Canary, None if no policy does.  Raises SpecError if a policy that names it cannot be meant."""
     own = store.get(Key(GROUP, KIND, spec.namespace, spec.name))
-    group = group_of(store, spec.namespace, spec.name)
-    if group is not None and (what := not_by_weights(spec)):
-        text = f"Canary {spec.name} is released with others by ReleasePolicy {group.name}"
-        raise SpecError(f"{text}: that goes by weights, and not with {what}")
-    policy = in_force(spec, parse(own) if own is not None else None, group)
-    if policy is not None and policy.evidence is not None and policy.evidence.baseline and (why := unfit(spec)):
-        raise SpecError(f"ReleasePolicy {policy.name}: spec.evidence.baseline: {why}")
-    return policy
+    given = parse(own) if own is not None else None
+    groups = _groups_of(store, spec.namespace, spec.name)
+    if (problem := misfit(spec, given, groups)) is not None:
+        raise SpecError(problem.text)
+    return in_force(spec, given, groups[0] if groups else None)
 
 
 def group_of(store: Store, namespace: str, name: str) -> ReleasePolicy | None:
-    """The policy that releases this Canary together with others.  Raises SpecError if there are two."""
+    """The policy that releases this Canary together with others; None also where there are two: it is not run then."""
+    found = _groups_of(store, namespace, name)
+    return found[0] if len(found) == 1 else None
+
+
+def _groups_of(store: Store, namespace: str, name: str) -> list[ReleasePolicy]:
     found: list[ReleasePolicy] = []
     for obj in store.list(GROUP, KIND, namespace):
         members = ((obj.get("spec") or {}).get("members")) or ()
         if members and (obj["metadata"]["name"] == name or name in members) and (policy := parse(obj)) is not None:
             found.append(policy)
-    if len(found) > 1:
-        names = " and ".join(policy.name for policy in found)
-        raise SpecError(f"Canary {name} is a member of two releases, ReleasePolicy {names}; it can be in one")
-    return found[0] if found else None
+    return found
 
 
 def others(store: Store, spec: CanarySpec, policy: ReleasePolicy | None) -> tuple[Member, ...]:

@@ -1,51 +1,52 @@
 """What only shows between objects: a split without backends, two splits for one Service, a Canary without its target.
 
-All are warnings: objects arrive in any order, and what is missing may come.  What only follows from an object that was refused
-is not told: its own error is.  What is wrong between splits, routes and their Services is found in resources/traffic.py.
+Warnings: objects arrive in any order, and what is missing may come.  An error: a Canary that is accepted, and that its
+controller does not run as it is declared.  What only follows from an object that was refused is not told: its own error is.
+What is wrong between splits, routes and their Services is found in resources/traffic.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from control.canary.declared.policy import not_by_weights, unfit
+from control.canary.declared.policy import ReleasePolicy, misfit
+from control.canary.declared.policy import parse as parse_policy
 from control.canary.declared.spec import CanarySpec
 from control.canary.declared.spec import parse as parse_release
 from control.resources import alertprovider, canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
+from control.resources.embedded import refusal
 from control.resources.gateway_rules import key_of, parents
+from control.resources.refused import Refused
 from control.resources.traffic import Traffic, problems
 from control.runtime.layout import SYSTEM_NAMESPACE
 from control.store.store import Diagnostic, Key, Object
 
+NOTHING = Refused()
 Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
-
-
-def refusals(diagnostics: Iterable[Diagnostic]) -> frozenset[Key | None]:
-    """Of which objects something is refused; None: of one that nobody can name (a file that is not YAML)."""
-    return frozenset(diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error")
 
 
 def crosscheck(
     objects: Sequence[Object],
     locate: Locate = lambda key, path: ("", 0),
-    refused: Collection[Key | None] = (),
+    refused: Refused = NOTHING,
 ) -> list[Diagnostic]:
     """Total: an object that has not the right shape is passed over (its own check has reported it).
 
-    refused   see `refusals`: they are there, only wrong, and nobody is told that they are missing
+    refused   they are there, only wrong, and nobody is told that they are missing
     """
     found = _Objects(objects, refused)
 
-    def warning(key: Key, path: Path, message: str, hint: str = "") -> Diagnostic:
+    def diagnostic(severity: str, key: Key, path: Path, message: str, hint: str = "") -> Diagnostic:
         file, line = locate(key, path)
-        return Diagnostic("warning", file, line, field_name(path), message, hint, key)
+        return Diagnostic(severity, file, line, field_name(path), message, hint, key)
 
     result = [
-        warning(*one)
+        diagnostic("warning", *one)
         for check in (_traffic, _services, _workloads, _canaries, _overruled, _alerts, _policies, _judged, _targets)
         for one in check(found)
     ]
+    result += [diagnostic("error", *one) for check in (_not_honoured, _one_target, _misfits) for one in check(found)]
     return sorted(result, key=lambda one: (one.file, one.line))
 
 
@@ -53,16 +54,16 @@ Finding = tuple[Key, Path, str, str]
 
 
 class _Objects:
-    def __init__(self, objects: Sequence[Object], refused: Collection[Key | None] = ()) -> None:
+    def __init__(self, objects: Sequence[Object], refused: Refused) -> None:
         self.keys: set[Key] = {Key.of(obj) for obj in objects}
-        self.refused = frozenset(refused)
+        self.refused = refused
         self.traffic = Traffic()
         self.canaries: list[canary.Canary] = []
-        self.releases: dict[Key, Object] = {}  # the Canaries as written
+        self.releases: dict[Key, tuple[CanarySpec, Object]] = {}  # as their controller reads them, and as written
         self.by_split: set[Key] = set()  # those whose weights a TrafficSplit will carry
         self.made: set[Key] = set()  # what is there for an owner, and not the user's
         self.providers: list[alertprovider.ProviderShape] = []
-        self.policies: list[releasepolicy.PolicyShape] = []
+        self.policies: dict[Key, ReleasePolicy] = {}  # those that ask for something
         # (key, path of the pod template, its metadata, its spec)
         self.templates: list[tuple[Key, Path, core.ObjectMeta, core.PodSpec]] = []
         for obj in objects:
@@ -73,19 +74,13 @@ class _Objects:
 
     def missing(self, key: Key) -> bool:
         """It is not there, and not among what was refused."""
-        return key not in self.keys and key not in self.refused and None not in self.refused
+        return key not in self.keys and not self.refused.hides(key)
 
-    def incomplete(self, namespace: str) -> bool:
-        """Pods of this namespace may come from something that was refused."""
-        return any(key is None or (key.namespace == namespace and key.kind in ("Deployment", "Pod")) for key in self.refused)
-
-    def release(self, namespace: str, name: str) -> CanarySpec | None:
-        """The Canary as its controller reads it; None if it is not there, or cannot be meant (its own check says so)."""
-        obj = self.releases.get(Key(canary.GROUP, "Canary", namespace, name))
-        try:
-            return parse_release(obj) if obj is not None else None
-        except ValueError:
-            return None
+    def policies_of(self, spec: CanarySpec) -> tuple[ReleasePolicy | None, list[ReleasePolicy]]:
+        """Its own policy, and those that release it together with others."""
+        own = self.policies.get(Key(releasepolicy.GROUP, releasepolicy.KIND, spec.namespace, spec.name))
+        groups = [one for _, one in sorted(self.policies.items()) if one.members and one.namespace == spec.namespace]
+        return own, [one for one in groups if spec.name in (one.name, *one.members)]
 
     def _add(self, key: Key, obj: Object) -> None:
         if obj["metadata"].get("ownerReferences"):
@@ -94,13 +89,14 @@ class _Objects:
         match (key.group, key.kind):
             case (canary.GROUP, "Canary"):
                 self.canaries.append(canary.parse(obj))
-                self.releases[key] = obj
                 if canary.shared_by_split(obj):
                     self.by_split.add(key)
+                self.releases[key] = parse_release(obj), obj  # one that cannot be meant is passed over: its own check says so
             case (canary.GROUP, "AlertProvider"):
                 self.providers.append(core.parse(obj, alertprovider.ProviderShape))
             case (releasepolicy.GROUP, releasepolicy.KIND):
-                self.policies.append(releasepolicy.parse(obj))
+                if (policy := parse_policy(obj)) is not None:
+                    self.policies[key] = policy
             case ("apps", "Deployment"):
                 template = core.parse(obj["spec"]["template"], core.PodTemplate)
                 self.templates.append((key, ("spec", "template"), template.metadata, template.spec))
@@ -125,14 +121,15 @@ def _services(found: _Objects) -> Iterator[Finding]:
             for owner, _, metadata, spec in found.templates
             if owner.namespace == namespace and selector.items() <= metadata.labels.items()
         ]
+        if found.refused.may_select(namespace, selector):
+            continue
         if not selected:
-            if not found.incomplete(namespace):
-                yield (
-                    key,
-                    ("spec", "selector"),
-                    "selects no pod of any Deployment",
-                    "compare it with the labels of the pod template",
-                )
+            yield (
+                key,
+                ("spec", "selector"),
+                "selects no pod of any Deployment",
+                "compare it with the labels of the pod template",
+            )
             continue
         for index, port in enumerate(service.spec.ports):
             if not isinstance(port.target_port, str):
@@ -186,17 +183,12 @@ def _references(container: core.Container, base: Path) -> Iterator[tuple[str, st
 
 
 def _canaries(found: _Objects) -> Iterator[Finding]:
-    targets: dict[tuple[str, str, str], str] = {}
-    for one in sorted(found.canaries, key=lambda one: one.metadata.name):
-        key = Key(canary.GROUP, "Canary", one.metadata.namespace or "default", one.metadata.name)
-        target = one.spec.target_ref
-        group = target.api_version.rpartition("/")[0] if target.api_version else "apps"
-        path: Path = ("spec", "targetRef", "name")
+    for one in found.canaries:
+        key = _canary_key(one)
+        group, target = _target(one)
         if found.missing(Key(group, target.kind, key.namespace, target.name)):
+            path: Path = ("spec", "targetRef", "name")
             yield key, path, f"{target.kind} {target.name} does not exist: there is nothing to release", "check targetRef"
-        other = targets.setdefault((key.namespace, target.kind, target.name), one.metadata.name)
-        if other != one.metadata.name:
-            yield key, path, f"{target.kind} {target.name} is also the target of Canary {other}", "keep one Canary for a target"
         for index, metric in enumerate(one.analysis.metrics if one.analysis else ()):
             if (ref := metric.template_ref) is None:
                 continue
@@ -205,13 +197,65 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
                 yield key, path, f"MetricTemplate {ref.name} does not exist: the check fails", "check templateRef"
 
 
+def _canary_key(one: canary.Canary) -> Key:
+    return Key(canary.GROUP, "Canary", one.metadata.namespace or "default", one.metadata.name)
+
+
+def _target(one: canary.Canary) -> tuple[str, canary.TargetRef]:
+    """Group and reference of what it releases."""
+    target = one.spec.target_ref
+    return target.api_version.rpartition("/")[0] if target.api_version else "apps", target
+
+
+# ---------------------------------------------------------------- Canaries that are not run
+
+
+def _not_honoured(found: _Objects) -> Iterator[Finding]:
+    """What this mesh cannot do for a Canary at all (CanarySpec.refused)."""
+    for key, (spec, obj) in found.releases.items():
+        for reason in spec.refused:
+            path, what, hint = refusal(reason, obj)
+            yield key, path, f"{what}; so the Canary is not run", hint
+        if spec.target_kind == "DaemonSet":
+            path = ("spec", "targetRef", "kind")
+            yield (
+                key,
+                path,
+                "DaemonSets do not run in embedded mode; so the Canary is not run",
+                "name a Deployment: there is one node",
+            )
+
+
+def _one_target(found: _Objects) -> Iterator[Finding]:
+    targets: dict[tuple[str, str, str, str], str] = {}
+    for one in sorted(found.canaries, key=lambda one: one.metadata.name):
+        key = _canary_key(one)
+        group, target = _target(one)
+        other = targets.setdefault((key.namespace, group, target.kind, target.name), key.name)
+        if other != key.name:
+            message = f"{target.kind} {target.name} is also the target of Canary {other}: this one is not run"
+            yield key, ("spec", "targetRef", "name"), message, "keep one Canary for a target"
+
+
+def _misfits(found: _Objects) -> Iterator[Finding]:
+    """Policies that ask of a Canary what it cannot have, by the rule the controller goes by."""
+    for key, (spec, _) in found.releases.items():
+        own, groups = found.policies_of(spec)
+        if (problem := misfit(spec, own, groups)) is not None:
+            where = Key(releasepolicy.GROUP, releasepolicy.KIND, key.namespace, problem.policy)
+            yield where, problem.path, problem.what, problem.hint
+
+
+# ---------------------------------------------------------------- what a Canary refers to
+
+
 def _overruled(found: _Objects) -> Iterator[Finding]:
     """Routes that come before the split a Canary will make.  Once it is made, resources/traffic tells it of the split."""
     made = {(one.namespace, one.name) for one in found.traffic.splits}
     for one in found.canaries:
-        namespace = one.metadata.namespace or "default"
-        apex = (namespace, one.apex)
-        if Key(canary.GROUP, "Canary", namespace, one.metadata.name) not in found.by_split or apex in made:
+        canary_key = _canary_key(one)
+        apex = (canary_key.namespace, one.apex)
+        if canary_key not in found.by_split or apex in made:
             continue
         for route in found.traffic.routes:
             key = key_of(route)
@@ -226,7 +270,7 @@ def _overruled(found: _Objects) -> Iterator[Finding]:
 
 def _alerts(found: _Objects) -> Iterator[Finding]:
     for one in found.canaries:
-        key = Key(canary.GROUP, "Canary", one.metadata.namespace or "default", one.metadata.name)
+        key = _canary_key(one)
         for index, alert in enumerate(one.analysis.alerts if one.analysis else ()):
             ref = alert.provider_ref
             where = ref.namespace or key.namespace
@@ -241,61 +285,34 @@ def _alerts(found: _Objects) -> Iterator[Finding]:
 
 
 def _policies(found: _Objects) -> Iterator[Finding]:
-    groups: dict[tuple[str, str], str] = {}
-    for one in sorted(found.policies, key=lambda one: one.metadata.name):
-        if one.spec is None:
-            continue
-        namespace, name = one.metadata.namespace or "default", one.metadata.name
-        key = Key(releasepolicy.GROUP, releasepolicy.KIND, namespace, name)
-        if found.missing(Key(canary.GROUP, "Canary", namespace, name)):
+    for one in found.policies.values():
+        key = Key(releasepolicy.GROUP, releasepolicy.KIND, one.namespace, one.name)
+        if found.missing(Key(canary.GROUP, "Canary", one.namespace, one.name)):
             yield (
                 key,
                 ("metadata", "name"),
-                f"there is no Canary {name}: the policy says nothing about any",
+                f"there is no Canary {one.name}: the policy says nothing about any",
                 "give it the Canary's name",
             )
-        for index, member in enumerate(one.spec.members):
+        for index, member in enumerate(one.members):
             path: Path = ("spec", "members", index)
-            if found.missing(Key(canary.GROUP, "Canary", namespace, member)):
-                yield key, path, f"Canary {member} does not exist: there is nothing to release with {name}", ""
-        for member in (name, *one.spec.members) if one.spec.members else ():
-            other = groups.setdefault((namespace, member), name)
-            if other != name:
-                yield (
-                    key,
-                    ("spec", "members"),
-                    f"Canary {member} is also released with ReleasePolicy {other}",
-                    "one release each",
-                )
+            if found.missing(Key(canary.GROUP, "Canary", one.namespace, member)):
+                yield key, path, f"Canary {member} does not exist: there is nothing to release with {one.name}", ""
 
 
 def _judged(found: _Objects) -> Iterator[Finding]:
-    """Policies that ask of a Canary what it cannot have.  The controller refuses such a pair: the Canary is not run."""
-    own = {(one.metadata.namespace or "default", one.metadata.name) for one in found.policies if one.spec is not None}
-    for one in found.policies:
-        if one.spec is None:
+    """A baseline where nothing is compared."""
+    for key, (spec, _) in found.releases.items():
+        if not spec.skip_analysis:
             continue
-        namespace, name = one.metadata.namespace or "default", one.metadata.name
-        key = Key(releasepolicy.GROUP, releasepolicy.KIND, namespace, name)
-        for index, member in enumerate((name, *one.spec.members)):
-            spec = found.release(namespace, member)
-            if spec is None:
-                continue
-            if one.spec.members and (why := not_by_weights(spec)):
-                path: Path = ("spec", "members", index - 1) if index else ("spec", "members")
-                message = f"Canary {member} has {why}, and what is released together goes by weights: it is not run"
-                yield key, path, message, "make it go by weights (stepWeight or stepWeights), or release it alone"
-            # A member without a policy of its own has this one's.
-            asked = one.spec.evidence is not None and one.spec.evidence.baseline
-            if not asked or (member != name and (namespace, member) in own):
-                continue
-            path = ("spec", "evidence", "baseline")
-            if why := unfit(spec):
-                message = f"found true, and Canary {member} cannot have a baseline, so it is not run: {why}"
-                yield key, path, message, "or take baseline out: then it is compared with the primary"
-            elif spec.skip_analysis:
-                message = f"has no effect on Canary {member}: it says skipAnalysis, so nothing is compared"
-                yield key, path, message, ""
+        own, groups = found.policies_of(spec)
+        if misfit(spec, own, groups) is not None:
+            continue
+        policy = own or (groups[0] if groups else None)
+        if policy is not None and policy.evidence is not None and policy.evidence.baseline:
+            where = Key(releasepolicy.GROUP, releasepolicy.KIND, policy.namespace, policy.name)
+            message = f"has no effect on Canary {key.name}: it says skipAnalysis, so nothing is compared"
+            yield where, ("spec", "evidence", "baseline"), message, ""
 
 
 def _targets(found: _Objects) -> Iterator[Finding]:
@@ -303,7 +320,9 @@ def _targets(found: _Objects) -> Iterator[Finding]:
     for selected in found.traffic.targets:
         destination = selected.destination
         key = Key(traffictarget.GROUP, "TrafficTarget", destination.namespace, selected.name)
-        if (destination.namespace, destination.name) not in accounts and not found.incomplete(destination.namespace):
+        if (destination.namespace, destination.name) not in accounts and not found.refused.may_run_as(
+            destination.namespace, destination.name
+        ):
             path: Path = ("spec", "destination", "name")
             yield key, path, f"no pod has the service account {destination.name}: the target selects nothing", ""
         for source in selected.target.sources if selected.target is not None else ():

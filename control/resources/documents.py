@@ -34,6 +34,7 @@ Path = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z")
+_WORDS = re.compile(r"""\b(kind|name)["']?:[ \t]*["']?([A-Za-z0-9][A-Za-z0-9.-]*)""")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -54,13 +55,26 @@ class Document:
         return self.line
 
 
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """Objects that may be there: of one of these kinds, with one of these names.  None: any."""
+
+    kinds: frozenset[str] | None = None
+    names: frozenset[str] | None = None
+
+    def fits(self, kind: str, name: str) -> bool:
+        return (self.kinds is None or kind in self.kinds) and (self.names is None or name in self.names)
+
+
 @dataclass(slots=True)
 class Parsed:
-    """A file's documents.  `broken`: the file does not parse to its end, so nothing of it may be taken as complete."""
+    """A file's documents.  `broken`: the file does not parse to its end, so nothing of it may be taken as complete.
+    `mentioned`: what may be in the part that was not read."""
 
     documents: list[Document] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     broken: bool = False
+    mentioned: Mentioned | None = None
 
 
 def field_name(path: Path) -> str:
@@ -86,7 +100,11 @@ def parse_documents(data: bytes, file: str = "") -> Parsed:
     def broken(line: int, message: str, hint: str = "") -> Parsed:
         error(line, message, hint)
         parsed.broken = True
+        parsed.mentioned = Mentioned() if text is None else _mentioned("".join(text.splitlines(True)[read:]))
         return parsed
+
+    text: str | None = None
+    read = 0  # lines of documents that were read
 
     if len(data) > MAX_FILE_BYTES:
         return broken(0, f"the file has {len(data):,} bytes, more than {MAX_FILE_BYTES:,}", "split it")
@@ -109,6 +127,7 @@ def parse_documents(data: bytes, file: str = "") -> Parsed:
                 obj = builder.build(root, (), 0)
             except _Refused as refused:
                 return broken(refused.line, str(refused), refused.hint)
+            read = root.end_mark.line if root.end_mark is not None else 0
             for line, path, message, hint in builder.mistakes:
                 error(line, message, hint, path)
             if obj is None:
@@ -141,6 +160,12 @@ def _out_of_bounds(text: str) -> tuple[int, str, str] | None:
     except yaml.YAMLError:
         return None  # composing reports it, after the documents before it were read
     return None
+
+
+def _mentioned(text: str) -> Mentioned:
+    """By the look of it: what stands after `kind:` and `name:`."""
+    found = {word: frozenset(match[2] for match in _WORDS.finditer(text) if match[1] == word) for word in ("kind", "name")}
+    return Mentioned(found["kind"], found["name"])
 
 
 def _line(event: yaml.Event) -> int:

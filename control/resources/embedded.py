@@ -66,32 +66,23 @@ def check_embedded(obj: Object, report: Report) -> None:
 
 def _canary(obj: Object, report: Report) -> None:
     """What the canary controller will say of it.  A mistake is refused here, so that what was there before stays in force: a
-    release under way must not be left alone with its canary.  What we cannot honour is taken, but the controller does not
-    run it."""
+    release under way must not be left alone with its canary.  What we cannot honour is taken, and an error all the same, since
+    the controller does not run it: crosscheck tells of it."""
     if report.failed:
         return  # it is refused as a whole
     try:
         release = parse_release(obj)
     except SpecError as mistake:
-        report.error(*_refusal(str(mistake), obj))
+        report.error(*refusal(str(mistake), obj))
         return
-    ignored = release.ignored
-    for reason in release.refused:
-        path, what, hint = _refusal(reason, obj)
-        report.warning(path, f"{what}: the Canary is accepted, but not run", hint)
     if obj["spec"].get("autoscalerRef"):
         report.warning(("spec", "autoscalerRef"), "ignored: replicas are the Deployments' own")
-    if obj["spec"]["targetRef"].get("kind") == "DaemonSet":
-        hint = "name a Deployment: there is one node"
-        report.warning(
-            ("spec", "targetRef", "kind"), "DaemonSets do not run in embedded mode: the Canary waits for its target", hint
-        )
-    for reason in ignored:
+    for reason in release.ignored:
         path, rest = _split_reason(reason, obj)
         report.warning(path, f"ignored: {rest.strip('()')}")
 
 
-def _refusal(reason: str, obj: Object) -> tuple[Path, str, str]:
+def refusal(reason: str, obj: Object) -> tuple[Path, str, str]:
     """Where, what is wrong, and what to do about it."""
     path, rest = _split_reason(reason, obj)
     what, _, hint = rest.partition("; ")

@@ -134,9 +134,15 @@ PREFIXED = 0.9  # cutoff for words that have most of their letters in common: "r
 
 def nearest(word: str, known: list[str], cutoff: float = 0.7) -> str:
     """A hint "did you mean ...?", or nothing if no known word is near.  cutoff: how alike, 0 to 1."""
+    near = closest(word, known, cutoff)
+    return f"did you mean {near}?" if near else ""
+
+
+def closest(word: str, known: list[str], cutoff: float = 0.7) -> str:
+    """The known word that is nearest; "" if none is near."""
     folded = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=cutoff)
-    return f"did you mean {folded[near[0]]}?" if near else ""
+    return folded[near[0]] if near else ""
 
 
 def _check(value: Any, tree: types.Type, report: Report, path: Path) -> None:

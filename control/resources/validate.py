@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from control.resources.documents import Document, Parsed, Path, without_nulls
+from control.resources.documents import Document, Mentioned, Parsed, Path, without_nulls
 from control.resources.embedded import check_embedded
 from control.resources.kinds import CLUSTER_SCOPED, KIND_NAMES, KINDS, REFUSED
 from control.resources.meaning import LABEL, check_meaning
@@ -34,13 +34,16 @@ _SERVER_METADATA = [
 
 @dataclass(slots=True)
 class Checked:
-    """A document after checking.  `key` is None if it cannot be named; `obj` is None if it is refused or ignored."""
+    """A document after checking.  `key` is None if it cannot be named; `obj` is None if it is refused or ignored; then `sound`
+    is what is left of it without what is wrong in shape, if enough is, and `wrong` where the mistakes are."""
 
     document: Document
     key: Key | None = None
     obj: Object | None = None
     ignored: bool = False
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    sound: Object | None = None
+    wrong: list[Path] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -49,12 +52,13 @@ class CheckedFile:
     documents: list[Checked] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)  # of the file itself
     holds: bool = False  # not readable to its end, or a document in it has no name: nothing of it may be taken as gone
+    mentioned: Mentioned | None = None  # in the part that is not readable
 
 
 def check_file(name: str, parsed: Parsed) -> CheckedFile:
     documents = [check_document(document) for document in parsed.documents]
     unnamed = any(document.key is None for document in documents)
-    return CheckedFile(name, documents, list(parsed.diagnostics), parsed.broken or unnamed)
+    return CheckedFile(name, documents, list(parsed.diagnostics), parsed.broken or unnamed, parsed.mentioned)
 
 
 def check_document(document: Document) -> Checked:
@@ -105,6 +109,9 @@ def check_document(document: Document) -> Checked:
         _meaning_of_the_sound_part(clean, report)
         if not report.failed:
             checked.obj = clean
+        checked.sound = clean
+        found = zip(report.paths, report.diagnostics, strict=True)
+        checked.wrong = [path for path, diagnostic in found if diagnostic.severity == "error"]
     # one order for all: by line, as the file is read
     report.diagnostics.sort(key=lambda diagnostic: diagnostic.line)
     return checked
@@ -185,6 +192,7 @@ class Review:
 
     accepted: dict[Key, Checked] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)  # named but not acceptable: what was accepted before stays
+    withheld: dict[Key, Checked] = field(default_factory=dict)  # of them: nothing wrong in it, only elsewhere in its file
     holding: set[str] = field(default_factory=set)  # files of which nothing may be taken as gone
     diagnostics: list[Diagnostic] = field(default_factory=list)
     documents: int = 0  # of any kind, good or bad
@@ -210,6 +218,8 @@ def review(files: Sequence[CheckedFile]) -> Review:
             result.diagnostics.extend(_duplicates(key, found))
         elif found[0].obj is None or found[0].document.file in broken:
             result.refused.add(key)
+            if found[0].obj is not None:
+                result.withheld[key] = found[0]
         else:
             result.accepted[key] = found[0]
     result.diagnostics.sort(key=lambda diagnostic: (diagnostic.file, diagnostic.line))

@@ -53,7 +53,7 @@ class ManifestEvents:
     def _refused(self) -> dict[Key, Diagnostic]:
         """The first error of each object; one of a whole file is about all that was accepted from it."""
         found: dict[Key, Diagnostic] = {}
-        for diagnostic in self._store.diagnostics():
+        for diagnostic in self._store.manifest_diagnostics():
             if diagnostic.severity == "error":
                 for key in [diagnostic.key] if diagnostic.key is not None else self._store.taken_from(diagnostic.file):
                     found.setdefault(key, diagnostic)

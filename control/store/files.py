@@ -37,10 +37,11 @@ from typing import Self
 
 import msgspec
 
-from control.resources.crosscheck import crosscheck, refusals
+from control.resources.crosscheck import crosscheck
 from control.resources.documents import Path as FieldPath
 from control.resources.documents import without_nulls
 from control.resources.kinds import CLUSTER_SCOPED
+from control.resources.refused import Refused
 from control.store.accept import GRACE, Acceptance, AcceptingLock
 from control.store.eventlog import MAX_MESSAGE, EventLog
 from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, orphaned, overlay, owners
@@ -101,7 +102,7 @@ class FileStore(Store):
         self._delivering = False
         self._report = AcceptReport(state_dir / ACCEPTED)
         self._crosschecked: list[Diagnostic] | None = None
-        self._refused: frozenset[Key | None] = frozenset()  # what `_crosschecked` was told to be silent about
+        self._refused = Refused()  # what `_crosschecked` was told to be silent about
         self._acceptance: Acceptance | None = None
         if accepting and user_dir is not None:
             self._acceptance = Acceptance(UserFiles(user_dir), self._tree, AcceptingLock(state_dir / ACCEPTED))
@@ -144,12 +145,16 @@ class FileStore(Store):
 
     def diagnostics(self) -> Diagnostics:
         """The manifests' (of the accepting process, through its report), then what only shows between objects."""
-        own = self._acceptance.diagnostics() if self._acceptance is not None else self._report.diagnostics
-        refused = refusals(own)
+        own = self.manifest_diagnostics()
+        refused = Refused.of(own)
         if self._crosschecked is None or refused != self._refused:
             self._refused = refused
             self._crosschecked = crosscheck(self.all(), self._locate, refused)
         return [*own, *self._tree.problems(), *self._crosschecked]
+
+    def manifest_diagnostics(self) -> Diagnostics:
+        """What each manifest says of itself: here an error is a refusal."""
+        return self._acceptance.diagnostics() if self._acceptance is not None else self._report.diagnostics
 
     def events(self, about: Key | None = None) -> Objects:
         return [event for event in self._events.all() if about is None or _is_about(event, about)]

@@ -56,7 +56,7 @@ class Change:
 class Diagnostic:
     """What is wrong with a manifest: where, what was expected, what to do.  Never an exception to the reader."""
 
-    severity: str  # "error": the document is refused; "warning": accepted, but something in it is ignored
+    severity: str  # "error": refused, or a Canary that is not run; "warning": accepted, but something in it is ignored
     file: str  # path as the user knows it, "" if not from a file
     line: int  # 1-based, 0 if unknown
     field: str  # "spec.backends[0].weight", "" for the document

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from control.resources.documents import MAX_FILE_BYTES, parse_documents
+from control.resources.documents import MAX_FILE_BYTES, Mentioned, parse_documents
 from control.resources.validate import CheckedFile, check_file
 from control.store.store import Diagnostic
 
@@ -111,7 +111,7 @@ class UserFiles:
         except OSError as failure:
             message = f"cannot be read: {failure.strerror or failure}"
             checked = CheckedFile(
-                name, [], [Diagnostic("error", name, 0, "", message, "what it held before stays in force")], True
+                name, [], [Diagnostic("error", name, 0, "", message, "what it held before stays in force")], True, Mentioned()
             )
             new = known is None or known.checked.diagnostics != checked.diagnostics
             self._files[name] = _File((0, 0, 0), True, b"", checked)

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
-@click.command(
-    epilog="Exit status: 0 nothing is refused (warnings may be there; not with --strict), 1 something is, 2 wrong usage."
-)
+@click.command(epilog="Exit status: 0 no errors (warnings may be there; not with --strict), 1 errors, 2 wrong usage.")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the output."
@@ -26,8 +24,8 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 def command(ctx: click.Context, directory: Path, output: str, strict: bool) -> None:
     """Check the manifests in DIR (a directory or one file) as `meshproxy up DIR` would.
 
-    Every mistake is shown, with file, line, field, what was found and what was expected. An error means that the
-    document is refused; a warning, that something in it has no effect here; an info, that it may mean more than it says.
+    Every mistake is shown, with file, line, field, what was found and what was expected. An error means that the document
+    is refused, or a Canary not run; a warning, that something has no effect here; an info, that it may mean more than it says.
     """
     found, documents, files = diagnose(directory)
     errors = sum(1 for diagnostic in found if diagnostic.severity == "error")
@@ -47,9 +45,10 @@ def command(ctx: click.Context, directory: Path, output: str, strict: bool) -> N
 
 def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     """All diagnostics in the order of the files, the number of documents, and of files."""
-    from control.resources.crosscheck import crosscheck, refusals
+    from control.resources.crosscheck import crosscheck
     from control.resources.documents import Path as FieldPath
     from control.resources.documents import field_name
+    from control.resources.refused import Refused
     from control.resources.routegroup import open_ended
     from control.resources.validate import review
     from control.store.store import Diagnostic, Key
@@ -58,15 +57,16 @@ def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     user = UserFiles(directory)
     user.scan()
     reviewed = review(user.files)
+    good = {**reviewed.accepted, **reviewed.withheld}
 
     def locate(key: Key, path: FieldPath) -> tuple[str, int]:
-        document = reviewed.accepted[key].document
+        document = good[key].document
         return document.file, document.line_of(path)
 
-    accepted = [checked.obj for checked in reviewed.accepted.values() if checked.obj is not None]
+    objects = [checked.obj for checked in good.values() if checked.obj is not None]
     found = [*user.problems, *reviewed.diagnostics]
-    found += crosscheck(accepted, locate, refusals(found))
-    for obj in accepted:
+    found += crosscheck(objects, locate, Refused.reviewed(user.problems, user.files, reviewed))
+    for obj in objects:
         if obj["kind"] == "HTTPRouteGroup":
             key = Key.of(obj)
             for path, message, hint in open_ended(obj):

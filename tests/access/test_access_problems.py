@@ -9,8 +9,9 @@ import pytest
 import yaml
 from access_objects import account, group, http, pod, ports, target, tcp
 
-from control.resources.crosscheck import crosscheck, refusals
+from control.resources.crosscheck import crosscheck
 from control.resources.documents import Document
+from control.resources.refused import Refused
 from control.resources.validate import check_document
 from control.serve.traffic_status import TrafficStatus
 from control.store.files import FileStore
@@ -66,7 +67,7 @@ def test_a_target_with_all_it_needs_is_nothing_to_tell() -> None:
 def test_a_group_that_was_refused_is_told_by_its_own_error_alone() -> None:
     refused = check_document(Document(group("books", {"pathRegex": "(?=x)"}))).diagnostics
     assert [one.severity for one in refused] == ["error"]
-    assert crosscheck([pod(), *PEOPLE, target(http("books"))], refused=refusals(refused)) == []
+    assert crosscheck([pod(), *PEOPLE, target(http("books"))], refused=Refused.of(refused)) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from canary_cluster import deployment, service
 from canary_plays import canary_object
+from click.testing import CliRunner
 from test_canary_policy import policy_object
 
 from control.canary.declared.fields import SpecError
@@ -16,6 +17,7 @@ from control.canary.declared.spec import parse
 from control.canary.policies import policy_for
 from control.store.files import FileStore
 from control.store.store import Diagnostic
+from meshproxy.cli import main
 from meshproxy.cli.lint import diagnose
 
 BASELINE = {"baseline": True}
@@ -63,7 +65,7 @@ UNFIT = [
 @pytest.mark.parametrize(("analysis", "spec", "why"), UNFIT)
 def test_a_baseline_for_a_canary_that_cannot_have_one_is_told_with_the_reason(tmp_path, analysis, spec, why):
     (found,) = told(tmp_path, canary_object(analysis, **spec), policy_object(evidence=BASELINE))
-    assert found.severity == "warning"
+    assert found.severity == "error"
     assert found.message.startswith("found true, and Canary podinfo cannot have a baseline, so it is not run: ")
     assert why in found.message
     assert "compared with the primary" in found.hint
@@ -93,6 +95,7 @@ def test_nothing_is_said_where_there_can_be_one_or_none_is_asked_for(tmp_path, c
 
 def test_a_baseline_where_nothing_is_analysed_has_no_effect(tmp_path):
     (found,) = told(tmp_path, canary_object(skipAnalysis=True), policy_object(evidence=BASELINE))
+    assert found.severity == "warning"
     assert found.message == "has no effect on Canary podinfo: it says skipAnalysis, so nothing is compared"
     assert not refused(tmp_path, "podinfo")
 
@@ -125,6 +128,7 @@ def test_a_member_that_goes_by_no_weights_is_told(tmp_path, analysis, spec, fiel
         policy_object(members=["web", "cart"]),
         of="spec.members[1]",
     )
+    assert found.severity == "error"
     assert found.message.startswith(f"Canary cart has {field}, and what is released together goes by weights: it is not run")
     assert [refused(tmp_path, name) for name in ("podinfo", "web", "cart")] == [False, False, True]
 
@@ -134,3 +138,30 @@ def test_the_policys_own_canary_is_told_as_well(tmp_path):
         tmp_path, canary_object({"iterations": 3}), named("cart"), policy_object(members=["cart"]), of="spec.members"
     )
     assert found.message.startswith("Canary podinfo has spec.analysis.iterations")
+
+
+def test_a_canary_that_is_released_with_two_others_is_told_and_refused(tmp_path):
+    groups = [policy_object("podinfo", members=["cart"]), policy_object("web", members=["cart"])]
+    (found,) = told(tmp_path, canary_object(), named("cart"), named("web"), *groups, of="spec.members[0]")
+    assert (found.severity, found.key.name) == ("error", "web")
+    assert found.message == "Canary cart is also released with ReleasePolicy podinfo, so it is not run"
+    assert [refused(tmp_path, name) for name in ("podinfo", "web", "cart")] == [False, False, True]
+
+
+def test_a_canary_that_is_not_run_fails_lint_without_strict(tmp_path):
+    told(tmp_path, canary_object({"match": MATCH}), policy_object(evidence=BASELINE))
+    result = CliRunner().invoke(main, ["lint", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "1 error" in result.output.splitlines()[-1]
+
+
+def test_a_mesh_that_runs_says_so_too_and_not_that_the_manifest_is_refused(tmp_path):
+    told(tmp_path, canary_object({"match": MATCH}), policy_object(evidence=BASELINE))
+    store = FileStore(tmp_path, tmp_path / "state", "control", accepting=True)
+    try:
+        store.refresh()
+        (found,) = [one for one in store.diagnostics() if one.severity == "error"]
+        assert found.field == "spec.evidence.baseline"
+        assert [one for one in store.manifest_diagnostics() if one.severity == "error"] == []
+    finally:
+        store.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from control.resources.crosscheck import crosscheck
-from control.store.store import Key, Object
+from control.resources.refused import Refused
+from control.store.store import Diagnostic, Key, Object
 
 
 def obj(api_version: str, kind: str, name: str, spec: Any = None, **more: Any) -> Object:
@@ -38,9 +39,9 @@ def deployment(name: str, container: dict[str, Any] | None = None, **spec: Any) 
     return obj("apps/v1", "Deployment", name, {"selector": {"matchLabels": {"app": name}}, "template": template})
 
 
-def told(*objects: Object) -> list[str]:
+def told(*objects: Object, severity: str = "warning") -> list[str]:
     found = crosscheck(objects)
-    assert all(diagnostic.severity == "warning" for diagnostic in found)
+    assert all(diagnostic.severity == severity for diagnostic in found)
     return [f"{diagnostic.key}: {diagnostic.field}: {diagnostic.message}" for diagnostic in found]
 
 
@@ -166,10 +167,25 @@ def test_a_canary_without_its_target_is_told() -> None:
     assert "spec.targetRef.name: Deployment wob does not exist" in line
 
 
-def test_two_canaries_with_one_target_are_told() -> None:
-    (line,) = told(canary("a", "web"), canary("b", "web"), deployment("web"))
+def test_of_two_canaries_with_one_target_the_second_is_not_run_which_is_an_error() -> None:
+    (line,) = told(canary("a", "web"), canary("b", "web"), deployment("web"), severity="error")
     assert line.startswith("Canary.flagger.app shop/b:")
-    assert "also the target of Canary a" in line
+    assert "also the target of Canary a: this one is not run" in line
+
+
+def test_a_canary_that_asks_for_what_this_mesh_cannot_do_is_an_error_as_it_is_not_run() -> None:
+    made = canary("web", "web")
+    made["spec"]["service"]["corsPolicy"] = {"allowMethods": ["GET"]}
+    (found,) = crosscheck([made, deployment("web")])
+    assert (found.severity, found.field) == ("error", "spec.service.corsPolicy")
+    assert found.message == "is not supported: let the application answer preflight requests; so the Canary is not run"
+
+
+def test_a_canary_of_a_daemon_set_is_an_error_where_none_can_run() -> None:
+    made = canary("web", "web")
+    made["spec"]["targetRef"]["kind"] = "DaemonSet"
+    (found,) = crosscheck([made], refused=Refused(frozenset({Key("apps", "DaemonSet", "shop", "web")})))
+    assert (found.severity, found.field) == ("error", "spec.targetRef.kind")
 
 
 def test_a_metric_without_its_template_is_told() -> None:
@@ -195,14 +211,18 @@ def test_a_finding_has_the_line_of_the_field() -> None:
     assert (found.file, found.line) == ("s.yaml", 4)
 
 
+def refused(*keys: Key | None) -> Refused:
+    return Refused.of(Diagnostic("error", "", 0, "", "", "", key) for key in keys)
+
+
 def test_what_only_follows_from_a_refused_object_is_not_told() -> None:
     web = service("web", selector={"app": "web"})
     parts = [web, service("a"), split("s", "web", a=1, b=1), deployment("other", envFrom=None)]
-    refused = [Key("apps", "Deployment", "shop", "web"), Key("", "Service", "shop", "b")]
+    keys = [Key("apps", "Deployment", "shop", "web"), Key("", "Service", "shop", "b")]
     assert len(crosscheck(parts)) == 2
-    assert crosscheck(parts, refused=refused) == []
-    assert len(crosscheck(parts, refused=[Key("apps", "Deployment", "elsewhere", "web")])) == 2
+    assert crosscheck(parts, refused=refused(*keys)) == []
+    assert len(crosscheck(parts, refused=refused(Key("apps", "Deployment", "elsewhere", "web")))) == 2
 
 
-def test_beside_a_file_that_nobody_can_read_nothing_is_said_to_be_missing() -> None:
-    assert crosscheck([service("web", selector={"app": "web"})], refused=[None]) == []
+def test_beside_something_of_which_only_an_error_is_left_nothing_is_said_to_be_missing() -> None:
+    assert crosscheck([service("web", selector={"app": "web"})], refused=refused(None)) == []

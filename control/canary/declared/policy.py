@@ -11,7 +11,7 @@ members          other Canaries of the namespace, released with this one or not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from control.canary.declared.metric import Metric, parse_metrics
 from control.canary.declared.opening import Window
 from control.canary.declared.spec import CanarySpec
 from control.resources import releasepolicy as resource
-from control.resources.documents import Document, without_nulls
+from control.resources.documents import Document, Path, without_nulls
 from control.resources.quantity import seconds
 from control.resources.shape import Report, check_shape
 
@@ -122,6 +122,45 @@ def in_force(spec: CanarySpec, own: ReleasePolicy | None, group: ReleasePolicy |
     steps = policy.steps or (group.steps if group else ()) or steps_of(spec)
     members = () if group is None else tuple(name for name in (group.name, *group.members) if name != spec.name)
     return replace(policy, steps=steps, members=members)
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a Canary is not run under the ReleasePolicies that name it."""
+
+    text: str  # as the controller says it
+    policy: str  # the ReleasePolicy that asks for it
+    path: Path  # its field
+    what: str  # of that field
+    hint: str
+
+
+def misfit(spec: CanarySpec, own: ReleasePolicy | None, groups: Sequence[ReleasePolicy]) -> Misfit | None:
+    """The one place that decides it, for the controller and for lint.  groups: all that release it together with others."""
+    if len(groups) > 1:
+        names = " and ".join(group.name for group in groups)
+        text = f"Canary {spec.name} is a member of two releases, ReleasePolicy {names}; it can be in one"
+        what = f"Canary {spec.name} is also released with ReleasePolicy {groups[0].name}, so it is not run"
+        return Misfit(text, groups[1].name, _member(spec, groups[1]), what, "one release each: take it out of one of them")
+    group = groups[0] if groups else None
+    if group is not None and (field := not_by_weights(spec)):
+        text = f"Canary {spec.name} is released with others by ReleasePolicy {group.name}"
+        text += f": that goes by weights, and not with {field}"
+        what = f"Canary {spec.name} has {field}, and what is released together goes by weights: it is not run"
+        hint = "make it go by weights (stepWeight or stepWeights), or release it alone"
+        return Misfit(text, group.name, _member(spec, group), what, hint)
+    policy = own or group
+    if policy is not None and policy.evidence is not None and policy.evidence.baseline and (why := unfit(spec)):
+        text = f"ReleasePolicy {policy.name}: spec.evidence.baseline: {why}"
+        what = f"found true, and Canary {spec.name} cannot have a baseline, so it is not run: {why}"
+        hint = "or take baseline out: then it is compared with the primary"
+        return Misfit(text, policy.name, ("spec", "evidence", "baseline"), what, hint)
+    return None
+
+
+def _member(spec: CanarySpec, group: ReleasePolicy) -> Path:
+    path: Path = ("spec", "members")
+    return (*path, group.members.index(spec.name)) if spec.name in group.members else path
 
 
 def unfit(spec: CanarySpec) -> str:
