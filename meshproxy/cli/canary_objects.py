@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from control.store.store import Object, Store
 
 
+def of_mesh(mesh: str | None) -> str:
+    """What a command to be copied needs at its end so that it is about the same mesh."""
+    return f" --name {mesh}" if mesh is not None else ""
+
+
 def refresh(store: Store) -> None:
     from control.store.files import FileStore
 

@@ -1,9 +1,11 @@
 """`meshproxy canary approve | pause | resume | abort | retry | promote`: orders, written as annotations on the Canary.
 
-    verb --allowed in this phase?--> "<revision> <time> ... by <who>: <reason>"  --apply, as manager "cli"-->  the controller
+    verb --has it an effect now?--> "<revision> <time> ... by <who>: <reason>"  --apply, as manager "cli"-->  the controller
 
-Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  Members of one release are promoted
-and retried together; to abort or pause one holds the others anyway (control/canary/machine/group.py).
+Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  So whether it will obey is asked
+here, by its own rules: an order that would do nothing (nothing runs, it was given already, the Canary is suspended) is refused
+with the reason and status 1, as kubectl refuses to resume what is not paused.  Members of one release are promoted and retried
+together; to abort or pause one holds the others anyway (control/canary/machine/group.py).
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshproxy.cli import canary_objects
+from meshproxy.cli import canary_objects, canary_standing
 from meshproxy.cli.common import fail, find_mesh, mesh_option, namespace_options, open_store
 
 if TYPE_CHECKING:
-    from control.canary.declared.commands import Signature
+    from control.canary.declared.commands import Command, Commands, Signature
     from control.canary.declared.policy import ReleasePolicy
     from control.canary.declared.spec import CanarySpec
     from control.canary.machine.status import Status
@@ -54,9 +56,35 @@ class Asked:
     def policy(self) -> ReleasePolicy | None:
         return self.read[1] if self.read is not None else None
 
+    @property
+    def orders(self) -> Commands:
+        """Those given so far."""
+        return canary_standing.commands_of(self.canary)
+
     def need(self, possible: bool, why_not: str) -> None:
         if not possible:
             raise fail(f"canary {self.name} is {self.now.phase or 'new'}: {why_not}")
+
+    def need_new(self, order: Command | None, what: str, gate: str = "") -> None:
+        """The same order a second time in one run would change nothing but who gave it, and why."""
+        if order is not None and canary_standing.pending(order, self.now, gate):
+            self.need(False, f"{what} already{order.signature.suffix}")
+
+    def need_obedience(self) -> None:
+        """The controller obeys only what names the revision that it releases, on a Canary that it runs at all."""
+        from control.canary.machine.status import ACCEPTED, RUNNING
+
+        self.need(
+            (self.canary.get("spec") or {}).get("suspend") is not True, "and suspended (spec.suspend): no order is obeyed"
+        )
+        refused = self.now.condition(ACCEPTED)
+        if refused is not None and refused.status == "False":
+            raise fail(f"canary {self.name} is not run until this is mended: {refused.message}")
+        if self.now.phase not in RUNNING and self.wrong is not None:
+            raise self.wrong
+        if canary_standing.is_held(self.now) and self.wrong is None:
+            same = self.target_revision() in ("", self.now.last_applied)
+            self.need(same, "its target has just changed, which begins a new release; say it again when that has begun")
 
     def order(self, gate: str = "") -> str:
         from control.canary.declared.commands import Command
@@ -100,7 +128,7 @@ def _command(name: str, help: str, function: Verb, together: bool) -> click.Comm
             orders += _of_member(store, asked, other, function)
         for whose, order in orders:
             _write(store, whose.canary, order)
-            click.echo(f"canary.flagger.app/{whose.name} {done}{_effect(order, whose.now)}")
+            click.echo(f"canary.flagger.app/{whose.name} {done}{_effect(whose, order)}")
 
     return command
 
@@ -123,14 +151,25 @@ def _user() -> str:
         return "somebody"
 
 
-def _effect(annotations: dict[str, str], now: Status) -> str:
-    """What is to be added to the answer: a pause holds the release that is analysed, and where there is none the next."""
-    from control.canary.declared.commands import ANNOTATION_PAUSE
-    from control.canary.machine.status import ANALYSED, Phase
+def _effect(asked: Asked, annotations: dict[str, str]) -> str:
+    """What is to be added to the answer: when it has its effect, where that is not at once."""
+    from control.canary.declared.commands import ANNOTATION_APPROVE, ANNOTATION_PAUSE, Command
+    from control.canary.machine.status import Phase
 
-    if not annotations.get(ANNOTATION_PAUSE, "").startswith("true") or now.phase in (Phase.WAITING, *ANALYSED):
-        return ""
-    return f" ({now.phase or 'new'}, nothing to hold now: the next release will wait)"
+    now, pause = asked.now, annotations.get(ANNOTATION_PAUSE, "")
+    if canary_standing.is_held(now):
+        soon = f"from the next look on, within {canary_standing.interval(asked.canary)}"
+        approved = Command.parse(annotations.get(ANNOTATION_APPROVE, ""))
+        if approved is not None and asked.orders.pause:
+            return f" ({canary_standing.named(approved.gate)}; it is paused, and goes on once resumed)"
+        if approved is not None:
+            return f" ({canary_standing.named(approved.gate)})"
+        return f" ({soon})" if pause.startswith("false") and now.phase is not Phase.WAITING else ""
+    if pause.startswith("true"):
+        late = now.phase in (Phase.PROMOTING, Phase.FINALISING)
+        why = "its promotion is not held" if late else "nothing to hold now"
+        return f" ({now.phase or 'new'}, {why}: the next release will wait)"
+    return ""
 
 
 # ---------------------------------------------------------------- the verbs
@@ -138,54 +177,93 @@ def _effect(annotations: dict[str, str], now: Status) -> str:
 
 def _paused(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_PAUSE
+    from control.canary.machine.status import ENDING
 
+    if asked.orders.pause:
+        raise fail(f"canary {asked.name} is already paused{asked.orders.pause_signature.suffix}")
+    asked.need(asked.now.phase not in ENDING, "it is being deleted")
     return {ANNOTATION_PAUSE: f"true {asked.signature}".rstrip()}
 
 
 def _resumed(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_PAUSE
 
+    if not asked.orders.pause:
+        raise fail(f"canary {asked.name} is not paused ({asked.now.phase or 'new'})")
     return {ANNOTATION_PAUSE: f"false {asked.signature}".rstrip()}
 
 
 def _aborting(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_ABORT
-    from control.canary.machine.status import ANALYSED, Phase
+    from control.canary.machine.status import Phase
 
-    late = asked.now.phase in (Phase.PROMOTING, Phase.FINALISING)
-    why_not = "it passed its analysis and is being promoted, too late to abort" if late else "there is no release to abort"
-    asked.need(asked.now.phase in (Phase.WAITING, *ANALYSED), why_not)
+    why_not = "there is no release to abort"
+    if asked.now.phase in (Phase.PROMOTING, Phase.FINALISING):
+        why_not = "it passed its analysis and is being promoted, too late to abort"
+    elif _promotion_failed(asked):
+        why_not = (
+            "its promotion failed, and its pods are all that can answer; `promote` tries it again, a new revision replaces it"
+        )
+    asked.need(canary_standing.is_held(asked.now), why_not)
+    asked.need_obedience()
+    asked.need_new(asked.orders.abort, "its abort is ordered")
     return {ANNOTATION_ABORT: asked.order()}
 
 
 def _promoting(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_PROMOTE
-    from control.canary.machine.status import ANALYSED, Phase
+    from control.canary.machine.status import Phase
 
-    again = asked.now.phase is Phase.FAILED and asked.now.canary_weight == 100
-    asked.need(again or asked.now.phase in (Phase.WAITING, *ANALYSED), "there is no release to promote")
+    why_not = "there is no release to promote"
+    if asked.now.phase in (Phase.PROMOTING, Phase.FINALISING):
+        why_not = "it is being promoted already"
+    elif asked.now.phase is Phase.FAILED:
+        why_not = "it was rolled back, there is nothing to promote; `retry` releases the same revision once more"
+    asked.need(_promotion_failed(asked) or canary_standing.is_held(asked.now), why_not)
+    asked.need_obedience()
+    asked.need_new(asked.orders.promote, "its promotion is ordered")
     return {ANNOTATION_PROMOTE: asked.order()}
+
+
+def _promotion_failed(asked: Asked) -> bool:
+    from control.canary.machine.status import Phase
+
+    return asked.now.phase is Phase.FAILED and asked.now.canary_weight == 100
 
 
 def _retrying(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_RETRY
     from control.canary.machine.status import Phase
 
+    aborted = canary_standing.is_held(asked.now) and canary_standing.pending(asked.orders.abort, asked.now)
+    asked.need(not aborted, "its abort is ordered and not done yet; `status NAME --wait failed` waits for that")
     asked.need(asked.now.phase is Phase.FAILED, "there is no failed release to retry")
-    asked.need(asked.now.canary_weight != 100, "its promotion failed; `promote` tries that again")
+    asked.need(not _promotion_failed(asked), "its promotion failed; `promote` tries that again")
+    asked.need_obedience()
     revision = asked.target_revision()
     asked.need(revision != asked.now.last_promoted, "its target is what the primary runs: there is nothing to release")
     asked.need(revision == asked.now.last_applied, "its target has changed since: that is a new release, and begins by itself")
+    asked.need_new(asked.orders.retry, "its retry is ordered")
     return {ANNOTATION_RETRY: asked.order()}
 
 
 def _approved(asked: Asked) -> dict[str, str]:
     from control.canary.declared.commands import ANNOTATION_APPROVE
     from control.canary.machine.gates import gate_it_waits_at, hooks_it_waits_for
+    from control.canary.machine.status import PROMOTED
 
     gate = gate_it_waits_at(asked.spec, asked.now, asked.policy)
-    hooks = " and ".join(f"webhook {hook.name!r} ({hook.url})" for hook in hooks_it_waits_for(asked.spec, asked.now))
-    asked.need(bool(gate), f"it waits for {hooks}; open it there" if hooks else "it waits at no gate")
+    if not gate:
+        hooks = " and ".join(f"webhook {hook.name!r} ({hook.url})" for hook in hooks_it_waits_for(asked.spec, asked.now))
+        said = asked.now.condition(PROMOTED)
+        waits = said is not None and canary_standing.is_held(asked.now) and said.message.startswith("Waiting for ")
+        other = f" that a person opens. {said.message}" if waits and said is not None else ""
+        paused = (
+            "; it is paused, and `resume` lets it go on" if asked.orders.pause and canary_standing.is_held(asked.now) else ""
+        )
+        asked.need(False, f"it waits for {hooks}; open it there" if hooks else f"it waits at no gate{other}{paused}")
+    asked.need_obedience()
+    asked.need_new(asked.orders.approve, f"{canary_standing.named(gate)} is approved", gate)
     return {ANNOTATION_APPROVE: asked.order(gate)}
 
 
@@ -203,11 +281,19 @@ def _write(store: Store, canary: Object, annotations: dict[str, str]) -> None:
     """Apply annotations, keeping those the command line wrote before: what an apply no longer names is dropped."""
     import asyncio
 
-    from control.canary.declared.commands import ORDERS
+    from control.canary.declared.commands import (
+        ANNOTATION_ABORT,
+        ANNOTATION_APPROVE,
+        ANNOTATION_PROMOTE,
+        ANNOTATION_RETRY,
+        ORDERS,
+    )
     from control.store.store import StoreError
 
     present = canary["metadata"].get("annotations") or {}
-    kept = {name: present[name] for name in ORDERS if name in present}
+    # Times have whole seconds: a retry within the second of the abort before it would be a run that the abort is about as well.
+    spent = (ANNOTATION_ABORT, ANNOTATION_PROMOTE, ANNOTATION_APPROVE) if ANNOTATION_RETRY in annotations else ()
+    kept = {name: present[name] for name in ORDERS if name in present and name not in spent}
     metadata = {
         "name": canary["metadata"]["name"],
         "namespace": canary["metadata"]["namespace"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +31,10 @@ MAX_ASKED: Final = 32  # pods whose access decision is asked for; the others are
 @click.argument("method")
 @click.argument("url")
 @click.option(
-    "--from", "source", metavar="WORKLOAD", required=True, help="Who asks: deploy/NAME, pod/NAME or NAME[.NAMESPACE]."
+    "--from",
+    "source",
+    metavar="WORKLOAD",
+    help="Who asks: deploy/NAME, pod/NAME or NAME[.NAMESPACE].  Always needed: the caller's own sidecar decides.",
 )
 @click.option("-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="A header of the request; repeatable.")
 @click.option(
@@ -39,7 +43,7 @@ MAX_ASKED: Final = 32  # pods whose access decision is asked for; the others are
 @mesh_option
 @namespace_options
 def command(
-    method: str, url: str, source: str, headers: tuple[str, ...], output: str, mesh: str | None, namespace: str | None
+    method: str, url: str, source: str | None, headers: tuple[str, ...], output: str, mesh: str | None, namespace: str | None
 ) -> None:
     """Say what would become of a request, and why: the Service its name means, the rule that takes it and why no other does,
     shares, each endpoint's score and state, times and retries, and whether the far side would let it in.
@@ -60,7 +64,10 @@ def command(
     except ValueError as error:
         raise fail(str(error), 2) from None
     found = find_mesh(mesh)
-    pod, others = caller(pods_of(open_store(found)), source, namespace, found.name)
+    pods = pods_of(open_store(found))
+    if source is None:
+        raise click.UsageError(who_asks(pods, method, url, f" --name {mesh}" if mesh is not None else ""))
+    pod, others = caller(pods, source, namespace, found.name)
     trail = asyncio.run(ask(pod, question))
     trail["caller"] = {"pod": pod.name, **trail["caller"], "others": others}
     click.echo(json.dumps(trail, indent=2) if output == "json" else show(trail))
@@ -92,6 +99,20 @@ def caller(pods: list[Pod], text: str, namespace: str | None, mesh: str) -> tupl
     raise fail(f'--from {text}: no such workload in mesh "{mesh}"{where_not(namespace)}; {there_are(pods)}')
 
 
+def who_asks(pods: list[Pod], method: str, url: str, mesh: str) -> str:
+    """Without --from: why it is needed, who could ask, and the command with the likeliest."""
+    names = sorted({pod_name(pod) for pod in pods if pod.meshed})
+    why = (
+        "--from WORKLOAD is missing. The caller's own sidecar decides: a short name is one of its namespace, the scores of the "
+        "endpoints are its own, and it is its identity that the far side lets in or not"
+    )
+    if not names:
+        return f"{why}. No pod of this mesh has a sidecar"
+    likeliest = next((name for name in names if name.endswith(".meshproxy")), names[0])  # the gateway: who lets a person in
+    example = f"meshproxy explain {method} {shlex.quote(url)} --from {likeliest}{mesh}"
+    return f"{why}. For instance\n\n  {example}\n\n{there_are(pods)}"
+
+
 def places(name: str, namespace: str | None) -> list[tuple[str, str | None]]:
     """NAME in the namespace of -n; NAME.NAMESPACE as it says."""
     first, dot, last = name.rpartition(".")
@@ -115,8 +136,13 @@ def where_not(namespace: str | None) -> str:
     return f" (namespace {namespace}; -n or NAME.NAMESPACE for another)" if namespace is not None else ""
 
 
+def pod_name(pod: Pod) -> str:
+    """As --from takes it."""
+    return f"deploy/{pod.deployment}.{pod.namespace}" if pod.deployment else f"pod/{pod.name}.{pod.namespace}"
+
+
 def there_are(pods: list[Pod]) -> str:
-    names = sorted({f"deploy/{pod.deployment}.{pod.namespace}" if pod.deployment else f"pod/{pod.key}" for pod in pods})
+    names = sorted({pod_name(pod) for pod in pods})
     if not names:
         return "there are no pods"
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""

@@ -82,7 +82,7 @@ def command(
     """
     from control.canary.declared.commands import from_rfc3339
     from control.canary.declared.fields import SpecError
-    from control.canary.simulate.given import Given, GivenError, SimulationError, check, load
+    from control.canary.simulate.given import Given, GivenError, SimulationError, absent, check, load
     from control.canary.simulate.plot import svg
     from control.canary.simulate.replay import ReplayError
     from control.canary.simulate.replay import load as load_recording
@@ -107,6 +107,7 @@ def command(
         )
         objects = load(file)
         check(objects, given)
+        warnings = [str(one) for one in absent(objects)]
         timeline = asyncio.run(World(objects, given).run())
     except ReplayError as error:
         raise click.BadParameter(str(error), param_hint="--replay") from None
@@ -118,7 +119,9 @@ def command(
         ours.setLevel(before)  # the process may go on: tests call verbs
     if plot:
         plot.write_text(svg(timeline))
-    click.echo(json.dumps(_as_json(timeline), indent=2) if output == "json" else _as_text(timeline))
+    click.echo(json.dumps({**_as_json(timeline), "warnings": warnings}, indent=2) if output == "json" else _as_text(timeline))
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
     context.exit(0 if timeline.outcome is Outcome.PROMOTED else 1)
 
 

@@ -88,7 +88,7 @@ async def test_status_shows_the_exact_weight_and_the_step_of_a_policy(shell):
     await released(shell, ticks=4)
     line = shell.run("status", "-n", "test", "-o", "wide").output.splitlines()[1]
     assert line.split()[:3] == ["podinfo", "Progressing", "0.25"]
-    assert "1 (waits)" in line
+    assert "1/2 (waits)" in line
     assert line.endswith("Waiting for approval of step 1.")
     shell.run("approve", "podinfo", "-n", "test", "--by", "ann", "--reason", "fine")
     await shell.cluster.tick()

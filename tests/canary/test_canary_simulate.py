@@ -282,3 +282,51 @@ def test_a_policy_that_does_not_fit_its_canary_is_a_mistake_that_is_told(tmp_pat
         tmp_path / "canary.yaml", canary(analysis={"mirror": True}), {**policy, "spec": {"evidence": {"baseline": True}}}
     )
     assert "ReleasePolicy podinfo: spec.evidence.baseline: analysis.mirror gives" in simulate(file, code=2).output
+
+
+def test_a_member_that_is_not_among_the_manifests_is_told_with_the_one_that_may_be_meant(tmp_path: Path):
+    group = {
+        "apiVersion": "meshproxy.dev/v1alpha1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+    }
+    file = write(tmp_path / "all.yaml", canary(), canary("cart"), {**group, "spec": {"members": ["carts", "cart"]}})
+    said = simulate(file)
+    assert said.stderr == (
+        "Warning: ReleasePolicy podinfo: spec.members: there is no Canary carts in the manifests (did you mean cart?): "
+        "it takes no part, and nothing here says how it would go with it\n"
+    )
+    assert said.stdout.splitlines()[-1].startswith("cart.test is promoted")
+    found = json.loads(simulate(file, "-o", "json").stdout)
+    assert found["warnings"] == [said.stderr.removeprefix("Warning: ").rstrip()]
+    write(file, canary(), canary("cart"), {**group, "spec": {"members": ["cart"]}})
+    assert simulate(file).stderr == ""
+
+
+def test_the_start_of_the_analysis_is_told_once_in_a_run(tmp_path: Path):
+    group = {
+        "apiVersion": "meshproxy.dev/v1alpha1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+    }
+    slow = canary("cart", {"interval": "40s"})
+    file = write(tmp_path / "all.yaml", canary(), slow, {**group, "spec": {"members": ["cart"]}})
+    events = [said["message"] for entry in told(file, code=0)["entries"] for said in entry["events"]]
+    assert events.count("Starting canary analysis for podinfo.test") > 1, "this release begins at once"
+    lines = simulate(file).output.splitlines()
+    for name in ("podinfo", "cart"):
+        assert sum(f"Starting canary analysis for {name}.test" in line for line in lines) == 1
+    waits = [line for line in lines if "waiting for the other members of the release: cart (step 0)" in line]
+    assert waits[0].split()[0] == "+0:40", "what happens besides keeps its line"
+
+
+def test_a_rollback_hook_is_marked_where_it_wants_a_roll_back(tmp_path: Path):
+    hook = {"name": "stop it", "type": "rollback", "url": "http://gates.test/rollback"}
+    file = write(tmp_path / "hooked.yaml", canary(analysis={"webhooks": [hook]}))
+    good = [line for line in simulate(file).output.splitlines() if "webhook stop it" in line]
+    assert good
+    assert all(line.endswith("webhook stop it: no") and "!" not in line for line in good)
+    bad = [line for line in simulate(file, "--deny", "stop it", code=1).output.splitlines() if "webhook stop it" in line]
+    assert [line.partition("! ")[2] for line in bad] == ["webhook stop it: yes, roll back"]
+    events = [said for entry in told(file, code=0)["entries"] for said in entry["events"] if "webhook" in said["message"]]
+    assert {said["type"] for said in events} == {"Normal"}

@@ -61,6 +61,7 @@ def test_a_request_that_would_be_denied_says_so_and_the_verb_fails(ruled: MeshRu
     ("words", "code", "says"),
     [
         (("http://web/", "--from", "deploy/nobody"), 1, "there are: deploy/client.e2e"),
+        (("http://web/",), 2, "meshproxy explain GET http://web/ --from deploy/"),
         (("http://web/", "--from", "svc/web"), 2, "expected deploy/NAME"),
         (("https://web/", "--from", "deploy/client"), 2, "ask with http://"),
     ],

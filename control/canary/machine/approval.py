@@ -19,7 +19,7 @@ from control.canary.declared.alerts import WARN
 from control.canary.declared.hooks import Webhook
 from control.canary.machine import comparison
 from control.canary.machine.draft import Draft, Stop
-from control.canary.machine.gates import waits_for
+from control.canary.machine.gates import TRAFFIC_INCREASE, increase_gate, waits_for
 from control.canary.machine.routing import TO_PRIMARY
 from control.canary.machine.setup import rest
 from control.canary.machine.status import Phase
@@ -77,11 +77,10 @@ def confirm_traffic_increase(draft: Draft) -> None:
 
 def approve_traffic_increase(draft: Draft) -> None:
     """The annotation's part: each weight has an approval of its own."""
-    if "traffic-increase" not in draft.spec.gates:
+    if TRAFFIC_INCREASE not in draft.spec.gates:
         return
-    weight = f"{draft.status.canary_weight:g}"
-    if not draft.approved(f"traffic-increase/{weight}"):
-        _wait_for_increase(draft, f"at weight {weight}", BY_HAND, mute=False)
+    if not draft.approved(increase_gate(draft.status)):
+        _wait_for_increase(draft, f"at weight {draft.status.canary_weight:g}", TRAFFIC_INCREASE, mute=False)
     _approved(draft, "Confirm-traffic-increase")
 
 

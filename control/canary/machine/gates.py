@@ -6,8 +6,9 @@ WaitingPromotion   promotion
 Progressing        step/<number>            a step of its ReleasePolicy with `pause: true`
 Progressing        evidence/<weight>        the policy says `onInconclusive: approve`, and maxWait is over
 
-An approval names the gate, so that it opens one and only once.  Gates that are webhooks are opened where the webhook is; the
-status says which one it is that a release waits for (`waits_for`, `hooks_it_waits_for`).
+An approval names the gate, so that it opens one and only once.  There is room for one: of a step with a pause that waits at
+another gate as well, the second approval stands for the first too (stepping.py).  Gates that are webhooks are opened where the
+webhook is; the status says which one it is that a release waits for (`waits_for`, `hooks_it_waits_for`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from control.canary.declared.policy import ReleasePolicy
 from control.canary.declared.spec import CanarySpec
 from control.canary.machine.progress import State, progress
 from control.canary.machine.status import PROMOTED, Phase, Status
-from control.canary.machine.steps import gate
+from control.canary.machine.steps import ahead, gate
+from control.canary.machine.strategy import Strategy, routing, strategy
 
+TRAFFIC_INCREASE = "traffic-increase"
 WAITS_FOR_EVIDENCE = "Waiting for approval: the evidence is inconclusive."
 
 
@@ -46,6 +49,11 @@ def evidence_gate(status: Status) -> str:
     return f"evidence/{status.canary_weight:g}"
 
 
+def increase_gate(status: Status) -> str:
+    """By which a person lets the weight grow from this one."""
+    return f"{TRAFFIC_INCREASE}/{status.canary_weight:g}"
+
+
 def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | None = None) -> str:
     """Its name, "" if it waits at none."""
     named = {Phase.WAITING: "rollout", Phase.WAITING_PROMOTION: "promotion"}.get(status.phase, "")
@@ -56,8 +64,20 @@ def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | N
     said = status.condition(PROMOTED)
     if said is not None and said.message == WAITS_FOR_EVIDENCE:
         return evidence_gate(status)
+    if said is not None and said.message == waits_for(TRAFFIC_INCREASE, status.canary_weight):
+        return increase_gate(status)
     at = progress(status)
-    waiting = at is not None and at.step > 0 and at.state is State.WAITING
-    if at is not None and waiting and policy is not None and policy.steps and policy.step(at.step - 1).pause:
-        return gate(at.step)
-    return f"traffic-increase/{status.canary_weight:g}" if "traffic-increase" in spec.gates else ""
+    step = policy.step(at.step - 1) if policy is not None and policy.steps and at is not None and at.step > 0 else None
+    if at is not None and step is not None and step.pause:
+        return gate(at.step) if at.state is State.WAITING else ""
+    return increase_gate(status) if TRAFFIC_INCREASE in spec.gates and _grows(spec, status, policy) else ""
+
+
+def _grows(spec: CanarySpec, status: Status, policy: ReleasePolicy | None) -> bool:
+    """Is what comes after this weight another weight?  For all else there is no such gate."""
+    if strategy(spec) is not Strategy.CANARY or routing(spec, status).mirrored:
+        return False
+    if policy is not None and policy.steps:
+        at = progress(status)
+        return ahead(policy.steps, at.step if at is not None else 0, status.canary_weight) < len(policy.steps)
+    return status.canary_weight < spec.top_weight

@@ -18,6 +18,7 @@ from control.canary.declared.opening import opens, said
 from control.canary.declared.policy import ReleasePolicy
 from control.canary.machine import approval, failure, group, progress, promotion, steps, strategy
 from control.canary.machine.draft import Draft, Stop
+from control.canary.machine.gates import evidence_gate, increase_gate
 from control.canary.machine.progress import Progress, State
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import ANALYSED, Phase
@@ -158,7 +159,9 @@ def in_its_window(draft: Draft) -> None:
 
 
 def _seen(draft: Draft, at: Progress) -> steps.Seen:
-    return steps.Seen(_requests(draft, at), approved=at.step > 0 and draft.approved(steps.gate(at.step)))
+    # What a step is followed by may have a gate as well, and an approval opens one: the later stands for the earlier.
+    gates = (steps.gate(at.step), increase_gate(draft.status), evidence_gate(draft.status), "promotion")
+    return steps.Seen(_requests(draft, at), approved=at.step > 0 and any(map(draft.approved, gates)))
 
 
 def _requests(draft: Draft, at: Progress) -> float | None:

@@ -35,9 +35,9 @@ class Answers(HookClient):
         ok = not self.denies(named) if named else hook.type != "rollback"
         if hook.type == "rollback" and named:
             ok = not ok  # "denied" a release, that is: told to roll back
-        self.said.append(
-            (f"{body.get('name')}.{body.get('namespace')}", Said(not ok, f"webhook {hook.name}: {'yes' if ok else 'no'}"))
-        )
+        bad = ok if hook.type == "rollback" else not ok
+        answer = f"webhook {hook.name}: {'yes' if ok else 'no'}{', roll back' if bad and ok else ''}"
+        self.said.append((f"{body.get('name')}.{body.get('namespace')}", Said(bad, answer)))
         return HookResult(ok, "" if ok else "denied (simulated)")
 
     def denies(self, name: str) -> bool:

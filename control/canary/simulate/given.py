@@ -31,6 +31,22 @@ class SimulationError(Exception):
     """The simulation cannot be run; `str()` says what is wrong with what was given."""
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A member of a release that is not among the manifests: in a mesh it takes no part, and so it does here."""
+
+    policy: str
+    member: str
+    near: str  # a Canary that may be meant, "" for none
+
+    def __str__(self) -> str:
+        hint = f" (did you mean {self.near}?)" if self.near else ""
+        return (
+            f"ReleasePolicy {self.policy}: spec.members: there is no Canary {self.member} in the manifests{hint}: "
+            "it takes no part, and nothing here says how it would go with it"
+        )
+
+
 class GivenError(SimulationError):
     """What was given is about nothing in the manifests; `option` of the command line says it."""
 
@@ -101,6 +117,22 @@ def check(objects: Sequence[Object], given: Given) -> None:
     for name in given.denied:
         if name not in hooks and name.partition("/")[0] not in gates:
             raise GivenError("--deny", _nothing("webhook or gate", name, sorted(hooks | gates)))
+
+
+def absent(objects: Sequence[Object]) -> list[Absent]:
+    """Members of releases that are not there to be simulated with the others."""
+    present = {Key.of(obj) for obj in objects}
+    found: list[Absent] = []
+    for obj in objects:
+        if obj["kind"] != "ReleasePolicy":
+            continue
+        namespace = obj["metadata"].get("namespace") or "default"
+        names = sorted(key.name for key in present if (key.group, key.kind, key.namespace) == (GROUP, KIND, namespace))
+        for member in (obj.get("spec") or {}).get("members") or ():
+            if member not in names:
+                near = difflib.get_close_matches(member, names, n=1)
+                found.append(Absent(obj["metadata"]["name"], member, near[0] if near else ""))
+    return found
 
 
 def _nothing(what: str, name: str, known: Sequence[str], also: Sequence[str] = ()) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from control.canary.simulate.timeline import Entry, Outcome, Seen, Timeline
 
 BARS = "▁▂▃▄▅▆▇█"
+_STARTING = "Starting canary analysis"
+_ANEW = ("New revision detected!", "Analysis changed")
 WIDTH = 100  # columns of a line of bars; more ticks than that are put together
 
 
@@ -31,8 +33,13 @@ def rows(timeline: Timeline) -> tuple[list[str], list[list[str]]]:
     several = len(timeline.outcomes) > 1
     header = ["TIME", *(["CANARY"] if several else []), "PHASE", "WEIGHT", "CHECKS", "WHAT"]
     body: list[list[str]] = []
+    begun: set[str] = set()  # Canaries whose analysis was told to start; it is so at each look before the first weight
     for entry, again in _joined(timeline.entries):
-        said = [f"{'! ' if one.warning else ''}{one.text}" for one in entry.said] or [""]
+        told = [one for one in entry.said if not (one.text.startswith(_STARTING) and entry.canary in begun)]
+        begun |= {entry.canary for one in told if one.text.startswith(_STARTING)}
+        if any(one.text.startswith(_ANEW) for one in told):
+            begun.discard(entry.canary)
+        said = [f"{'! ' if one.warning else ''}{one.text}" for one in told] or [""]
         checks = [_check(seen) for seen in entry.seen]
         for line in range(max(len(said), len(checks), 1)):
             first = line == 0

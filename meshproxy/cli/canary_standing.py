@@ -1,0 +1,133 @@
+"""What a person's orders make of a release before the controller has looked, in words.
+
+annotations + status --still to come?--> "Paused (by ann: lunch)."  "Resumed (by bob), from the next look on, within 4s."  ...
+                     --obeyed---------->  what the status says
+
+The status is as old as the last look, up to an interval; what was ordered since is true all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from meshproxy.cli import canary_objects
+
+if TYPE_CHECKING:
+    from control.canary.declared.commands import Command, Commands
+    from control.canary.machine.status import Status
+    from control.store.store import Object, Store
+
+_PAUSED = "Paused"  # how the machine's message of a paused release begins
+
+
+def commands_of(canary: Object) -> Commands:
+    from control.canary.declared.commands import Commands
+
+    return Commands.of(canary["metadata"].get("annotations") or {})
+
+
+def is_held(now: Status) -> bool:
+    """Is there a release whose weight a pause holds, and that can be aborted?"""
+    from control.canary.machine.status import ANALYSED, Phase
+
+    return now.phase is Phase.WAITING or now.phase in ANALYSED
+
+
+def pending(order: Command | None, now: Status, gate: str = "") -> bool:
+    """Was this ordered in the present run (and, of an approval, for this gate)?  By the rule of the machine."""
+    if order is None or order.gate != gate:
+        return False
+    return order.revision == now.last_applied and order.at >= now.run_started
+
+
+def interval(canary: Object) -> str:
+    return str(((canary.get("spec") or {}).get("analysis") or {}).get("interval") or "60s")
+
+
+def gate_of(store: Store, canary: Object, now: Status) -> str:
+    """The gate it waits at that a person opens, "" if there is none (or its manifests cannot be read)."""
+    from control.canary.machine.gates import gate_it_waits_at
+
+    try:
+        spec, policy = canary_objects.read(store, canary)
+    except click.ClickException:
+        return ""
+    return gate_it_waits_at(spec, now, policy)
+
+
+def named(gate: str) -> str:
+    """ "step/2" -> "step 2", "traffic-increase/20" -> "traffic-increase at weight 20" """
+    what, mark, number = gate.partition("/")
+    return what if not mark else f"{what} {number}" if what == "step" else f"{what} at weight {number}"
+
+
+def message(store: Store, canary: Object) -> str:
+    """Why it is not run, else what was ordered and not looked at yet, else what its phase means (of a failure its cause)."""
+    told = {c.get("type"): c for c in (canary.get("status") or {}).get("conditions") or ()}
+    if refused := str((told.get("Accepted") or {}).get("message", "")):
+        return refused
+    said = str((told.get("Promoted") or {}).get("message", ""))
+    if (canary.get("spec") or {}).get("suspend") is True:
+        return f"Suspended (spec.suspend): nothing is decided about it. {said}".rstrip()
+    from control.canary.machine.status import Status
+
+    try:
+        now = Status.of(canary.get("status"))
+    except ValueError:  # another controller's phase
+        return said
+    return _ordered(store, canary, now, said) or _at_rest(store, canary, now, said)
+
+
+def _ordered(store: Store, canary: Object, now: Status, said: str) -> str:
+    """Of a release under way: the order that holds, "" if what the status says is all."""
+    orders = commands_of(canary)
+    if not is_held(now):
+        return ""
+    if pending(orders.abort, now) and orders.abort is not None:
+        return f"Aborting{orders.abort.signature.suffix}."
+    if pending(orders.promote, now) and orders.promote is not None:
+        return f"Promoting, as ordered{orders.promote.signature.suffix}."
+    gate = gate_of(store, canary, now)
+    soon = f"from the next look on, within {interval(canary)}"
+    if orders.pause:
+        from control.canary.machine.status import Phase
+
+        held = f"{_PAUSED}{orders.pause_signature.suffix}."
+        return f"{said} {held}" if now.phase is Phase.WAITING else held
+    if gate and pending(orders.approve, now, gate) and orders.approve is not None:
+        return f"Approved {named(gate)}{orders.approve.signature.suffix}: goes on {soon}, if its checks pass."
+    if said.startswith(_PAUSED):
+        return f"Resumed{orders.pause_signature.suffix}, {soon}."
+    return ""
+
+
+def _at_rest(store: Store, canary: Object, now: Status, said: str) -> str:
+    from control.canary.machine.status import Phase
+
+    orders = commands_of(canary)
+    if now.phase is Phase.FAILED:
+        again = orders.promote if now.canary_weight == 100 else orders.retry
+        if pending(again, now) and again is not None:
+            return f"{'Promoting' if again is orders.promote else 'Releasing'} once more{again.signature.suffix}."
+        if why := cause(store, canary, now):
+            said = f"{said.rstrip('.')}: {why}"
+    if orders.pause and not is_held(now):
+        said = f"{said} The next release will wait: paused{orders.pause_signature.suffix}.".lstrip()
+    return said
+
+
+def cause(store: Store, canary: Object, now: Status) -> str:
+    """Of a release that failed: what ended it, and the check that did; "" if the history does not say."""
+    from control.canary.history import decisions, policy_key
+
+    name, namespace = canary["metadata"]["name"], canary["metadata"]["namespace"]
+    told = [entry for entry in decisions(store.get(policy_key(namespace, name))) if entry.get("revision") == now.last_applied]
+    if not told or told[-1].get("phase") != now.phase.value:
+        return ""
+    last = str(told[-1].get("message", "")).removeprefix(f"Rolling back {name}.{namespace} ")
+    halts = [str(entry["message"]) for entry in told if str(entry.get("message", "")).startswith("Halt ")]
+    if not last.startswith("failed checks threshold") or not halts:
+        return last
+    return f"{last}, {halts[-1].removeprefix('Halt ').removeprefix(f'{name}.{namespace} ').removeprefix('advancement ')}"
