@@ -21,20 +21,21 @@ on an HTTPRouteGroup
                meshproxy.dev/path-match                 start (default) | full: a pathRegex takes the whole path
 
 `PLACES` lists all of ours and where each is read, `FOREIGN` others' names; docs/annotations.md is the same for people.
-`strays` finds those of ours that are read nowhere, or not where they stand.
+`strays` finds those of ours and Linkerd's that are read nowhere, or not where they stand.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from control.resources import fault
+from control.resources import fault, linkerd
 from control.resources.balancing import LINKERD_BALANCING, ON_SERVICES, WEIGHT
 from control.resources.concurrency import CONCURRENCY
 from control.resources.quantity import seconds
-from control.resources.shape import PREFIXED, nearest, shown
+from control.resources.shape import nearest, shown
+from control.store.store import Object
 
 PREFIX = "meshproxy.dev/"
 INBOUND_POLICY = "meshproxy.dev/default-inbound-policy"
@@ -113,10 +114,9 @@ LINKERD = {
 FOREIGN: dict[str, tuple[str, ...]] = {
     **{linkerd: PLACES[ours] for linkerd, ours in LINKERD.items()},
     **dict.fromkeys(LINKERD_BALANCING, ("Service",)),
-    "linkerd.io/inject": _POD,
+    linkerd.INJECT: _POD,
     "flagger.app/config-tracking": ("ConfigMap", "Secret"),
 }
-_PREFIXES = ("retry.linkerd.io/", "timeout.linkerd.io/")  # ours: `strays`
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,9 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
             return None
         if ours in annotations:
             return ours, annotations[ours]
-        for linkerd, same in LINKERD.items():
-            if same == ours and linkerd in annotations:
-                return linkerd, annotations[linkerd]
+        for name, same in LINKERD.items():
+            if same == ours and name in annotations:
+                return name, annotations[name]
         return None
 
     for ours, allowed in (("meshproxy.dev/retry-http", _HTTP_WORDS), ("meshproxy.dev/retry-grpc", _GRPC_CODES)):
@@ -205,29 +205,13 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
         times.get("response", 0),
         times.get("idle", 0),
         word == "true",
-        (*mistakes, *_linkerds_strays(annotations, kind)),
+        tuple(mistakes),
     )
 
 
 def _is_status(word: str) -> bool:
     found = _STATUS.match(word)
     return found is not None and (found[2] is None or found[1] <= found[2])
-
-
-def _linkerds_strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, str]]:
-    """Of Linkerd's for times and retries: those that we do not have, or not on this kind."""
-    found: list[tuple[str, str, str]] = []
-    for name in annotations:
-        if not name.startswith(_PREFIXES):
-            continue
-        if name not in LINKERD:
-            hint = nearest(name, list(LINKERD), PREFIXED)
-            if name.endswith("/timeout"):  # Linkerd's own
-                hint = "meshproxy.dev/timeout-response-start, with retries of gateway-error"
-            found.append((name, "is not supported yet and has no effect", hint))
-        elif kind not in FOREIGN[name]:
-            found.append((name, f"has no effect on a {kind}: it is read on a {_one_of(FOREIGN[name])}", ""))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +246,9 @@ def sharing_mistakes(annotations: Mapping[str, str]) -> list[tuple[str, str, str
     return found
 
 
-def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, str]]:
-    """Annotations of ours that have no effect on an object of this kind ("Pod": also a pod template): annotation, what is
-    wrong, hint."""
+def strays(annotations: Mapping[str, str], kind: str, ports: Sequence[Object] = ()) -> list[tuple[str, str, str]]:
+    """Annotations of ours and Linkerd's that have no effect on an object of this kind ("Pod": also a pod template): annotation,
+    what is wrong, hint.  ports: of a Service, as written."""
     found: list[tuple[str, str, str]] = []
     for name in annotations:
         if not name.startswith(PREFIX) or name in WRITTEN:
@@ -275,14 +259,8 @@ def strays(annotations: Mapping[str, str], kind: str) -> list[tuple[str, str, st
             hint = nearest(name, here) or nearest(name, list(PLACES))
             found.append((name, "is no annotation that the mesh knows: it has no effect", hint))
         elif kind not in places:
-            hint = "put it into spec.template.metadata.annotations" if kind == "Deployment" and "Pod" in places else ""
-            found.append((name, f"has no effect on a {kind}: it is read on a {_one_of(places)}", hint))
-    return found
-
-
-def _one_of(kinds: tuple[str, ...]) -> str:
-    words = ["pod" if kind == "Pod" else kind for kind in kinds]
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+            found.append((name, *linkerd.misplaced(kind, places)))
+    return [*found, *linkerd.strays(annotations, kind, FOREIGN, ports)]
 
 
 def workers_mistake(value: str) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control.resources.quantity import seconds
-from control.resources.shape import PREFIXED, nearest, shown
+from control.resources.shape import nearest, shown
 
 _OURS = "meshproxy.dev/"
 BALANCER = f"{_OURS}balancer"
@@ -57,7 +57,6 @@ _LINKERD = {
     f"{_OURS}breaker-window": f"{_ALPHA}-window",
     f"{_OURS}breaker-min-requests": f"{_ALPHA}-min-requests",
 }
-_LINKERD_PREFIXES = ("balancer.linkerd.io/", "balancer.alpha.linkerd.io/")
 LINKERD_BALANCING = tuple(_LINKERD.values())
 ON_SERVICES = (BALANCER, KEY, SLOW_START, ZONE, *_LINKERD, f"{_OURS}breaker-max-ejected")
 
@@ -104,9 +103,6 @@ def balancing(annotations: Mapping[str, str]) -> Balancing:
     breaker = reader.breaker()
     slow_start = reader.number(SLOW_START, 0.0, 0.0, MAX_SLOW_START_S, seconds, "a time of at most 1h, such as 30s")
     prefer = reader.word(ZONE, ZONES) == "prefer"
-    for name in annotations:
-        if name.startswith(_LINKERD_PREFIXES) and name not in _LINKERD.values():
-            reader.mistake(name, "is not supported yet and has no effect", nearest(name, list(_LINKERD.values()), PREFIXED))
     return Balancing(how, key, slow_start, prefer, breaker, tuple(reader.mistakes))
 
 

@@ -44,7 +44,8 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?\Z")
 def check_meaning(obj: Object, report: Report) -> None:
     """`obj` has the right shape; report what its kind cannot mean."""
     _labels(obj["metadata"], ("metadata",), report)
-    for annotation, message, hint in strays(obj["metadata"].get("annotations") or {}, obj["kind"]):
+    ports = (obj["spec"].get("ports") or []) if obj["kind"] == "Service" else []
+    for annotation, message, hint in strays(obj["metadata"].get("annotations") or {}, obj["kind"], ports):
         report.warning(("metadata", "annotations", annotation), message, hint)
     match obj["kind"]:
         case "Service":

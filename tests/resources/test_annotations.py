@@ -109,7 +109,7 @@ def test_a_timeout_is_propagated_or_not() -> None:
 def test_linkerds_times_are_read_as_they_are_and_those_it_does_not_have_are_told() -> None:
     assert service('{timeout.linkerd.io/response: "1s", timeout.linkerd.io/idle: "1s"}') == []
     (line,) = service('{timeout.linkerd.io/connect: "1s"}')
-    assert "is not supported yet and has no effect" in line
+    assert "is not supported and has no effect" in line
 
 
 @pytest.mark.parametrize("order", ["approve", "abort", "promote", "retry", "pause"])
@@ -151,15 +151,13 @@ def test_retries_of_statuses_stand_on_http_routes_and_of_codes_on_grpc_routes() 
     assert route("HTTPRoute", '{retry.linkerd.io/http: "5xx", retry.linkerd.io/limit: "2"}') == []
     assert route("GRPCRoute", '{retry.linkerd.io/grpc: "unavailable", retry.linkerd.io/limit: "2"}') == []
     (line,) = route("HTTPRoute", '{retry.linkerd.io/grpc: "unavailable"}')
-    assert line.endswith("has no effect on a HTTPRoute: it is read on a Service or GRPCRoute")
+    assert line.endswith("has no effect on an HTTPRoute: it is read on a Service or GRPCRoute")
     (line,) = route("GRPCRoute", '{meshproxy.dev/retry-http: "5xx"}')
     assert line.endswith("has no effect on a GRPCRoute: it is read on a Service or HTTPRoute")
     (line,) = route("HTTPRoute", '{meshproxy.dev/timeout-propagate: "true"}')
-    assert line.endswith("has no effect on a HTTPRoute: it is read on a Service")
+    assert line.endswith("has no effect on an HTTPRoute: it is read on a Service")
     (line,) = route("HTTPRoute", '{retry.linkerd.io/timeout: "1s"}')
-    assert (
-        "is not supported yet and has no effect (meshproxy.dev/timeout-response-start, with retries of gateway-error)" in line
-    )
+    assert "is not supported and has no effect (meshproxy.dev/timeout-response-start, with retries of gateway-error)" in line
 
 
 def test_what_a_rule_and_its_route_both_say_is_told_where_it_has_no_effect() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from control.resources import linkerd
 from control.resources.annotations import FOREIGN, PLACES, WRITTEN
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,13 @@ NO_ANNOTATIONS = {
 }
 
 
-def rows() -> list[list[str]]:
-    """The cells of every line of a table that is about an annotation."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+LAST = "## Linkerd's that are not read"
+
+
+def rows(of_the_last: bool = False) -> list[list[str]]:
+    """The cells of every line of a table that is about an annotation; those of the last table are about several each."""
+    first, last = PAGE.read_text().split(LAST)
+    lines = [line for line in (last if of_the_last else first).splitlines() if line.startswith("| `")]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
@@ -59,10 +64,20 @@ def test_what_the_mesh_writes_is_on_the_page_too() -> None:
 
 
 def test_no_source_knows_an_annotation_that_is_not_on_the_page() -> None:
-    known = {*PLACES, *FOREIGN, *WRITTEN, *NO_ANNOTATIONS}
+    known = {*PLACES, *FOREIGN, *WRITTEN, *NO_ANNOTATIONS, *linkerd.NOT_READ, *linkerd.WRITTEN}
     found = list(literals())
     assert len(found) > 30
     assert [(file, text) for file, text in found if text not in known] == []
+
+
+def test_linkerds_that_are_not_read_are_there_once_with_what_there_is_instead() -> None:
+    names = [re.findall("`([^`]+)`", row[0]) for row in rows(of_the_last=True)]
+    assert sorted(name for row in names for name in row) == sorted(linkerd.NOT_READ)
+    assert [len({linkerd.NOT_READ[name] for name in row}) for row in names] == [1] * len(names)
+    assert all(row[1] for row in rows(of_the_last=True))
+    text = PAGE.read_text()
+    assert [name for name in linkerd.WRITTEN if f"`{name}`" not in text] == []
+    assert not {*linkerd.NOT_READ, *linkerd.WRITTEN} & {*PLACES, *FOREIGN}
 
 
 def test_every_row_says_what_it_means_and_links_lead_somewhere() -> None:

@@ -115,7 +115,6 @@ def test_a_value_that_cannot_be_read_is_told_and_its_default_holds(name: str, va
 def test_what_has_no_effect_is_told() -> None:
     assert balancing({OURS + "breaker-jitter": "1"}).mistakes[0][1].startswith("has no effect without meshproxy.dev/breaker")
     assert balancing({OURS + "balancer-key": "header=x"}).mistakes[0][1].startswith("has no effect without")
-    assert balancing({"balancer.linkerd.io/other": "1"}).mistakes[0][1] == "is not supported yet and has no effect"
 
 
 def test_lint_knows_them_all_and_where_they_belong() -> None:

@@ -200,7 +200,7 @@ def test_a_kind_that_would_run_differently_is_refused_with_the_way_out(kind: str
         (
             "metadata: {name: web}",
             "metadata: {name: web, annotations: {timeout.linkerd.io/connect: 1s}}",
-            'metadata.annotations["timeout.linkerd.io/connect"]: is not supported yet',
+            'metadata.annotations["timeout.linkerd.io/connect"]: is not supported and has no effect',
         ),
     ],
 )
