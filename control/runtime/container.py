@@ -95,6 +95,11 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AskCallers:
+    """Do all callers know that the pod ends, and who serves instead?  The answer goes to `PodMachine.callers_know`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """An Event about the pod."""
 
@@ -103,7 +108,7 @@ class Note:
     message: str
 
 
-Action = Start | Terminate | Kill | Ask | Note
+Action = Start | Terminate | Kill | Ask | AskCallers | Note
 
 
 class Container:

@@ -92,6 +92,7 @@ class Controller:
             note=self._on_note,
             say=say,
             command=command,
+            callers_know=self._callers_know,
         )
 
     @property
@@ -189,6 +190,10 @@ class Controller:
     def ready_addresses(self) -> informed.Known:
         """What every sidecar should know: see control.runtime.informed."""
         return self._services.ready_addresses()
+
+    async def _callers_know(self, leaving: str) -> bool:
+        """Has every sidecar heard that the pod with this address ends, and who serves instead?"""
+        return not await informed.uninformed(self.sidecars(), self.ready_addresses(), leaving)
 
     # -- one look at everything
 

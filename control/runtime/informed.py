@@ -1,6 +1,7 @@
 """Do the sidecars know yet what the runtime knows?  "Ready" is said to a person only when a request would be answered.
 
     ready addresses by Service (EndpointSlices)  <=  endpoints in every sidecar's /config ?
+    and of a pod that ends: is it in none of them any more?
 
 Between a pod's readiness and the last sidecar's knowledge lie the store, the control plane and a stream: some tenths of a
 second in which a first request would meet 503.
@@ -45,15 +46,16 @@ def known(config: Mapping[str, Any]) -> Known:
     return found
 
 
-def missing(want: Known, have: Known) -> list[str]:
-    """Services of which `have` lacks an address, sorted."""
-    return sorted(service for service, addresses in want.items() if not addresses <= have.get(service, set()))
+def missing(want: Known, have: Known, leaving: str = "") -> list[str]:
+    """Services of which `have` lacks an address, or still has the one that is `leaving`; sorted."""
+    lacking = {service for service, addresses in want.items() if not addresses <= have.get(service, set())}
+    return sorted(lacking | {service for service, addresses in have.items() if leaving in addresses})
 
 
-async def uninformed(addresses: Iterable[str], want: Known) -> dict[str, list[str]]:
+async def uninformed(addresses: Iterable[str], want: Known, leaving: str = "") -> dict[str, list[str]]:
     """Sidecar (by its pod's address) -> Services it does not fully know yet; one that does not tell is not counted."""
     answers = [(address, await _config(address)) for address in addresses]
-    lacking = {address: missing(want, known(config)) for address, config in answers if config is not None}
+    lacking = {address: missing(want, known(config), leaving) for address, config in answers if config is not None}
     return {address: services for address, services in lacking.items() if services}
 
 

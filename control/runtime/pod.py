@@ -1,12 +1,14 @@
 """One pod: a sidecar and an app, in the right order.  Pure: what happened and `now` in, what to do out.
 
-    CREATED --tick--> SIDECAR --sidecar ready--> APP --delete--> DRAINING --drain over--> STOPPING_APP --app ended-->
-                         |                                          ^                        STOPPING_SIDECAR --> GONE
-                         `------------------- delete --------------'
+    CREATED --tick--> SIDECAR --sidecar ready--> APP --delete--> DRAINING --drain over--> INFORMING --callers know-->
+                         |                                          ^          STOPPING_APP --app ended--> STOPPING_SIDECAR
+                         `------------------- delete --------------'                                            --> GONE
 
     SIDECAR   the sidecar starts; the app waits until it answers 200 on /ready
     APP       both run; each is restarted on its own, with back-off
     DRAINING  the endpoint is marked terminating; callers learn it before the app stops listening
+    INFORMING they are asked whether they have: a control plane that is away, or a machine that is too busy, tells them late.
+              Not for ever (`INFORM_S`), and not once the app serves nobody any more
 A pod without a sidecar goes CREATED -> APP.  The gateway has a sidecar only: its app is None.
 Its status is written as Kubernetes writes it (`status`), by podstatus.py.
 """
@@ -15,7 +17,11 @@ from __future__ import annotations
 
 import enum
 
-from control.runtime.container import Action, Container, Note, Phase
+from control.runtime.container import Action, AskCallers, Container, Note, Phase
+
+# A control plane that was killed is back, and has told everybody, in some seconds (2 to 5 where the machine is busy).
+INFORM_S = 10.0
+_ASK_AGAIN_S = 0.25
 
 
 class Stage(enum.Enum):
@@ -23,6 +29,7 @@ class Stage(enum.Enum):
     SIDECAR = "sidecar"
     APP = "app"
     DRAINING = "draining"
+    INFORMING = "informing"
     STOPPING_APP = "stopping app"
     STOPPING_SIDECAR = "stopping sidecar"
     GONE = "gone"
@@ -32,7 +39,8 @@ _MOVES = {
     Stage.CREATED: {Stage.SIDECAR, Stage.APP, Stage.GONE},
     Stage.SIDECAR: {Stage.APP, Stage.DRAINING},
     Stage.APP: {Stage.DRAINING},
-    Stage.DRAINING: {Stage.STOPPING_APP},
+    Stage.DRAINING: {Stage.INFORMING, Stage.STOPPING_APP},
+    Stage.INFORMING: {Stage.STOPPING_APP},
     Stage.STOPPING_APP: {Stage.STOPPING_SIDECAR},
     Stage.STOPPING_SIDECAR: {Stage.GONE},
     Stage.GONE: set(),
@@ -65,6 +73,9 @@ class PodMachine:
         self.grace = app.grace if app else sidecar_grace
         self.drain = drain  # seconds between "terminating" and SIGTERM
         self.sidecar_grace = sidecar_grace  # seconds the sidecar has for its own drain
+        self.ask_at: float | None = None  # while INFORMING: when to ask (again); None: the answer is on its way
+        self.asked = 0  # times
+        self.informed = False
         self.ready_since: float | None = None
         self.changed_at: dict[str, float] = {}  # condition -> when it last changed, for podstatus
 
@@ -111,6 +122,14 @@ class PodMachine:
                     container.stop(now, grace)
         return self.tick(now)
 
+    def callers_know(self, yes: bool, now: float) -> list[Action]:
+        """The answer to `AskCallers`; too late it is ignored."""
+        if yes:
+            self.informed = True
+        else:
+            self.ask_at = now + _ASK_AGAIN_S
+        return self.tick(now)
+
     def tick(self, now: float) -> list[Action]:
         """Everything that can happen now, until nothing more does."""
         actions: list[Action] = []
@@ -119,6 +138,10 @@ class PodMachine:
             if step is None:
                 break
             actions += step
+        if self.stage is Stage.INFORMING and self.ask_at is not None and now >= self.ask_at:
+            self.ask_at = None
+            self.asked += 1
+            actions.append(AskCallers())
         for container in self.containers:
             actions += container.tick(now)
         if self.serving:
@@ -132,6 +155,8 @@ class PodMachine:
         times = [container.due_at() for container in self.containers if not self._held(container)]
         if self.stage is Stage.DRAINING and self.deleted_at is not None:
             times.append(self.deleted_at + self.drain)
+        if self.stage is Stage.INFORMING and self.deleted_at is not None:
+            times += [self.ask_at, self._inform_until(self.deleted_at)]
         if self.stage is Stage.CREATED:
             times.append(self.created)
         return min((time for time in times if time is not None), default=None)
@@ -156,8 +181,15 @@ class PodMachine:
         if self.stage is Stage.DRAINING and self.deleted_at is not None:
             if now < self.deleted_at + self.drain and self.serving:
                 return None
-            self._move(Stage.STOPPING_APP)
-            return app.stop(now, max(0.0, self.deleted_at + self.grace - now)) if app else []
+            if self.drain and self.serving:
+                self._move(Stage.INFORMING)
+                self.ask_at = now
+                return []
+            return self._stop_app(self.deleted_at, now)
+        if self.stage is Stage.INFORMING and self.deleted_at is not None:
+            if self.serving and self.drain and not self.informed and now < self._inform_until(self.deleted_at):
+                return None
+            return self._stop_app(self.deleted_at, now)
         if self.stage is Stage.STOPPING_APP and (app is None or app.phase is Phase.ENDED):
             self._move(Stage.STOPPING_SIDECAR)
             return sidecar.stop(now, self.sidecar_grace) if sidecar else []
@@ -169,6 +201,14 @@ class PodMachine:
             if container.phase is Phase.WAITING and due is not None and now >= due and not self._held(container):
                 return container.start(now)
         return None
+
+    def _inform_until(self, deleted_at: float) -> float:
+        """Of a short grace the app has half."""
+        return deleted_at + max(self.drain, min(self.drain + INFORM_S, self.grace / 2))
+
+    def _stop_app(self, deleted_at: float, now: float) -> list[Action]:
+        self._move(Stage.STOPPING_APP)
+        return self.app.stop(now, max(0.0, deleted_at + self.grace - now)) if self.app else []
 
     def _move(self, stage: Stage) -> None:
         if stage not in _MOVES[self.stage]:

@@ -25,7 +25,7 @@ from control.runtime.podstatus import timestamp
 from control.runtime.podtokens import PodTokens
 from control.runtime.services import Services, names
 from control.runtime.sidecar import Settings, SidecarCommand, sidecar_annotations, wants_sidecar
-from control.runtime.worker import PodWorker
+from control.runtime.worker import CallersKnow, PodWorker
 from control.store.store import Key, Object
 
 GATEWAY_KEY = (SYSTEM_NAMESPACE, GATEWAY)
@@ -94,6 +94,7 @@ class Pods:
         note: Callable[[PodWorker, Note], None],
         say: Callable[[str], None],
         command: SidecarCommand,
+        callers_know: CallersKnow,
     ) -> None:
         """
         Args:
@@ -102,6 +103,7 @@ class Pods:
             note: takes what is worth an Event.
             say: takes lines for the person at the terminal.
             command: makes the sidecar's command line.
+            callers_know: asks the other sidecars about a pod that ends.
         """
         self.running: dict[PodKey, Pod] = {}
         self._settings = settings
@@ -115,6 +117,7 @@ class Pods:
         self._note = note
         self._say = say
         self._command = command
+        self._callers_know = callers_know
 
     def of_deployment(self, namespace: str, name: str) -> list[Pod]:
         return [pod for key, pod in self.running.items() if key[0] == namespace and pod.owner == name]
@@ -148,6 +151,7 @@ class Pods:
             note=self._note,
             listeners=listeners,
             command=self._command,
+            callers_know=self._callers_know,
             sidecar_only=gateway is not None,
             sidecar_arguments=("--outbound", gateway) if gateway else (),
         )

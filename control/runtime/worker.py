@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from control.runtime import environment, listening, probe_io
 from control.runtime.addresses import busy_ports
-from control.runtime.container import Action, Ask, Container, Note, ProbeKind, Start, Terminate
+from control.runtime.container import Action, Ask, AskCallers, Container, Note, ProbeKind, Start, Terminate
 from control.runtime.environment import ConfigError, Lookup, ServiceListener
 from control.runtime.layout import (
     ADMIN_PORT,
@@ -41,6 +41,9 @@ from control.runtime.sidecar import (
 )
 
 Object = dict[str, Any]
+CallersKnow = Callable[
+    [str], Awaitable[bool]
+]  # of the pod with this address, which ends: do all know it, and who serves instead?
 
 _RETRY = 2.0  # seconds until a container that is blocked is looked at again
 _MAX_TURNS = 1000  # actions that lead to actions; more would be a loop of ours
@@ -62,6 +65,7 @@ class PodWorker:
         note: Callable[[PodWorker, Note], None],
         listeners: Sequence[ServiceListener] = (),
         command: SidecarCommand = sidecar_command,
+        callers_know: CallersKnow,
         sidecar_only: bool = False,
         sidecar_arguments: Sequence[str] = (),
     ) -> None:
@@ -79,6 +83,7 @@ class PodWorker:
         self._changed = changed
         self._note = note
         self._command = command
+        self._callers_know = callers_know
         self._extra = list(sidecar_arguments)
         self._spec: Object = spec["containers"][0]
         self._target = probe_io.Target(ip)
@@ -185,8 +190,8 @@ class PodWorker:
         if isinstance(action, Note):
             self._note(self, action)
             return []
-        if isinstance(action, Ask):
-            task = asyncio.ensure_future(self._ask(action))
+        if isinstance(action, Ask | AskCallers):
+            task = asyncio.ensure_future(self._ask(action) if isinstance(action, Ask) else self._ask_callers())
             self._asks.add(task)
             task.add_done_callback(self._asks.discard)
             return []
@@ -267,6 +272,11 @@ class PodWorker:
         ok, message = await probe_io.ask(probe.check, target, probe.timeout)
         if not self.gone:
             self._turn(ask.container.answered(ask.kind, ask.prober, ok, self._clock(), message))
+
+    async def _ask_callers(self) -> None:
+        yes = await self._callers_know(self.ip)
+        if not self.gone:
+            self._turn(self.machine.callers_know(yes, self._clock()))
 
     def _log(self, name: str) -> LogFile:
         if name not in self._logs:

@@ -4,6 +4,7 @@ process that listens on the sidecar's ports and answers /ready, where the sideca
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import textwrap
@@ -27,11 +28,14 @@ from control.store.store import Key
 DEADLINE = 30.0
 
 SIDECAR = """
-import http.server, os, signal, sys, threading
+import http.server, os, pathlib, signal, sys
 ip = sys.argv[1]
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.send_header("content-length", "0"); self.end_headers()
+        known = pathlib.Path(__file__).with_name("config.json")
+        body = known.read_bytes() if self.path == "/config" and known.exists() else b""
+        self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
     def log_message(self, *arguments): pass
 server = http.server.ThreadingHTTPServer((ip, 4191), Answer)
 def end(*_):
@@ -141,6 +145,16 @@ class LocalMesh:
     controller: Controller = field(init=False)
     store: FileStore = field(init=False)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def sidecars_know(self, **services: list[str]) -> None:
+        """What every stand-in for a sidecar says in /config: addresses by Service of "shop"."""
+        resources = [
+            {"name": f"shop/{name}", "content": {"endpoints": {"endpoints": [{"address": ip} for ip in addresses]}}}
+            for name, addresses in services.items()
+        ]
+        temporary = self.directory.parent / "config.tmp"
+        temporary.write_text(json.dumps({"resources": resources}))
+        temporary.rename(self.directory.parent / "config.json")
 
     def write(self, name: str, *objects: dict[str, Any]) -> None:
         text = yaml.safe_dump_all(objects, sort_keys=False)

@@ -271,7 +271,9 @@ def test_a_deleted_pod_drains_then_ends_its_app_then_its_sidecar() -> None:
     pod, app, sidecar = running()
     assert kinds(pod.delete(10.0)) == []
     assert (pod.stage, pod.ready, pod.serving, pod.due_at()) == (Stage.DRAINING, False, True, 11.0)
-    actions = pod.tick(11.0)
+    assert kinds(pod.tick(11.0)) == ["AskCallers"]
+    assert (pod.stage, pod.due_at()) == (Stage.INFORMING, 21.0)
+    actions = pod.callers_know(True, 11.0)
     assert kinds(actions) == ["Terminate"]
     assert isinstance(actions[0], Terminate)
     assert actions[0].container is app
@@ -289,8 +291,38 @@ def test_an_app_that_does_not_end_is_killed_when_its_grace_is_over() -> None:
     pod, app, _ = running()
     pod.delete(10.0)
     pod.tick(11.0)
+    pod.callers_know(True, 11.0)
     actions = pod.tick(40.0)
     assert [action.container for action in actions if isinstance(action, Kill)] == [app]
+
+
+def test_an_app_that_is_to_end_serves_until_all_callers_know_it_or_have_had_their_time() -> None:
+    pod, app, _ = running()
+    pod.delete(10.0)
+    assert kinds(pod.tick(11.0)) == ["AskCallers"]
+    assert (kinds(pod.tick(11.1)), pod.due_at()) == ([], 21.0)  # one question at a time
+    assert (kinds(pod.callers_know(False, 12.0)), pod.due_at()) == ([], 12.25)
+    assert kinds(pod.tick(12.25)) == ["AskCallers"]
+    assert kinds(pod.callers_know(False, 20.9)) == []
+    assert app.phase is Phase.RUNNING
+    assert kinds(pod.tick(21.0)) == ["Terminate"]  # who does not know it now may never
+    assert kinds(pod.callers_know(True, 21.5)) == []  # an answer that comes late says nothing new
+
+
+def test_callers_are_not_waited_for_by_an_app_that_serves_nobody_or_has_little_time() -> None:
+    pod, app, _ = running()
+    pod.delete(10.0)
+    pod.tick(11.0)
+    app.exited(Exit(0), 11.5)
+    assert kinds(pod.tick(11.5)) == ["Terminate"]  # the sidecar's
+    pod, _, _ = running()
+    pod.delete(10.0, grace=4.0)
+    pod.tick(11.0)
+    assert (pod.due_at(), kinds(pod.tick(12.0))) == (12.0, ["Terminate"])
+    pod, _, _ = running()
+    pod.delete(10.0)
+    pod.tick(11.0)
+    assert kinds(pod.delete(11.5, drain=0.0)) == ["Terminate"]
 
 
 def test_a_second_delete_with_less_patience_shortens_the_wait() -> None:

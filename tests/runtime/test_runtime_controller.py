@@ -11,6 +11,7 @@ from urllib.request import urlopen
 from runtime_support import LocalMesh, container, deployment, service, until
 
 from control.runtime.meshes import start_time
+from control.runtime.pod import Stage
 from control.store.store import Key
 
 
@@ -155,6 +156,28 @@ async def test_a_terminating_pod_leaves_the_endpoints_before_its_app_ends(mesh: 
     assert await fetch(f"{worker.ip}:8080") == ""
     await until(lambda: worker.gone, "the pod gone")
     await until(lambda: slices(mesh, "web")[0]["endpoints"] == [], "the endpoint gone")
+
+
+async def test_an_app_serves_until_its_callers_know_that_it_ends_and_who_comes_instead(mesh: LocalMesh, app_file: Path) -> None:
+    patient = {"terminationGracePeriodSeconds": 60}
+    mesh.write("web", deployment("web", container(app_file), pod=patient), service("web"))
+    mesh.start()
+    await mesh.ready()
+    (old,) = mesh.workers("web-")
+    mesh.sidecars_know(web=[old.ip])
+    mesh.write("web", deployment("web", container(app_file), pod=patient, labels={"version": "2"}), service("web"))
+    await until(lambda: old.machine.stage is Stage.INFORMING, "the old pod's drain over")
+    (new,) = (worker for worker in mesh.workers("web-") if worker is not old)
+    for known in ([old.ip], [old.ip, new.ip], []):  # as before; old and new; neither
+        mesh.sidecars_know(web=known)
+        seen = old.machine.asked
+        await until(
+            lambda seen=seen: old.machine.asked > seen + 1, "asked again"
+        )  # the one under way may have been answered before
+        assert old.machine.stage is Stage.INFORMING
+    assert await fetch(f"{old.ip}:8080") == ""
+    mesh.sidecars_know(web=[new.ip])
+    await until(lambda: old.gone, "the old pod gone")
 
 
 async def test_an_app_that_crashes_is_restarted_and_its_descendants_go_with_it(mesh: LocalMesh, tmp_path: Path) -> None:
