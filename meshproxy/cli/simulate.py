@@ -82,7 +82,7 @@ def command(
     """
     from control.canary.declared.commands import from_rfc3339
     from control.canary.declared.fields import SpecError
-    from control.canary.simulate.given import Given, GivenError, SimulationError, absent, check, load
+    from control.canary.simulate.given import Given, GivenError, SimulationError, check, doubts, load
     from control.canary.simulate.plot import svg
     from control.canary.simulate.replay import ReplayError
     from control.canary.simulate.replay import load as load_recording
@@ -107,7 +107,7 @@ def command(
         )
         objects = load(file)
         check(objects, given)
-        warnings = [str(one) for one in absent(objects)]
+        warnings = doubts(objects, given)
         timeline = asyncio.run(World(objects, given).run())
     except ReplayError as error:
         raise click.BadParameter(str(error), param_hint="--replay") from None

@@ -330,3 +330,30 @@ def test_a_rollback_hook_is_marked_where_it_wants_a_roll_back(tmp_path: Path):
     assert [line.partition("! ")[2] for line in bad] == ["webhook stop it: yes, roll back"]
     events = [said for entry in told(file, code=0)["entries"] for said in entry["events"] if "webhook" in said["message"]]
     assert {said["type"] for said in events} == {"Normal"}
+
+
+def test_looks_that_change_nothing_are_one_line(tmp_path: Path):
+    policy = {
+        "apiVersion": "meshproxy.dev/v1alpha1",
+        "kind": "ReleasePolicy",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+    }
+    file = write(tmp_path / "judged.yaml", canary(), {**policy, "spec": {"evidence": {}, "steps": [{"weight": 10}]}})
+    lines = simulate(file).output.splitlines()
+    assert sum("request-success-rate 100 of" in line for line in lines) < 10
+    halted = next(index for index, line in enumerate(lines) if "not certain yet" in line)
+    assert any("(the same" in line and "more times, until" in line for line in lines[halted : halted + 4])
+
+
+def test_a_recording_is_of_the_metrics_there_are_and_is_all_that_they_say(file: Path, tmp_path: Path):
+    recorded = tmp_path / "metrics.json"
+    recorded.write_text(json.dumps({"metrics": {"request-success-rat": [[0, 100]]}}))
+    said = simulate(file, "--replay", recorded, code=2).stderr
+    assert "--replay: there is no metric 'request-success-rat' in the manifests" in said
+    assert "(did you mean request-success-rate?)" in said
+    recorded.write_text(json.dumps({"metrics": {SUCCESS_RATE: [[0, 100]]}}))
+    warning = "Warning: the recording has no metric request-duration: each look at it fails, as if its source did not answer"
+    assert simulate(file, "--replay", recorded, code=1).stderr.splitlines() == [warning]
+    refused = simulate(file, "--replay", recorded, "--scenario", "errors:5%", code=2).stderr
+    assert "with --replay the recording is what the metrics say" in refused
+    simulate(file, "--replay", recorded, "--scenario", "unready", code=1)

@@ -31,22 +31,6 @@ class SimulationError(Exception):
     """The simulation cannot be run; `str()` says what is wrong with what was given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """A member of a release that is not among the manifests: in a mesh it takes no part, and so it does here."""
-
-    policy: str
-    member: str
-    near: str  # a Canary that may be meant, "" for none
-
-    def __str__(self) -> str:
-        hint = f" (did you mean {self.near}?)" if self.near else ""
-        return (
-            f"ReleasePolicy {self.policy}: spec.members: there is no Canary {self.member} in the manifests{hint}: "
-            "it takes no part, and nothing here says how it would go with it"
-        )
-
-
 class GivenError(SimulationError):
     """What was given is about nothing in the manifests; `option` of the command line says it."""
 
@@ -91,25 +75,23 @@ def load(path: Path) -> list[Object]:
 def check(objects: Sequence[Object], given: Given) -> None:
     """Every name given is one in the manifests: another would change nothing, and the simulation say that all is well.  Raises
     GivenError.  Manifests that cannot be read are the simulation's to tell."""
-    specs: list[CanarySpec] = []
-    policies: list[ReleasePolicy] = []
-    for obj in objects:
-        with suppress(SpecError):
-            if obj["kind"] == KIND:
-                specs.append(parse_canary(obj))
-            elif obj["kind"] == "ReleasePolicy" and (policy := parse_policy(obj)) is not None:
-                policies.append(policy)
+    specs, policies = _declared(objects)
     names = sorted({spec.name for spec in specs})
-    metrics = sorted(
-        {metric.name for spec in specs for metric in spec.metrics}
-        | {metric.name for policy in policies for step in policy.steps for metric in step.checks}
-    )
+    metrics = _metrics(specs, policies)
     for name, fault in given.faults:
         if name and name not in names:
             raise GivenError("--scenario", _nothing("Canary", name, names))
         if fault.metric and fault.metric not in metrics:
             also = [] if fault.kind == "bad" else KINDS
             raise GivenError("--scenario", _nothing("metric", fault.metric, metrics, also))
+    if given.recording is not None:
+        for name in given.recording.series:
+            if name not in metrics:
+                raise GivenError("--replay", _nothing("metric", name, metrics))
+        if any(fault.kind not in ("good", "unready") for _, fault in given.faults):
+            raise GivenError(
+                "--scenario", "with --replay the recording is what the metrics say: give one of the two (or unready)"
+            )
     hooks = {word for spec in specs for hook in spec.webhooks for word in (hook.name, hook.type)}
     gates = {gate for spec in specs for gate in spec.gates}
     gates |= {"step" for policy in policies if any(step.pause for step in policy.steps)}
@@ -119,10 +101,10 @@ def check(objects: Sequence[Object], given: Given) -> None:
             raise GivenError("--deny", _nothing("webhook or gate", name, sorted(hooks | gates)))
 
 
-def absent(objects: Sequence[Object]) -> list[Absent]:
-    """Members of releases that are not there to be simulated with the others."""
+def doubts(objects: Sequence[Object], given: Given) -> list[str]:
+    """What lets a simulation say less than it seems to: to be told beside it."""
     present = {Key.of(obj) for obj in objects}
-    found: list[Absent] = []
+    found: list[str] = []
     for obj in objects:
         if obj["kind"] != "ReleasePolicy":
             continue
@@ -131,8 +113,37 @@ def absent(objects: Sequence[Object]) -> list[Absent]:
         for member in (obj.get("spec") or {}).get("members") or ():
             if member not in names:
                 near = difflib.get_close_matches(member, names, n=1)
-                found.append(Absent(obj["metadata"]["name"], member, near[0] if near else ""))
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                found.append(
+                    f"ReleasePolicy {obj['metadata']['name']}: spec.members: there is no Canary {member} in the manifests"
+                    f"{hint}: it takes no part, and nothing here says how it would go with it"
+                )
+    if given.recording is not None:
+        missing = [name for name in _metrics(*_declared(objects)) if name not in given.recording.series]
+        found += [
+            f"the recording has no metric {name}: each look at it fails, as if its source did not answer" for name in missing
+        ]
     return found
+
+
+def _declared(objects: Sequence[Object]) -> tuple[list[CanarySpec], list[ReleasePolicy]]:
+    """Those that can be read."""
+    specs: list[CanarySpec] = []
+    policies: list[ReleasePolicy] = []
+    for obj in objects:
+        with suppress(SpecError):
+            if obj["kind"] == KIND:
+                specs.append(parse_canary(obj))
+            elif obj["kind"] == "ReleasePolicy" and (policy := parse_policy(obj)) is not None:
+                policies.append(policy)
+    return specs, policies
+
+
+def _metrics(specs: Sequence[CanarySpec], policies: Sequence[ReleasePolicy]) -> list[str]:
+    return sorted(
+        {metric.name for spec in specs for metric in spec.metrics}
+        | {metric.name for policy in policies for step in policy.steps for metric in step.checks}
+    )
 
 
 def _nothing(what: str, name: str, known: Sequence[str], also: Sequence[str] = ()) -> str:

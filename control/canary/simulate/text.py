@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.canary.simulate.timeline import Entry, Outcome, Seen, Timeline
+from control.canary.simulate.timeline import Entry, Outcome, Said, Seen, Timeline
 
 BARS = "▁▂▃▄▅▆▇█"
 _STARTING = "Starting canary analysis"
@@ -58,12 +58,12 @@ def rows(timeline: Timeline) -> tuple[list[str], list[list[str]]]:
 
 
 def _joined(entries: Sequence[Entry]) -> list[tuple[Entry, list[Entry]]]:
-    """Entries, each with those of its Canary that follow and say the same."""
+    """Entries, each with those of its Canary that follow and say the same, or nothing: looked at, and nothing changed."""
     found: list[tuple[Entry, list[Entry]]] = []
     last: dict[str, tuple[Entry, list[Entry]]] = {}
     for entry in entries:
         before = last.get(entry.canary)
-        if before is not None and entry.said and _gist(before[0]) == _gist(entry):
+        if before is not None and _gist(before[0]) in (_gist(entry), _gist(entry, before[0].said)):
             before[1].append(entry)
             continue
         last[entry.canary] = (entry, [])
@@ -71,8 +71,9 @@ def _joined(entries: Sequence[Entry]) -> list[tuple[Entry, list[Entry]]]:
     return found
 
 
-def _gist(entry: Entry) -> object:
-    return entry.phase, entry.weight, entry.said, [seen.good for seen in entry.seen]
+def _gist(entry: Entry, silent: tuple[Said, ...] = ()) -> object:
+    """`silent`: what an entry that says nothing is taken to say."""
+    return entry.phase, entry.weight, entry.iteration, entry.said or silent, [seen.good for seen in entry.seen]
 
 
 def _weight(entry: Entry) -> str:
