@@ -4,8 +4,9 @@
 
 Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  So whether it will obey is asked
 here, by its own rules: an order that would do nothing (nothing runs, it was given already, the Canary is suspended) is refused
-with the reason and status 1, as kubectl refuses to resume what is not paused.  Members of one release are promoted and retried
-together; to abort or pause one holds the others anyway (control/canary/machine/group.py).
+with the reason and status 1, as kubectl refuses to resume what is not paused.  `abort` is the emergency brake: a suspended
+Canary obeys it as well.  Members of one release are promoted and retried together; to abort or pause one holds the others anyway
+(control/canary/machine/group.py), but for those that are suspended: these are aborted with it.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ class Asked:
         """Those given so far."""
         return canary_standing.commands_of(self.canary)
 
+    @property
+    def suspended(self) -> bool:
+        return canary_standing.is_suspended(self.canary)
+
     def need(self, possible: bool, why_not: str) -> None:
         if not possible:
             raise fail(f"canary {self.name} is {self.now.phase or 'new'}: {why_not}")
@@ -70,19 +75,18 @@ class Asked:
         if order is not None and canary_standing.pending(order, self.now, gate):
             self.need(False, f"{what} already{order.signature.suffix}")
 
-    def need_obedience(self) -> None:
-        """The controller obeys only what names the revision that it releases, on a Canary that it runs at all."""
+    def need_obedience(self, *, brake: bool = False) -> None:
+        """The controller obeys only what names the revision that it releases, on a Canary that it runs at all.  `brake`: the
+        order is obeyed while that is suspended, and then whatever its target says by now."""
         from control.canary.machine.status import ACCEPTED, RUNNING
 
-        self.need(
-            (self.canary.get("spec") or {}).get("suspend") is not True, "and suspended (spec.suspend): no order is obeyed"
-        )
+        self.need(brake or not self.suspended, "and suspended (spec.suspend): no order is obeyed but `abort`")
         refused = self.now.condition(ACCEPTED)
         if refused is not None and refused.status == "False":
             raise fail(f"canary {self.name} is not run until this is mended: {refused.message}")
         if self.now.phase not in RUNNING and self.wrong is not None:
             raise self.wrong
-        if canary_standing.is_held(self.now) and self.wrong is None:
+        if canary_standing.is_held(self.now) and self.wrong is None and not self.suspended:
             same = self.target_revision() in ("", self.now.last_applied)
             self.need(same, "its target has just changed, which begins a new release; say it again when that has begun")
 
@@ -124,8 +128,8 @@ def _command(name: str, help: str, function: Verb, together: bool) -> click.Comm
         signature = signed(by or _user(), reason)
         asked = Asked(store, canary_objects.one(store, namespace, name), signature)
         orders = [(asked, function(asked))]
-        for other in asked.policy.members if together and asked.policy else ():
-            orders += _of_member(store, asked, other, function)
+        for other in asked.policy.members if asked.policy and (together or function is _aborting) else ():
+            orders += _of_member(store, asked, other, function, together)
         for whose, order in orders:
             _write(store, whose.canary, order)
             click.echo(f"canary.flagger.app/{whose.name} {done}{_effect(whose, order)}")
@@ -133,11 +137,11 @@ def _command(name: str, help: str, function: Verb, together: bool) -> click.Comm
     return command
 
 
-def _of_member(store: Store, asked: Asked, name: str, function: Verb) -> list[tuple[Asked, dict[str, str]]]:
-    """The same order for another member, if it makes sense there."""
+def _of_member(store: Store, asked: Asked, name: str, function: Verb, together: bool) -> list[tuple[Asked, dict[str, str]]]:
+    """The same order for another member, if it makes sense there.  Not `together`: if that looks at nobody else."""
     try:
         other = Asked(store, canary_objects.one(store, asked.namespace, name), asked.signature)
-        return [(other, function(other))]
+        return [(other, function(other))] if together or other.suspended else []
     except click.ClickException:
         return []  # nothing is released there
 
@@ -153,10 +157,12 @@ def _user() -> str:
 
 def _effect(asked: Asked, annotations: dict[str, str]) -> str:
     """What is to be added to the answer: when it has its effect, where that is not at once."""
-    from control.canary.declared.commands import ANNOTATION_APPROVE, ANNOTATION_PAUSE, Command
+    from control.canary.declared.commands import ANNOTATION_ABORT, ANNOTATION_APPROVE, ANNOTATION_PAUSE, Command
     from control.canary.machine.status import Phase
 
     now, pause = asked.now, annotations.get(ANNOTATION_PAUSE, "")
+    if ANNOTATION_ABORT in annotations and asked.suspended:
+        return " (it stays suspended)"
     if canary_standing.is_held(now):
         soon = f"from the next look on, within {canary_standing.interval(asked.canary)}"
         approved = Command.parse(annotations.get(ANNOTATION_APPROVE, ""))
@@ -205,7 +211,7 @@ def _aborting(asked: Asked) -> dict[str, str]:
             "its promotion failed, and its pods are all that can answer; `promote` tries it again, a new revision replaces it"
         )
     asked.need(canary_standing.is_held(asked.now), why_not)
-    asked.need_obedience()
+    asked.need_obedience(brake=True)
     asked.need_new(asked.orders.abort, "its abort is ordered")
     return {ANNOTATION_ABORT: asked.order()}
 

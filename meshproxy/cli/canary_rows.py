@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from control.canary.declared.policy import ReleasePolicy
     from control.store.store import Object, Store
 
-# Of a table that grows, in characters: what fits most (the longest status is "WaitingPromotion (paused)").  What is longer
+# Of a table that grows, in characters: what fits most (the longest status is "WaitingPromotion (suspended)").  What is longer
 # widens its column for the lines after it.
-_WIDTHS = {"NAMESPACE": 12, "NAME": 20, "STATUS": 25, "LASTTRANSITION": 14, "TARGET": 20, "STEP": 14, "STEPWEIGHTS": 24}
+_WIDTHS = {"NAMESPACE": 12, "NAME": 20, "STATUS": 28, "LASTTRANSITION": 14, "TARGET": 20, "STEP": 14, "STEPWEIGHTS": 24}
 
 
 class Form:
@@ -45,7 +45,7 @@ class Form:
         cells = [metadata["namespace"]] if self._everywhere else []
         cells += [
             metadata["name"],
-            (now.get("phase") or "<none>") + (" (paused)" if paused else ""),
+            (now.get("phase") or "<none>") + _held(canary, paused),
             _weight(now),
             str(now.get("failedChecks", 0)),
             f"{age(now.get('lastTransitionTime'))} ago" if now.get("lastTransitionTime") else "<none>",
@@ -111,6 +111,12 @@ class Lines:
     def _line(self, cells: Sequence[str]) -> str:
         self._widths = [max(width, len(cell)) for cell, width in zip(cells, self._widths, strict=True)]
         return "   ".join(cell.ljust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip()
+
+
+def _held(canary: Object, paused: bool) -> str:
+    if canary_standing.is_suspended(canary):
+        return " (suspended)"
+    return " (paused)" if paused else ""
 
 
 def check(seen: Object) -> str:

@@ -42,6 +42,10 @@ def pending(order: Command | None, now: Status, gate: str = "") -> bool:
     return order.revision == now.last_applied and order.at >= now.run_started
 
 
+def is_suspended(canary: Object) -> bool:
+    return (canary.get("spec") or {}).get("suspend") is True
+
+
 def interval(canary: Object) -> str:
     return str(((canary.get("spec") or {}).get("analysis") or {}).get("interval") or "60s")
 
@@ -69,14 +73,16 @@ def message(store: Store, canary: Object) -> str:
     if refused := str((told.get("Accepted") or {}).get("message", "")):
         return refused
     said = str((told.get("Promoted") or {}).get("message", ""))
-    if (canary.get("spec") or {}).get("suspend") is True:
-        return f"Suspended (spec.suspend): nothing is decided about it. {said}".rstrip()
+    suspended = "Suspended (spec.suspend): nothing is decided about it." if is_suspended(canary) else ""
     from control.canary.machine.status import Status
 
     try:
         now = Status.of(canary.get("status"))
     except ValueError:  # another controller's phase
         return said
+    if suspended:
+        aborting = _aborting(commands_of(canary), now)
+        return f"{suspended} {aborting or said}".rstrip()
     return _ordered(store, canary, now, said) or _at_rest(store, canary, now, said)
 
 
@@ -85,8 +91,8 @@ def _ordered(store: Store, canary: Object, now: Status, said: str) -> str:
     orders = commands_of(canary)
     if not is_held(now):
         return ""
-    if pending(orders.abort, now) and orders.abort is not None:
-        return f"Aborting{orders.abort.signature.suffix}."
+    if aborting := _aborting(orders, now):
+        return aborting
     if pending(orders.promote, now) and orders.promote is not None:
         return f"Promoting, as ordered{orders.promote.signature.suffix}."
     gate = gate_of(store, canary, now)
@@ -101,6 +107,11 @@ def _ordered(store: Store, canary: Object, now: Status, said: str) -> str:
     if said.startswith(_PAUSED):
         return f"Resumed{orders.pause_signature.suffix}, {soon}."
     return ""
+
+
+def _aborting(orders: Commands, now: Status) -> str:
+    """The one order that also holds for what is suspended."""
+    return f"Aborting{orders.abort.signature.suffix}." if orders.abort and is_held(now) and pending(orders.abort, now) else ""
 
 
 def _at_rest(store: Store, canary: Object, now: Status, said: str) -> str:

@@ -158,3 +158,83 @@ def test_a_decision_of_a_paused_release_moves_nothing():
     play = progressing()
     play.commands = Commands(pause=True)
     assert not any(isinstance(action, SetRouting) for action in play.tick().actions)
+
+
+# ---------------------------------------------------------------- the emergency brake
+
+
+def suspended(weight: int = 20) -> Play:
+    play = progressing(weight)
+    play.spec = replace(play.spec, suspend=True)
+    play.tick()
+    return play
+
+
+SKIPPED = "skipping canary run as object is suspended"
+
+
+def test_a_suspended_release_is_aborted_and_stays_suspended():
+    play = suspended()
+    play.order("abort")
+    aborted = ["Rolling back podinfo.test aborted by hand", "Canary failed! Scaling down podinfo.test"]
+    assert play.line() == ("Failed", 0, aborted)
+    assert (play.target.replicas, play.primary.revision) == (0, "v1")
+    for _ in range(3):
+        assert play.line() == ("Failed", 0, [SKIPPED])
+    play.spec = replace(play.spec, suspend=False)
+    assert play.line() == ("Failed", 0, [])
+
+
+def test_the_abort_of_a_suspended_release_waits_for_no_interval():
+    play = suspended()
+    play.due = False
+    play.order("abort")
+    assert play.line()[:2] == ("Failed", 0)
+
+
+def test_a_suspended_release_is_aborted_whatever_its_target_says_by_now():
+    play = suspended()
+    play.edit("v3")  # begins nothing: it is suspended, and a part of the requests meets v3
+    play.order("abort", revision="v2")
+    assert play.line()[:2] == ("Failed", 0)
+    play.spec = replace(play.spec, suspend=False)
+    assert play.line() == ("Progressing", 0, ["New revision detected! Scaling up podinfo.test"])
+
+
+def test_a_suspended_release_whose_target_is_gone_is_aborted():
+    play = suspended()
+    play.order("abort")
+    play.delete_target()
+    assert play.line()[:2] == ("Failed", 0)
+    assert play.line() == ("Failed", 0, [SKIPPED])
+
+
+def test_a_suspended_release_that_waits_at_its_gate_is_aborted():
+    play = Play.initialised(canary_spec(annotations={"meshproxy.dev/confirm": "rollout"}))
+    play.edit("v2")
+    play.tick()
+    play.spec = replace(play.spec, suspend=True)
+    play.order("abort")
+    assert play.line()[0] == "Failed"
+
+
+def test_no_other_order_moves_a_suspended_release():
+    for verb in ("promote", "retry", "approve"):
+        play = suspended()
+        play.order(verb)
+        assert play.line() == ("Progressing", 20, [SKIPPED])
+
+
+def test_an_abort_of_an_earlier_run_does_not_end_a_suspended_release():
+    play = suspended()
+    play.order("abort", at=play.status.run_started - 1)
+    assert play.line() == ("Progressing", 20, [SKIPPED])
+
+
+def test_a_crash_in_the_abort_of_a_suspended_release_leaves_it_to_be_aborted():
+    for after in range(3):
+        play = suspended()
+        play.order("abort")
+        play.tick(crash_after=after)
+        play.tick()
+        assert (play.status.phase, play.routing, play.target.replicas) == (Phase.FAILED, TO_PRIMARY, 0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from canary_cluster import CANARY, TARGET, deployment
+from canary_plays import canary_object
 from test_canary_cli import Shell, released
 from test_canary_cli import shell as shell  # the fixture
 from test_canary_policy import policy_object
@@ -114,17 +115,59 @@ async def test_an_order_for_a_target_that_has_just_changed_is_refused(shell, ver
     assert shell.cluster.status().phase is not Phase.PROGRESSING
 
 
-@pytest.mark.parametrize("verb", ["abort", "promote"])
-async def test_no_order_is_taken_for_a_canary_that_is_suspended(shell, verb):
+async def suspended(shell: Shell) -> None:
+    """In the middle of a release."""
     await released(shell, suspend=False)
     canary = shell.cluster.store.get(CANARY)
-    shell.cluster.write({**{k: canary[k] for k in ("apiVersion", "kind")}, **suspended(canary)})
-    assert "suspended (spec.suspend): no order is obeyed" in shell.run(verb, *NAMED, code=1).output
-    assert "Suspended (spec.suspend)" in shell.run("status", "-n", "test").output
+    metadata = {"name": "podinfo", "namespace": "test"}
+    spec = {**canary["spec"], "suspend": True}
+    shell.cluster.write({**{k: canary[k] for k in ("apiVersion", "kind")}, "metadata": metadata, "spec": spec})
 
 
-def suspended(canary):
-    return {"metadata": {"name": "podinfo", "namespace": "test"}, "spec": {**canary["spec"], "suspend": True}}
+async def test_a_suspended_canary_takes_no_order_but_abort_and_stays_suspended(shell):
+    await suspended(shell)
+    assert "suspended (spec.suspend): no order is obeyed but `abort`" in shell.run("promote", *NAMED, code=1).output
+    said = shell.run("status", "-n", "test").output
+    assert "Progressing (suspended)" in said
+    assert "Suspended (spec.suspend): nothing is decided about it. New revision detected" in said
+    order = shell.run("abort", *NAMED, "--by", "ann", "--reason", "it burns").output
+    assert order == "canary.flagger.app/podinfo aborting (it stays suspended)\n"
+    assert "nothing is decided about it. Aborting (by ann: it burns)." in shell.run("status", "-n", "test").output
+    await shell.cluster.tick()
+    assert (shell.cluster.status().phase, shell.cluster.weights(), shell.cluster.replicas(TARGET)) == (
+        Phase.FAILED,
+        (0, 100),
+        0,
+    )
+    assert "Failed (suspended)" in shell.run("status", "-n", "test").output
+    assert "aborted by hand (by ann: it burns)" in shell.run("history", *NAMED).output
+    assert "no order is obeyed but `abort`" in shell.run("retry", *NAMED, code=1).output
+
+
+@pytest.mark.parametrize("member_suspended", [True, False])
+async def test_a_suspended_member_of_a_release_is_aborted_with_the_one_that_is(shell, member_suspended):
+    """One that is not suspended hears of it by itself."""
+    other = canary_object(suspend=member_suspended)
+    other["metadata"]["name"] = other["spec"]["targetRef"]["name"] = "cart"
+    shell.cluster.write(other, policy_object(steps=[{"weight": 10}, {"weight": 20}], members=["cart"]))
+    await released(shell)
+    cart = replace(CANARY, name="cart")
+    await shell.cluster.store.status(cart, {**shell.cluster.status().to_object(), "lastAppliedSpec": "v7"})
+    shell.cluster.refresh()
+    said = shell.run("abort", *NAMED).output.splitlines()
+    assert said == ["canary.flagger.app/podinfo aborting"] + (
+        ["canary.flagger.app/cart aborting (it stays suspended)"] if member_suspended else []
+    )
+    orders = shell.cluster.store.get(cart)["metadata"].get("annotations") or {}
+    assert [order.split()[0] for order in orders.values()] == (["v7"] if member_suspended else [])
+
+
+async def test_a_suspended_release_whose_target_was_edited_since_can_be_aborted(shell):
+    await suspended(shell)
+    shell.cluster.write(deployment("v3"))
+    shell.run("abort", *NAMED)
+    await shell.cluster.tick()
+    assert (shell.cluster.status().phase, shell.cluster.weights()) == (Phase.FAILED, (0, 100))
 
 
 async def test_what_is_not_run_while_it_waits_cannot_be_aborted_and_says_why(shell):

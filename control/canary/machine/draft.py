@@ -159,6 +159,10 @@ class Draft:
         """An order counts if it names the revision being released and was given since that release began."""
         if command is None or self.facts.target is None or command.revision != self.revision:
             return False
+        return self.of_this_run(command)
+
+    def of_this_run(self, command: Command) -> bool:
+        """The same, whatever the target says by now."""
         return command.revision == self.status.last_applied and command.at >= self.status.run_started
 
     def approved(self, gate: str) -> bool:

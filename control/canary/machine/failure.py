@@ -54,12 +54,13 @@ def by_webhook(draft: Draft) -> NoReturn:
 
 
 def abort(draft: Draft) -> None:
-    """If a person has ordered it."""
-    if not draft.ordered(draft.facts.commands.abort):
+    """If a person has ordered it.  Of a suspended Canary the release under way is what is meant, also where its target has
+    changed or is gone: no new one begins there, and whoever is routed to its pods stays with them."""
+    order = draft.facts.commands.abort
+    if order is None or not (draft.ordered(order) or (draft.spec.suspend and draft.of_this_run(order))):
         return
     if draft.status.phase in (Phase.WAITING, *ANALYSED):
-        by = draft.facts.commands.abort.signature.suffix if draft.facts.commands.abort else ""
-        text = f"aborted by hand{by}"
+        text = f"aborted by hand{order.signature.suffix}"
         roll_back(draft, f"Rolling back {draft.spec.full_name} {text}", WARN, f"Rolling back {text}")
     elif draft.status.phase in RUNNING:
         draft.halt(f"Canary {draft.spec.full_name} cannot be aborted: the primary already runs the new revision")

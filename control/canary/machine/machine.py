@@ -2,7 +2,7 @@
 
 One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the phases is in status.py.
 
-    deleted? refused? suspended? target there?   -> terminate; say so, stop                          termination.py
+    deleted? refused? suspended? target there?   -> terminate; say so, stop (suspended: abort only)  termination.py
     services, primary, routing, apex             -> make them, wait for the primary (-> Initialized) setup.py
     new revision?                                -> gate, scale the target up       (-> Progressing) approval.py
     order to abort; evidence of harm             -> roll back                                        failure.py, comparison.py
@@ -76,6 +76,7 @@ def _run(draft: Draft) -> None:
     _refuse(draft)
     termination.keep_finalizer(draft)
     if spec.suspend:
+        failure.abort(draft)  # the brake works whatever else is held
         draft.stop("skipping canary run as object is suspended")
     if facts.target is None:
         termination.target_gone(draft)
