@@ -5,7 +5,7 @@
 Nothing here talks to the controller: it reads the annotation, as it would in Kubernetes.  So whether it will obey is asked
 here, by its own rules: an order that would do nothing (nothing runs, it was given already, the Canary is suspended) is refused
 with the reason and status 1, as kubectl refuses to resume what is not paused.  `abort` is the emergency brake: a suspended
-Canary obeys it as well.  Members of one release are promoted and retried together; to abort or pause one holds the others anyway
+Canary obeys it too.  Members of one release are promoted and retried together; to abort or pause one holds the others anyway
 (control/canary/machine/group.py), but for those that are suspended: these are aborted with it.
 """
 
