@@ -167,7 +167,7 @@ def _effect(asked: Asked, annotations: dict[str, str]) -> str:
         soon = f"from the next look on, within {canary_standing.interval(asked.canary)}"
         approved = Command.parse(annotations.get(ANNOTATION_APPROVE, ""))
         if approved is not None and asked.orders.pause:
-            return f" ({canary_standing.named(approved.gate)}; it is paused, and goes on once resumed)"
+            return f" ({canary_standing.named(approved.gate)}; paused: its weight stays until it is resumed)"
         if approved is not None:
             return f" ({canary_standing.named(approved.gate)})"
         return f" ({soon})" if pause.startswith("false") and now.phase is not Phase.WAITING else ""

@@ -89,6 +89,17 @@ async def test_a_second_approval_does_not_take_the_first_ones_reason_away(shell)
     assert "Step 1 of podinfo.test approved (by ann: fine)" in shell.run("history", *NAMED).output
 
 
+async def test_an_approval_of_what_is_paused_says_that_the_weight_stays(shell):
+    await released(shell, annotations={"meshproxy.dev/confirm": "rollout"})
+    shell.run("pause", *NAMED, "--by", "ann")
+    assert message(shell) == "Waiting for approval of rollout. Paused (by ann)."
+    said = shell.run("approve", *NAMED).output
+    assert said == "canary.flagger.app/podinfo approved (rollout; paused: its weight stays until it is resumed)\n"
+    for _ in range(4):
+        await shell.cluster.tick()
+    assert (shell.cluster.status().phase, shell.cluster.status().canary_weight) == (Phase.PROGRESSING, 0)
+
+
 async def test_a_retry_within_the_second_of_the_abort_is_not_aborted_by_it(shell):
     await released(shell)
     shell.cluster.now = int(time.time()) + 0.0
