@@ -195,6 +195,7 @@ def shared_by_split(obj: Object) -> bool:
 def check_canary(obj: Object, report: Report) -> None:
     """What the shape cannot say."""
     spec = obj["spec"]
+    _rewrite(spec, report)
     name = "analysis" if spec.get("analysis") is not None else "canaryAnalysis"
     analysis = spec.get(name)
     if analysis is None:
@@ -233,6 +234,22 @@ def check_canary(obj: Object, report: Report) -> None:
     for index, hook in enumerate(analysis.get("webhooks") or []):
         if len(hook.get("timeout") or "") > 1 and hook["timeout"] not in ("0s", "0m"):  # Flagger: its default, and no limit
             _duration(hook, "timeout", (*path, "webhooks", index), report)
+
+
+def _rewrite(spec: Object, report: Report) -> None:
+    """Written for Istio, `rewrite: {uri: /}` changes nothing; Flagger's Gateway API router makes / of every path."""
+    rewrite, match = spec["service"].get("rewrite"), spec["service"].get("match")
+    if not str(spec.get("provider") or "").startswith("gatewayapi:") or not isinstance(rewrite, dict):
+        return
+    if rewrite.get("type") or rewrite.get("uri") != "/":
+        return
+    paths = [one.get("uri") for one in match if isinstance(one, dict)] if isinstance(match, list) and match else [None]
+    if any(not path or (isinstance(path, dict) and path.get("prefix")) for path in paths):
+        report.warning(
+            ("spec", "service", "rewrite", "uri"),
+            "makes / of every path: with this provider the whole path is replaced",
+            "leave it out, or say type: ReplacePrefixMatch, or ReplaceFullPath if it is meant",
+        )
 
 
 def _duration(holder: Object, field: str, path: Path, report: Report) -> None:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from control.canary.declared.fields import SpecError, duration, flag, integer, items, mapping, text
-from control.canary.declared.request import MAX_MATCHES, PREFIX, Match, parse_matches
+from control.canary.declared.request import EVERYTHING, MAX_MATCHES, PREFIX, Match, parse_matches
 from control.canary.declared.treatment import (
     NO_CHANGES,
+    PART,
+    WHOLE,
     HeaderChanges,
     Retries,
     Rewrite,
@@ -135,7 +137,7 @@ def parse_service(spec: Mapping[str, Any]) -> ServiceSpec:
         trial=trial,
         request_headers=parse_headers(headers, "request", told),
         response_headers=parse_headers(headers, "response", told),
-        rewrite=parse_rewrite(service),
+        rewrite=_rewrite(service, analysis, kind, told),
         timeout=timeout,
         backend_timeout=backend_timeout or each,
         retries=retries,
@@ -172,6 +174,21 @@ def _kind(spec: Mapping[str, Any], told: Told) -> str:
     return kind or SPLIT
 
 
+def _rewrite(service: Mapping[str, Any], analysis: Mapping[str, Any], kind: str, told: Told) -> Rewrite | None:
+    """Flagger's Gateway API router replaces whole paths; Istio, for which these fields were made, what the match fitted."""
+    found = parse_rewrite(service, WHOLE if kind == GATEWAY else "")
+    if found is None or found.type or not found.uri:
+        return found
+    for one in [*(service.get("match") or ()), *(analysis.get("match") or ())]:
+        if one.get("ignoreUriCase") and (one.get("uri") or {}).get("prefix") not in (None, "", "/"):
+            told.refused.append(
+                "spec.service.rewrite: a prefix that is matched in any case (ignoreUriCase) cannot be replaced; "
+                "leave ignoreUriCase out, or say type: ReplaceFullPath"
+            )
+            break
+    return found
+
+
 def _check(made: ServiceSpec) -> None:
     whole = duration(made.timeout, "spec.service.timeout", 0.0)
     each = duration(made.backend_timeout, "spec.service.backendTimeout", 0.0)
@@ -186,11 +203,14 @@ def _check(made: ServiceSpec) -> None:
         raise SpecError(
             f"spec.service.match and spec.analysis.match: together {narrowed} kinds of requests, expected at most {MAX_MATCHES}"
         )
-    prefixes = made.rewrite is not None and made.rewrite.prefix
-    if prefixes and narrowed + matches * (3 if made.affinity else 1) > MAX_RULES:
-        raise SpecError(f"spec.service.rewrite: ReplacePrefixMatch needs a rule for each match, at most {MAX_RULES} in all")
-    if prefixes and any(m.path is not None and m.path.how != PREFIX for m in (*made.matches, *made.trial)):
+    if (rewrite := made.rewrite) is None:
+        return
+    if rewrite.type == PART and any(m.path is not None and m.path.how != PREFIX for m in (*made.matches, *made.trial)):
         raise SpecError("spec.service.rewrite.type: ReplacePrefixMatch wants a uri.prefix wherever a match has a uri")
+    common = made.matches or (EVERYTHING,)
+    rules = len(rewrite.groups([one.narrowed(by) for by in made.trial for one in common]))
+    if rules + len(rewrite.groups(common)) * (3 if made.affinity else 1) > MAX_RULES:
+        raise SpecError(f"spec.service.rewrite: a prefix can be replaced by a rule for each match, at most {MAX_RULES} in all")
 
 
 def _unmanaged(service: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -6,11 +6,12 @@ spec.service.{headers, rewrite, timeout, retries, mirror}, spec.analysis.session
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from control.canary.declared.fields import SpecError, duration, flag, integer, items, mapping, pairs, text
+from control.canary.declared.request import PREFIX, Match, Text
 from control.resources.gateway_check import PROTECTED
 from control.store.store import Object
 
@@ -38,13 +39,37 @@ class HeaderChanges:
 NO_CHANGES = HeaderChanges()
 
 
+WHOLE, PART = "ReplaceFullPath", "ReplacePrefixMatch"  # Gateway API's names
+
+
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """`uri` and `host`: "" leaves it as it is.  `prefix`: only what a prefix match fitted is replaced."""
+    """`uri` and `host`: "" leaves it as it is.  `type`: what of the path `uri` replaces, WHOLE or PART (what a prefix match
+    fitted); "" is Istio's rule: PART where the match is a prefix (no match: of /), else WHOLE."""
 
     uri: str = ""
     host: str = ""
-    prefix: bool = False
+    type: str = WHOLE
+
+    def of(self, match: Match) -> str:
+        """What is replaced of a path that `match` fitted: WHOLE, PART, or "" for nothing."""
+        if not self.uri or self.type:
+            return self.uri and self.type
+        path = match.path or Text(PREFIX, "/")
+        if path.how != PREFIX:
+            return WHOLE
+        return "" if path.value.rstrip("/") == self.uri.rstrip("/") else PART
+
+    def groups(self, matches: Sequence[Match]) -> list[tuple[str, list[Match]]]:
+        """Neighbours of which the same is replaced, and can be by one rule: Gateway API wants to know which prefix."""
+        found: list[tuple[str, list[Match]]] = []
+        for match in matches:
+            kind = self.of(match)
+            if found and found[-1][0] == kind != PART:
+                found[-1][1].append(match)
+            else:
+                found.append((kind, [match]))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +151,8 @@ def parse_headers(headers: Mapping[str, Any], direction: str, told: Told) -> Hea
     return HeaderChanges(values("set"), values("add"), tuple(name for name in removed if allowed(name, "remove")))
 
 
-def parse_rewrite(service: Mapping[str, Any]) -> Rewrite | None:
+def parse_rewrite(service: Mapping[str, Any], default: str) -> Rewrite | None:
+    """`default`: the type where none is given; what is not PART is WHOLE, as in Flagger."""
     where = "spec.service.rewrite"
     given = mapping(service.get("rewrite"), where)
     uri, host = str(given.get("uri") or ""), str(given.get("authority") or "")
@@ -136,7 +162,8 @@ def parse_rewrite(service: Mapping[str, Any]) -> Rewrite | None:
         raise SpecError(f"{where}.uri: found {uri!r:.60}, expected a path that begins with /")
     if any(char in uri for char in "?# \t\r\n") or not uri.isascii():
         raise SpecError(f"{where}.uri: found {uri!r:.60}, expected a path without query or fragment, in ASCII")
-    return Rewrite(uri, host, given.get("type") == "ReplacePrefixMatch")
+    kind = given.get("type")
+    return Rewrite(uri, host, default if not kind else PART if kind == PART else WHOLE)
 
 
 def parse_mirrors(service: Mapping[str, Any]) -> list[Object]:

@@ -181,20 +181,20 @@ def _backend(spec: CanarySpec, service: str, weight: int) -> Object:
 
 
 def _rule(spec: CanarySpec, matches: Sequence[Match], backends: list[Object], more: Iterable[Object]) -> list[Object]:
-    """One rule; with a rewritten prefix one for each match, because Gateway API wants to know which prefix."""
-    service = spec.routes
-    filters = [*_filters(spec), *more]
+    """One rule, or as many as what is rewritten wants (`Rewrite.groups`)."""
+    service, more = spec.routes, list(more)
     made: Object = {"backendRefs": backends}
-    if filters := _joined(filters):
-        made["filters"] = filters
     timeouts = {"request": service.timeout, "backendRequest": service.backend_timeout}
     if given := {name: value for name, value in timeouts.items() if value}:
         made["timeouts"] = given
     if service.retries is not None:
         made["retry"] = {"attempts": service.retries.attempts, "codes": list(service.retries.codes)}
-    single = service.rewrite is not None and service.rewrite.prefix
-    groups = [[match] for match in matches] if single else [list(matches)]
-    return [{"matches": [route_match(match) for match in group], **made} for group in groups]
+    groups = service.rewrite.groups(matches) if service.rewrite is not None else [("", list(matches))]
+    rules: list[Object] = []
+    for kind, group in groups:
+        filters = _joined([*_filters(spec, kind), *more])
+        rules.append({"matches": [route_match(match) for match in group], **made, **({"filters": filters} if filters else {})})
+    return rules
 
 
 def _joined(filters: list[Object]) -> list[Object]:
@@ -210,7 +210,8 @@ def _joined(filters: list[Object]) -> list[Object]:
     return made
 
 
-def _filters(spec: CanarySpec) -> list[Object]:
+def _filters(spec: CanarySpec, replaced: str) -> list[Object]:
+    """`replaced`: what the rewrite replaces of a path, "" for nothing."""
     service = spec.routes
     found: list[Object] = []
     if service.request_headers:
@@ -221,12 +222,10 @@ def _filters(spec: CanarySpec) -> list[Object]:
         body: dict[str, Any] = {}
         if rewrite.host:
             body["hostname"] = rewrite.host
-        if rewrite.uri:
-            kind, field = (
-                ("ReplacePrefixMatch", "replacePrefixMatch") if rewrite.prefix else ("ReplaceFullPath", "replaceFullPath")
-            )
-            body["path"] = {"type": kind, field: rewrite.uri}
-        found.append({"type": "URLRewrite", "urlRewrite": body})
+        if replaced:
+            body["path"] = {"type": replaced, replaced[0].lower() + replaced[1:]: rewrite.uri}
+        if body:
+            found.append({"type": "URLRewrite", "urlRewrite": body})
     found += [{"type": "RequestMirror", "requestMirror": {"backendRef": dict(ref)}} for ref in service.mirrors]
     return found
 
