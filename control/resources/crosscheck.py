@@ -7,7 +7,9 @@ What is wrong between splits, routes and their Services is found in resources/tr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from control.canary.declared.policy import ReleasePolicy, misfit
 from control.canary.declared.policy import parse as parse_policy
@@ -18,11 +20,15 @@ from control.resources.documents import Path, field_name
 from control.resources.embedded import refusal
 from control.resources.gateway_rules import key_of, parents
 from control.resources.refused import Refused
+from control.resources.routing import Problem
+from control.resources.shape import nearest
 from control.resources.traffic import Traffic, problems
 from control.runtime.layout import SYSTEM_NAMESPACE
 from control.store.store import Diagnostic, Key, Object
 
 NOTHING = Refused()
+SHORT = 0.6  # cutoff for names of three or four letters of which two are swapped
+_NO_SERVICE = re.compile(r"Service (?:([a-z0-9-]+)/)?([a-z0-9-]+) does not exist")  # as resources/traffic.py says it
 Locate = Callable[[Key, Path], tuple[str, int]]  # file and line of a field; ("", 0) if not from a file
 
 
@@ -76,6 +82,14 @@ class _Objects:
         """It is not there, and not among what was refused."""
         return key not in self.keys and not self.refused.hides(key)
 
+    def hint(self, key: Key, otherwise: str = "") -> str:
+        """Where what is missing may be instead: in another namespace, or under a name that is nearly the same."""
+        same = sorted(one.namespace for one in self.keys if replace(one, namespace=key.namespace) == key)
+        if same:
+            return f"there is one in namespace {same[0]}"
+        names = [one.name for one in self.keys if replace(one, name=key.name) == key]
+        return nearest(key.name, sorted(names), SHORT) or otherwise
+
     def policies_of(self, spec: CanarySpec) -> tuple[ReleasePolicy | None, list[ReleasePolicy]]:
         """Its own policy, and those that release it together with others."""
         own = self.policies.get(Key(releasepolicy.GROUP, releasepolicy.KIND, spec.namespace, spec.name))
@@ -107,7 +121,16 @@ class _Objects:
 
 def _traffic(found: _Objects) -> Iterator[Finding]:
     for problem in problems(found.traffic, found.missing):
-        yield problem.key, problem.path, problem.message, problem.hint
+        yield problem.key, problem.path, problem.message, problem.hint or _service_hint(found, problem)
+
+
+def _service_hint(found: _Objects, problem: Problem) -> str:
+    """Of a Service that a split or route names, and that is not there."""
+    named = _NO_SERVICE.match(problem.message)
+    if named is None:
+        return ""
+    wanted = Key("", "Service", named[1] or problem.key.namespace, named[2])
+    return found.hint(wanted) if wanted not in found.keys else ""
 
 
 def _services(found: _Objects) -> Iterator[Finding]:
@@ -161,7 +184,8 @@ def _workloads(found: _Objects) -> Iterator[Finding]:
             base: Path = (*path, "spec", "containers", index)
             for kind, name, where in _references(container, base):
                 if found.missing(Key("", kind, key.namespace, name)):
-                    yield key, where, f"{kind} {name} does not exist: the pod cannot start until it does", ""
+                    message = f"{kind} {name} does not exist: the pod cannot start until it does"
+                    yield key, where, message, found.hint(Key("", kind, key.namespace, name))
 
 
 def _references(container: core.Container, base: Path) -> Iterator[tuple[str, str, Path]]:
@@ -186,15 +210,21 @@ def _canaries(found: _Objects) -> Iterator[Finding]:
     for one in found.canaries:
         key = _canary_key(one)
         group, target = _target(one)
-        if found.missing(Key(group, target.kind, key.namespace, target.name)):
+        if found.missing(wanted := Key(group, target.kind, key.namespace, target.name)):
             path: Path = ("spec", "targetRef", "name")
-            yield key, path, f"{target.kind} {target.name} does not exist: there is nothing to release", "check targetRef"
+            message = f"{target.kind} {target.name} does not exist: there is nothing to release"
+            yield key, path, message, found.hint(wanted, "check targetRef")
         for index, metric in enumerate(one.analysis.metrics if one.analysis else ()):
             if (ref := metric.template_ref) is None:
                 continue
-            if found.missing(Key(canary.GROUP, "MetricTemplate", ref.namespace or key.namespace, ref.name)):
+            if found.missing(wanted := Key(canary.GROUP, "MetricTemplate", ref.namespace or key.namespace, ref.name)):
                 path = ("spec", "analysis" if one.spec.analysis else "canaryAnalysis", "metrics", index, "templateRef", "name")
-                yield key, path, f"MetricTemplate {ref.name} does not exist: the check fails", "check templateRef"
+                yield (
+                    key,
+                    path,
+                    f"MetricTemplate {ref.name} does not exist: the check fails",
+                    found.hint(wanted, "check templateRef"),
+                )
 
 
 def _canary_key(one: canary.Canary) -> Key:
@@ -287,17 +317,15 @@ def _alerts(found: _Objects) -> Iterator[Finding]:
 def _policies(found: _Objects) -> Iterator[Finding]:
     for one in found.policies.values():
         key = Key(releasepolicy.GROUP, releasepolicy.KIND, one.namespace, one.name)
-        if found.missing(Key(canary.GROUP, "Canary", one.namespace, one.name)):
-            yield (
-                key,
-                ("metadata", "name"),
-                f"there is no Canary {one.name}: the policy says nothing about any",
-                "give it the Canary's name",
-            )
+        if found.missing(wanted := Key(canary.GROUP, "Canary", one.namespace, one.name)):
+            message = f"there is no Canary {one.name} in namespace {one.namespace}: the policy says nothing about any"
+            hint = found.hint(wanted)
+            yield key, ("metadata", "name"), message, f"give it the Canary's name and namespace{'; ' * bool(hint)}{hint}"
         for index, member in enumerate(one.members):
             path: Path = ("spec", "members", index)
-            if found.missing(Key(canary.GROUP, "Canary", one.namespace, member)):
-                yield key, path, f"Canary {member} does not exist: there is nothing to release with {one.name}", ""
+            if found.missing(wanted := Key(canary.GROUP, "Canary", one.namespace, member)):
+                message = f"Canary {member} does not exist: there is nothing to release with {one.name}"
+                yield key, path, message, found.hint(wanted)
 
 
 def _judged(found: _Objects) -> Iterator[Finding]:
@@ -324,9 +352,12 @@ def _targets(found: _Objects) -> Iterator[Finding]:
             destination.namespace, destination.name
         ):
             path: Path = ("spec", "destination", "name")
-            yield key, path, f"no pod has the service account {destination.name}: the target selects nothing", ""
+            names = sorted(name for namespace, name in accounts if namespace == destination.namespace)
+            message = f"no pod has the service account {destination.name}: the target selects nothing"
+            yield key, path, message, nearest(destination.name, names, SHORT)
         for source in selected.target.sources if selected.target is not None else ():
             account = Key("", "ServiceAccount", source.namespace, source.name)
             known = source.name == "default" or source.namespace == SYSTEM_NAMESPACE  # the mesh's own: its gateway
             if not known and found.missing(account):
-                yield key, ("spec", "sources"), f"ServiceAccount {source.namespace}/{source.name} does not exist", ""
+                message = f"ServiceAccount {source.namespace}/{source.name} does not exist"
+                yield key, ("spec", "sources"), message, found.hint(account)

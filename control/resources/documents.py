@@ -35,6 +35,7 @@ Path = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z")
 _WORDS = re.compile(r"""\b(kind|name)["']?:[ \t]*["']?([A-Za-z0-9][A-Za-z0-9.-]*)""")
+_HELM = re.compile(r"\{\{-?\s*([.$]|(if|range|with|include|template|define|end|toYaml)\b)")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -178,6 +179,8 @@ def _syntax(failure: yaml.YAMLError, text: str) -> tuple[int, str, str]:
     context = getattr(failure, "context", None)
     line = mark.line + 1 if mark is not None else 0
     message = f"not valid YAML: {problem}" + (f" {context}" if context else "")
+    if _HELM.search(text):
+        return line, message, "a template of Helm? `helm template` makes the manifests: check those"
     if "cannot start any token" in message or "tab character" in message:
         return line, message, "is the line indented with a tab? YAML wants spaces"
     if "mapping values are not allowed" in message:

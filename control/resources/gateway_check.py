@@ -78,7 +78,7 @@ def _check_parents(parents: list[Any], report: Report) -> None:
         same = [one for one in parents[:index] if _place(one) == _place(parent)]
         if same:
             report.error(path, f"{parent['name']} is named twice with the same sectionName and port", "keep one")
-    if not services:
+    if not services and not any(one.get("kind") == "Service" for one in parents):  # one with the wrong group is told above
         report.warning(("spec", "parentRefs"), "names no Service: the route has no part in the mesh")
 
 

@@ -67,6 +67,26 @@ REFUSED: dict[tuple[str, str], str] = {
     ("", "PersistentVolume"): "give the app a directory by env",
 }
 
+# Of other tools, and known to be brought: ignored, with what there is instead.  "": all other kinds of the group.
+_ACCESS = "who may call whom is said by TrafficTargets: docs/access.md"
+INSTEAD: dict[tuple[str, str], str] = {
+    (
+        "linkerd.io",
+        "ServiceProfile",
+    ): "times and retries are annotations of the Service or of an HTTPRoute: docs/annotations.md",
+    ("policy.linkerd.io", ""): _ACCESS,
+    ("policy.linkerd.io", "HTTPRoute"): "did you mean apiVersion: gateway.networking.k8s.io/v1?",
+    ("networking.istio.io", "VirtualService"): "use an HTTPRoute, or a TrafficSplit",
+    ("networking.istio.io", "DestinationRule"): "balancer and breaker are annotations of the Service: docs/annotations.md",
+    ("security.istio.io", ""): _ACCESS,
+    ("gateway.networking.k8s.io", "ReferenceGrant"): "references to other namespaces need no grant here",
+    ("gateway.networking.k8s.io", "Gateway"): "people come in by the mesh's own gateway; routes are attached to Services",
+    ("networking.k8s.io", "Ingress"): "people come in by the mesh's own gateway",
+    ("networking.k8s.io", "NetworkPolicy"): _ACCESS,
+    ("autoscaling", "HorizontalPodAutoscaler"): "replicas are the Deployment's own",
+    ("kustomize.config.k8s.io", ""): "`kubectl kustomize DIR` makes the manifests: check those",
+}
+
 # Not namespaced, so that no namespace is put on them.
 CLUSTER_SCOPED = frozenset(
     {

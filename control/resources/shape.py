@@ -250,7 +250,8 @@ def _expected(tree: types.Type) -> str:
             said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
             return f"{noun} {said}" if said else noun
         case types.LiteralType():
-            return "one of " + ", ".join(str(value) for value in tree.values)
+            values = [str(value) for value in tree.values if value != ""]
+            return "one of " + ", ".join(values) if len(values) > 1 else "".join(values)
         case types.ListType() | types.VarTupleType():
             return "a list"
         case types.UnionType():

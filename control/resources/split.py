@@ -149,7 +149,8 @@ def check_split(obj: Object, report: Report) -> None:
             weight_milli(backend["weight"])
         except ValueError as mistake:
             found = shown(backend["weight"]) if isinstance(backend["weight"], str) else str(mistake).split(",")[0]
-            report.error((*path, "weight"), f"found {found}, {str(mistake).partition(', ')[2]}")
+            hint = "weights are shares of their sum: leave the % out" if str(backend["weight"]).endswith("%") else ""
+            report.error((*path, "weight"), f"found {found}, {str(mistake).partition(', ')[2]}", hint)
 
 
 def parse(obj: Object) -> TrafficSplit:

@@ -179,7 +179,7 @@ def _there(rule: traffictarget.Rule, namespace: str, traffic: Traffic) -> bool:
 def _splits(traffic: Traffic, missing: Missing) -> Iterator[Problem]:
     apexes = splits_by_apex(traffic.splits)
     for one, winner in apexes.shadowed:
-        message = f"{one.service} is already split by {winner}, which is older: this one has no effect"
+        message = f"{one.service} is already split by {winner}, which is older, or first by name: this one has no effect"
         yield Problem(key_of(one), ("spec", "service"), "ShadowedSplit", message, "remove one")
     for one in (*apexes.winners.values(), *apexes.matching):
         key = key_of(one)

@@ -12,7 +12,7 @@ from typing import Any
 
 from control.resources.documents import Document, Mentioned, Parsed, Path, without_nulls
 from control.resources.embedded import check_embedded
-from control.resources.kinds import CLUSTER_SCOPED, KIND_NAMES, KINDS, REFUSED
+from control.resources.kinds import CLUSTER_SCOPED, INSTEAD, KIND_NAMES, KINDS, REFUSED
 from control.resources.meaning import LABEL, check_meaning
 from control.resources.shape import Report, check_shape, nearest, shown, without_mistakes
 from control.store.store import Diagnostic, Key, Object
@@ -57,7 +57,7 @@ class CheckedFile:
 
 def check_file(name: str, parsed: Parsed) -> CheckedFile:
     documents = [check_document(document) for document in parsed.documents]
-    unnamed = any(document.key is None for document in documents)
+    unnamed = any(document.key is None and not document.ignored for document in documents)
     return CheckedFile(name, documents, list(parsed.diagnostics), parsed.broken or unnamed, parsed.mentioned)
 
 
@@ -72,13 +72,18 @@ def check_document(document: Document) -> Checked:
     api_version, kind_name = obj.get("apiVersion"), obj.get("kind")
     for name, value in (("apiVersion", api_version), ("kind", kind_name)):
         if not isinstance(value, str) or not value:
-            report.error((name,), f"found {shown(value)}, expected a string" if value is not None else "is missing")
+            what = f"found {shown(value)}, expected a string" if value is not None else "is missing"
+            report.error((name,), what, _beside(api_version, kind_name))
     if report.failed:
         return checked
     assert isinstance(api_version, str)
     assert isinstance(kind_name, str)
     group = api_version.rpartition("/")[0]
     kind = KINDS.get((group, kind_name))
+    if group == "kustomize.config.k8s.io":  # it has no name
+        report.warning(("kind",), f"ignored: {kind_name} is kustomize's own", INSTEAD[group, ""])
+        checked.ignored = True
+        return checked
     named = _name(obj, report)
     if named is None:
         return checked
@@ -91,6 +96,7 @@ def check_document(document: Document) -> Checked:
         others = [known for known in KINDS.values() if known.kind == kind_name]
         if others:
             hint = f"did you mean apiVersion: {others[0].api_versions[-1]}?"
+        hint = hint or INSTEAD.get((group, kind_name)) or INSTEAD.get((group, ""), "")
         report.warning(("kind",), f"ignored: {api_version} {kind_name} is not used in embedded mode", hint)
         checked.ignored = True
         return checked
@@ -115,6 +121,16 @@ def check_document(document: Document) -> Checked:
     # one order for all: by line, as the file is read
     report.diagnostics.sort(key=lambda diagnostic: diagnostic.line)
     return checked
+
+
+def _beside(api_version: object, kind_name: object) -> str:
+    """What goes with the one of the two that is there."""
+    kinds = [kind for kind in KINDS.values() if kind.kind == kind_name or api_version in kind.api_versions]
+    if not kinds:
+        return ""
+    if kinds[0].kind == kind_name:
+        return f"a {kind_name} has apiVersion: {kinds[0].api_versions[-1]}"
+    return f"of {api_version} there are {', '.join(kind.kind for kind in kinds)}"
 
 
 def _name(obj: Object, report: Report) -> tuple[str, str] | None:

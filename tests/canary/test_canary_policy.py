@@ -121,7 +121,7 @@ def test_lint_says_what_is_wrong_with_a_policy_and_what_it_names(tmp_path: Path)
     found = {diagnostic.message for diagnostic in diagnose(tmp_path)[0]}
     assert "has no effect without spec.evidence" in found
     assert "Canary cart does not exist: there is nothing to release with podinfo" in found
-    assert "there is no Canary elsewhere: the policy says nothing about any" in found
+    assert "there is no Canary elsewhere in namespace test: the policy says nothing about any" in found
 
 
 def at(text: str) -> float:

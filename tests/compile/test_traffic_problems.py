@@ -178,7 +178,7 @@ def test_a_split_with_matches_where_all_ports_carry_bytes_is_told() -> None:
 
 def test_lint_says_the_same() -> None:
     (line,) = [line for line in told(PLAIN, SHADOWED) if line.startswith("TrafficSplit")]
-    assert line == "TrafficSplit zweb: web is already split by web, which is older: this one has no effect"
+    assert line == "TrafficSplit zweb: web is already split by web, which is older, or first by name: this one has no effect"
 
 
 def test_lint_tells_a_filter_that_is_not_supported_with_its_outcome() -> None:

@@ -190,7 +190,7 @@ def test_what_a_route_group_cannot_mean_is_told(text: str, expected: str) -> Non
         ("{sources: [{kind: ServiceAccount, name: b}], rules: [{kind: TCPRoute, name: r}]}", "destination: is missing"),
         ("{destination: {kind: ServiceAccount, name: a}, rules: [{kind: TCPRoute, name: r}]}", "spec.sources: is missing"),
         ("{destination: {kind: ServiceAccount, name: a}, sources: [{kind: ServiceAccount, name: b}]}", "at least one rule"),
-        ("{destination: {kind: Group, name: a}}", "expected one of ServiceAccount"),
+        ("{destination: {kind: Group, name: a}}", "expected ServiceAccount"),
         ("{destination: {kind: ServiceAccount, name: a, namespace: web}}", "the target's own namespace"),
         ("{destination: {kind: ServiceAccount, name: a, port: http}}", "expected a port from 1 to 65535"),
         ("{rules: [{kind: TLSRoute, name: r}]}", "expected one of HTTPRouteGroup, TCPRoute, UDPRoute"),

@@ -136,11 +136,27 @@ def test_what_is_no_object_is_told_from_what_has_no_name(text: str, expected: st
     [
         (
             "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}",
-            "2 warning kind: ignored: autoscaling/v2 HorizontalPodAutoscaler is not used in embedded mode",
+            "2 warning kind: ignored: autoscaling/v2 HorizontalPodAutoscaler is not used in embedded mode"
+            " (replicas are the Deployment's own)",
         ),
         (
             "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}",
-            "2 warning kind: ignored: networking.k8s.io/v1 Ingress is not used in embedded mode",
+            "2 warning kind: ignored: networking.k8s.io/v1 Ingress is not used in embedded mode"
+            " (people come in by the mesh's own gateway)",
+        ),
+        (
+            "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: a}",
+            "2 warning kind: ignored: linkerd.io/v1alpha2 ServiceProfile is not used in embedded mode"
+            " (times and retries are annotations of the Service or of an HTTPRoute: docs/annotations.md)",
+        ),
+        (
+            "apiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: a}",
+            "2 warning kind: ignored: policy.linkerd.io/v1beta3 Server is not used in embedded mode"
+            " (who may call whom is said by TrafficTargets: docs/access.md)",
+        ),
+        (
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]",
+            "2 warning kind: ignored: Kustomization is kustomize's own (`kubectl kustomize DIR` makes the manifests: check those)",
         ),
         (
             "apiVersion: v1\nkind: Deployment\nmetadata: {name: a}",
