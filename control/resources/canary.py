@@ -19,6 +19,7 @@ from control.resources.shape import Report, Shape, words
 from control.store.store import Object
 
 GROUP = "flagger.app"
+SUCCESS_RATE = "request-success-rate"  # the built-in metric whose threshold is a minimum
 VERSIONS = ("v1beta1",)
 
 Percent = Annotated[int, Meta(ge=0, le=100)]
@@ -109,7 +110,7 @@ class Webhook(Shape, frozen=True, kw_only=True):
 
 class Alert(Shape, frozen=True, kw_only=True):
     name: str
-    severity: Literal["info", "warn", "error"] = "info"
+    severity: Literal["", "info", "warn", "error"] = "info"  # "": info too
     provider_ref: ObjectRef
 
 
@@ -227,8 +228,15 @@ def check_canary(obj: Object, report: Report) -> None:
         where: Path = (*path, "metrics", index)
         _duration(metric, "interval", where, report)
         limits = metric.get("thresholdRange") or {}
-        if metric.get("threshold") is None and limits.get("min") is None and limits.get("max") is None:
-            report.error(where, "has no threshold", "give thresholdRange with min or max")
+        if metric.get("thresholdRange") is not None:
+            if limits.get("min") is None and limits.get("max") is None:
+                report.warning((*where, "thresholdRange"), "has neither min nor max: every value passes", "give one of them")
+        elif metric.get("threshold") is None:  # Flagger: 0, which is a minimum of the success rate and a maximum else
+            least = metric["name"] == SUCCESS_RATE and not metric.get("query") and not metric.get("templateRef")
+            means = (
+                "at least 0 is wanted, so every value passes" if least else "at most 0 is wanted, so every value above 0 fails"
+            )
+            report.warning(where, f"has no threshold: {means}", "give thresholdRange with min or max")
         if limits.get("min") is not None and limits.get("max") is not None and limits["min"] > limits["max"]:
             report.error((*where, "thresholdRange"), f"min {limits['min']} is above max {limits['max']}")
     for index, hook in enumerate(analysis.get("webhooks") or []):

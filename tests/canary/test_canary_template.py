@@ -27,6 +27,17 @@ BLANKS = Blanks.of(SUBJECT, Metric("x", 90.0, variables=(("direction", "inbound"
         ("a  {{- name -}}\n  b", "areleaseb"),
         ("sum(x){{/* of {all} */}}", "sum(x)"),
         ("sum by (pod) ({__name__=~'a.{2}'})", "sum by (pod) ({__name__=~'a.{2}'})"),
+        # Of Flagger's tutorial for Skipper.
+        (
+            'x{route=~"{{ printf "kube(ew)?_%s__%s_canary__.*__%s_canary(_[0-9]+)?" namespace ingress service }}", le="+Inf"}',
+            'x{route=~"kube(ew)?_test__podinfo_canary__.*__web_canary(_[0-9]+)?", le="+Inf"}',
+        ),
+        ('{{ printf "%s-%v|%d%%" target variables.direction 7 }}', "podinfo-inbound|7%"),
+        ("{{- printf `a\\.%s` name -}}", "a\\.release"),
+        ('{{ printf "a\\\\.\\"%s\\"" name }}', 'a\\."release"'),
+        ('{{ target | printf "%s-%s" namespace }}', "test-podinfo"),
+        ('{{ index variables "a-b" | printf "<%s>" | printf "%v%s" 1 }}', "1<c>"),
+        ('{{ "a|b" }}', "a|b"),
     ],
 )
 def test_holes_are_filled_as_flagger_fills_them(query, filled):
@@ -44,6 +55,20 @@ def test_holes_are_filled_as_flagger_fills_them(query, filled):
         ("x{{ namespace }", "without its other half"),
         ("x namespace }}", "without its other half"),
         ("{{-name}}", "{{ -name }}"),
+        ('{{ printf "%s" }}', "printf has 1 places for 0 values"),
+        ('{{ printf "x" name }}', "printf has 0 places for 1 values"),
+        ('{{ printf "%5s" name }}', "printf has %5, expected %s, %v, %d or %%"),
+        ('{{ printf "%" }}', "expected %s, %v, %d or %%"),
+        ('{{ printf "%d" name }}', "%d wants a whole number, found 'release'"),
+        ('{{ printf "%s" 5 }}', "%s wants text, found 5"),
+        ("{{ printf name }}", "printf wants a format in quotes"),
+        ("{{ printf }}", "printf wants a format in quotes"),
+        ('{{ printf "%s" variables.missing }}', "templateVariables have no 'missing'"),
+        ('{{ printf "%s" (upper name) }}', "expected one of"),
+        ('{{ printf "%s name }}', "expected one of"),
+        ('{{ printf "\\q" }}', "expected one of"),
+        ("{{ name | target }}", "target takes nothing"),
+        ("{{ name | }}", "expected one of"),
     ],
 )
 def test_a_hole_with_no_filling_is_an_error(query, words):

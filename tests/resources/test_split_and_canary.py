@@ -236,7 +236,6 @@ def test_a_canary_with_a_mistake_is_refused_so_that_what_was_there_before_stays_
         ),
         ("    stepWeights: [10, 30, 60]\n", "", "7 error spec.analysis: none of stepWeight, stepWeights, iterations is given"),
         ("{min: 99}", "{min: 99, max: 1}", "13 error spec.analysis.metrics[0].thresholdRange: min 99 is above max 1"),
-        ("{min: 99}", "{}", "12 error spec.analysis.metrics[0]: has no threshold"),
         ("kind: Deployment", "kind: StatefulSet", "expected one of DaemonSet, Deployment, Service"),
         ("{port: 80, targetPort: http}", "{targetPort: http}", "spec.service.port: is missing, expected a whole number from 1"),
         ("    threshold: 3", "    treshold: 3", "unknown field of spec.analysis (did you mean threshold?)"),
@@ -247,6 +246,47 @@ def test_a_canary_that_means_nothing_is_refused(before: str, after: str, expecte
     lines = told(CANARY.replace(before, after))
     assert any(expected in line for line in lines), lines
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("{min: 99}", "{}", "13 warning spec.analysis.metrics[0].thresholdRange: has neither min nor max: every value passes"),
+        (
+            "{min: 99}",
+            "{min: null}",
+            "13 warning spec.analysis.metrics[0].thresholdRange: has neither min nor max: every value",
+        ),
+        (
+            "      thresholdRange: {min: 99}\n",
+            "",
+            "12 warning spec.analysis.metrics[0]: has no threshold: at least 0 is wanted, so every value passes",
+        ),
+        (
+            "request-success-rate\n      thresholdRange: {min: 99}\n",
+            "request-duration\n",
+            "12 warning spec.analysis.metrics[0]: has no threshold: at most 0 is wanted, so every value above 0 fails",
+        ),
+        (
+            "request-success-rate\n      thresholdRange: {min: 99}\n",
+            "errors\n      query: up\n",
+            "12 warning spec.analysis.metrics[0]: has no threshold: at most 0 is wanted, so every value above 0 fails",
+        ),
+    ],
+)
+def test_a_metric_without_a_limit_is_taken_as_flagger_takes_it_and_what_that_means_is_told(
+    before: str, after: str, expected: str
+) -> None:
+    assert before in CANARY
+    lines = told(CANARY.replace(before, after))
+    assert [line for line in lines if line.startswith(expected)], lines
+    assert not [line for line in lines if " error " in line]
+    assert look(CANARY.replace(before, after)).accepted
+
+
+def test_an_alert_whose_severity_is_empty_is_taken() -> None:
+    text = CANARY + "    alerts: [{name: on-call, severity: '', providerRef: {name: slack}}]\n"
+    assert told(text) == []
 
 
 def test_a_canary_without_analysis_is_refused_unless_it_skips_it() -> None:

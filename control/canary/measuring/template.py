@@ -3,9 +3,9 @@
     object -> parse_template() -> MetricTemplate -- server(secret) --> Server
                                                 `-- render(query, blanks) --> PromQL
 
-The query is a Go template in Flagger.  What its users write is a hole with a name in it, so that is what is understood:
-`{{ namespace }}`, `{{- target -}}` (trims the space beside it), `{{ variables.direction }}`, `{{ index variables "a-b" }}`
-and comments.  Anything else is an error that says what may be written: a query that is not the one meant must not be asked.
+The query is a Go template in Flagger.  What its users write is holes with names in them, so that is what is understood:
+`{{ namespace }}`, `{{- target -}}` (trims the space beside it), `{{ variables.direction }}`, `{{ index variables "a-b" }}`,
+printf of these (holes.py), and comments.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from control.canary.declared.fields import SpecError, flag, items, mapping, text
 from control.canary.declared.metric import MAX_QUERY, Metric
+from control.canary.measuring.holes import Hole
 from control.canary.measuring.promql import Server, server_url
 from control.canary.measuring.source import Subject
 from control.canary.objects.secret import secret_value
@@ -27,7 +28,6 @@ PROMETHEUS = "prometheus"
 
 _HOLE = re.compile(r"(?P<left>\s*\{\{-\s|\{\{)(?P<inside>.*?)(?P<right>\s-\}\}\s*|\}\})", re.DOTALL)
 _COMMENT = re.compile(r"\s*/\*.*\*/\s*\Z", re.DOTALL)
-_VARIABLE = re.compile(r'variables\.([A-Za-z_]\w*)\Z|index\s+variables\s+"([^"\\]*)"\Z')
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +79,7 @@ class _Anything(dict[str, str]):
 
 
 def _fill(inside: str, blanks: Blanks) -> str:
-    if _COMMENT.match(inside):
-        return ""
-    if inside in blanks.words:
-        return blanks.words[inside]
-    if found := _VARIABLE.match(inside):
-        name = found[1] if found[1] is not None else found[2]
-        if name not in blanks.variables:
-            raise SpecError(f"the query asks for {{{{ {inside} }}}}, and the metric's templateVariables have no {name!r}")
-        return blanks.variables[name]
-    raise SpecError(
-        f"the query asks for {{{{ {inside:.60} }}}}; expected one of {', '.join(blanks.words)}, or variables.<name>"
-    )
+    return "" if _COMMENT.match(inside) else Hole(inside, blanks.words, blanks.variables).filled()
 
 
 _ANY = Blanks(dict.fromkeys(("name", "namespace", "target", "service", "ingress", "route", "interval"), "x"), _Anything())
