@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,43 +165,3 @@ def dump(objects: Sequence[Object], output: str, *, single: bool = False) -> str
     import yaml
 
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip("\n")
-
-
-def repeat(once: Callable[[], str], *, watch: bool, changed: Callable[[], object] | None = None, interval: float = 1.0) -> None:
-    """Print what `once` returns; with `watch`, again whenever it changed, until Ctrl-C.
-
-    On a terminal the screen is redrawn; otherwise only the lines that are new are printed, as `kubectl get -w` does.
-
-    Args:
-        changed: a value that differs when there is something new to print; without it the text itself is compared
-            (not for texts with an age in them, which change every second).
-        interval: seconds between looks.
-    """
-    mark = changed() if changed else None
-    shown = once()
-    click.echo(shown)
-    if not watch:
-        return
-    terminal = sys.stdout.isatty()
-    try:
-        while True:
-            time.sleep(interval)
-            if changed is not None:
-                before, mark = mark, changed()
-                if before == mark:
-                    continue
-            text = once()
-            if text == shown:
-                continue
-            if terminal:
-                click.clear()
-                click.echo(text)
-            else:
-                old = set(shown.splitlines())
-                for line in text.splitlines():
-                    if line not in old:
-                        click.echo(line)
-            sys.stdout.flush()
-            shown = text
-    except KeyboardInterrupt:
-        return

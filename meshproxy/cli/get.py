@@ -1,13 +1,16 @@
 """`meshproxy get`: objects as kubectl shows them, from the mesh's state; also of a mesh that is not up.
 
 words on the command line --request()--> kinds and names --find()--> objects, and what was not found --> show() --> text
+                                                                         ^                                        |
+                                                                         `-- changes(): -w, what differs since ---'
 """
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,12 +25,12 @@ from meshproxy.cli.common import (
     mesh_option,
     namespace_options,
     open_store,
-    repeat,
     watch_option,
 )
 from meshproxy.cli.printers import ALL, KINDS, Kind, table
 
 if TYPE_CHECKING:
+    from control.store.files import FileStore
     from control.store.store import Object, Store
 
 SYSTEM_NAMESPACE = "meshproxy"  # control.runtime.layout's, which is imported with the rest of control: late
@@ -93,20 +96,29 @@ def command(
     for line in missing:
         click.echo(line, err=True)
 
-    def once() -> str:
-        return show(store, request, output, labels=show_labels, headers=not no_headers)
+    def text(objects: Found, *, headers: bool) -> str:
+        return show(objects, request, output, labels=show_labels, headers=headers)
 
-    def changed() -> object:
-        store.refresh()
-        return [obj["metadata"].get("resourceVersion") or str(obj) for _, objects in find(store, request) for obj in objects]
-
-    nothing = not any(objects for _, objects in find(store, request))
+    there = find(store, request)
+    nothing = not any(objects for _, objects in there)
     if missing and nothing:
         sys.exit(1)
-    if nothing and not watch and output in ("table", "wide", "name"):
+    if nothing and output in ("table", "wide", "name"):
         click.echo(nothing_found(store, request), err=True)
     else:
-        repeat(once, watch=watch, changed=changed)
+        click.echo(text(there, headers=not no_headers))
+    if watch:
+        redrawn = sys.stdout.isatty() and output not in ("json", "yaml")
+        try:
+            for now, changed in changes(store, request, there):
+                if redrawn:
+                    click.clear()
+                    click.echo(text(now, headers=not no_headers))
+                else:
+                    click.echo(text(changed, headers=nothing and not no_headers))
+                nothing = False
+        except KeyboardInterrupt:
+            pass
     if missing:
         sys.exit(1)
 
@@ -165,6 +177,28 @@ def find(store: Store, request: Request) -> Found:
     return found
 
 
+def changes(store: FileStore, request: Request, before: Found, interval: float = 1.0) -> Iterator[tuple[Found, Found]]:
+    """For ever, looking every `interval` seconds: all that is there, and of it what is new or another than before."""
+    seen = _versions(before)
+    while True:
+        time.sleep(interval)
+        store.refresh()
+        now = find(store, request)
+        then, seen = seen, _versions(now)
+        changed = [(kind, [obj for obj in objects if then.get(_uid(obj)) != seen[_uid(obj)]]) for kind, objects in now]
+        if any(objects for _, objects in changed):
+            yield now, changed
+
+
+def _uid(obj: Object) -> str:
+    metadata = obj["metadata"]
+    return str(metadata.get("uid") or (obj["kind"], metadata.get("namespace"), metadata["name"]))
+
+
+def _versions(found: Found) -> dict[str, str]:
+    return {_uid(obj): str(obj["metadata"].get("resourceVersion") or obj) for _, objects in found for obj in objects}
+
+
 def objects_of(store: Store, kind: Kind, namespace: str | None) -> list[Object]:
     if kind.kind == "Event":
         return [obj for obj in store.events() if namespace in (None, obj["metadata"].get("namespace"))]
@@ -202,8 +236,7 @@ def _elsewhere(objects: Sequence[Object]) -> str:
 # ---------------------------------------------------------------- how it is shown
 
 
-def show(store: Store, request: Request, output: str, *, labels: bool = False, headers: bool = True) -> str:
-    found = find(store, request)
+def show(found: Found, request: Request, output: str, *, labels: bool = False, headers: bool = True) -> str:
     if output in ("json", "yaml"):
         return dump([obj for _, objects in found for obj in objects], output, single=request.single)
     if output == "name":
@@ -221,4 +254,4 @@ def show(store: Store, request: Request, output: str, *, labels: bool = False, h
         for kind, objects in found
         if objects
     ]
-    return "\n\n".join(tables) or nothing_found(store, request)
+    return ("\n\n" if headers else "\n").join(tables)

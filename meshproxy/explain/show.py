@@ -167,7 +167,9 @@ def about(one: dict[str, Any]) -> Iterable[str]:
             said.append("the next request is a probe")
     yield ", ".join(said)
     if one["problem"]:
-        yield f"its share is answered here: {one['problem']}"
+        yield (
+            "its share is answered here" if one["share"] else "it has no share; one would be answered here"
+        ) + f": {one['problem']}"
     yield from one["filters"]
 
 

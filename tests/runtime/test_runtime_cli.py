@@ -171,20 +171,6 @@ def test_every_kind_prints_an_object_that_says_little() -> None:
         assert len(kind.cells(obj, True, NOW)) == len(kind.headers(True))
 
 
-def test_watching_prints_only_lines_that_are_new(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = iter(["a 1\nb 1", "a 1\nb 2"])
-    marks = iter([1, 1, 2])
-
-    def changed() -> object:
-        try:
-            return next(marks)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    common.repeat(lambda: next(texts), watch=True, changed=changed, interval=0.001)
-    assert capsys.readouterr().out == "a 1\nb 1\nb 2\n"
-
-
 # ---------------------------------------------------------------- logs
 
 

@@ -18,6 +18,7 @@ from control.runtime.logfile import LogFile
 from control.store.files import FileStore
 from control.store.store import Key
 from meshproxy.cli import selector
+from meshproxy.cli.get import changes, find, parse_request, show
 from meshproxy.cli.get import command as get_command
 from meshproxy.cli.lint import command as lint_command
 from meshproxy.cli.logs import command as logs_command
@@ -106,6 +107,26 @@ async def test_a_route_shows_its_services_and_whether_it_is_in_force(layout: Lay
             Key("gateway.networking.k8s.io", "HTTPRoute", "shop", "web"), {"parents": [{"conditions": conditions}]}
         )
     assert get("httproute", "web", "-n", "shop", "--no-headers").stdout.split()[:4] == ["web", "web", "True", "BackendNotFound"]
+
+
+def test_watching_gives_what_is_new_or_changed_and_nothing_else_again(layout: Layout, tmp_path: Path) -> None:
+    request = parse_request(["pods"], "shop")
+    store = FileStore(None, layout.objects, "cli")
+    store.refresh()
+    looks = changes(store, request, find(store, request), interval=0.001)
+    for objects, names in (
+        ([*OBJECTS, pod("new", app="new")], ["new"]),
+        ([*OBJECTS[:-1], pod("api-1", app="other"), pod("new", app="new")], ["api-1"]),
+        ([*OBJECTS[:-2], pod("last", app="last")], ["last"]),  # two are gone; those that went are not shown
+    ):
+        (tmp_path / "manifests" / "all.yaml").write_text(yaml.safe_dump_all(objects))
+        with FileStore(tmp_path / "manifests", layout.objects, "control", accepting=True) as accepting:
+            accepting.refresh()
+        everything, changed = next(looks)
+        assert [obj["metadata"]["name"] for _, found in changed for obj in found] == names
+        assert {obj["metadata"]["name"] for _, found in everything for obj in found} > set(names)
+        assert [line.split()[0] for line in show(changed, request, "table", headers=False).splitlines()] == names
+        assert json.loads(show(changed, request, "json"))["items"][0]["metadata"]["name"] == names[0]
 
 
 def test_kind_and_name_may_be_one_word_and_repeated(layout: Layout) -> None:
