@@ -187,18 +187,20 @@ class Actor:
             await self._store.apply(wanted)
 
     def _wanted_replicas(self, spec: CanarySpec, target: Object) -> int:
-        """The target's own number; while we hold it at zero, the primary's; else the scaler's least, else 1."""
+        """The target's own number; while we hold it at zero, the primary's.  Where an autoscaler adds what is needed, the least
+        that it keeps (as Flagger: the primary's number is what all requests need, and a canary has few)."""
         own = target["spec"].get("replicas", 1)
         if own:
             return int(own)
-        return self._primary_replicas(spec)
+        return (manifests.scaler_minimum(self._scaler(spec)) or 1) if spec.autoscaler else self._primary_replicas(spec)
 
     def _primary_replicas(self, spec: CanarySpec) -> int:
         primary = self._store.get(manifests.primary_key(spec))
         return (manifests.replicas(primary) if primary else manifests.scaler_minimum(self._scaler(spec))) or 1
 
     async def _scale_up(self, spec: CanarySpec, least: int = 1) -> None:
-        """To the owner's number; to the primary's where the owner has none, or fewer than `least`."""
+        """To the owner's number; where the owner has none, or fewer than `least`, to what a release begins with, `least` at
+        least."""
         self._target(spec)
         await self._hold_scaler(spec, paused=False)
         if spec.target_kind == "DaemonSet":
@@ -208,10 +210,7 @@ class Actor:
             updated = await self._store.apply(manifests.held_target(spec, None))
             if (updated.get("spec") or {}).get("replicas", 0) >= least:
                 return
-        target = self._target(spec)
-        await self._store.apply(
-            manifests.held_target(spec, self._wanted_replicas(spec, {"spec": {**target["spec"], "replicas": 0}}))
-        )
+        await self._store.apply(manifests.held_target(spec, max(least, self._wanted_replicas(spec, {"spec": {"replicas": 0}}))))
 
     def _target(self, spec: CanarySpec) -> Object:
         target = target_object(self._store, spec)
