@@ -87,6 +87,14 @@ def primary_not_ready(draft: Draft) -> NoReturn:
     failed_promotion(draft, primary.readiness.text)
 
 
+def primary_scaled_to_zero(draft: Draft) -> NoReturn:
+    """Its readiness says nothing: all of no pods are ready.  Neither the next weight nor a roll back would help anybody;
+    Flagger means to stop here too (its comparison of two pointers never finds them equal)."""
+    spec = draft.spec
+    kind, primary = spec.target_kind.lower(), f"{spec.primary}.{spec.namespace}"
+    draft.stop_warning(f"Halt {spec.full_name} advancement: primary {kind} {primary} is scaled to zero")
+
+
 def failed_promotion(draft: Draft, why: str, what: str = "primary not ready") -> NoReturn:
     """The primary is broken and its old revision is gone: the analysed canary is the only good one, it takes all."""
     # Everyone, also who does not match in A/B: there is nobody else to answer them.

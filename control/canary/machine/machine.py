@@ -5,7 +5,9 @@ One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the
     deleted? refused? suspended? target there?   -> terminate; say so, stop (suspended: abort only)  termination.py
     services, primary, routing, apex             -> make them, wait for the primary (-> Initialized) setup.py
     new revision?                                -> gate, scale the target up       (-> Progressing) approval.py
-    order to abort; evidence of harm             -> roll back                                        failure.py, comparison.py
+    order to abort                               -> roll back                                        failure.py
+    the primary has no pods?                     -> halt: requests stay where they are
+    evidence of harm                             -> roll back                                        comparison.py
     newer revision                               -> restart from weight 0
     canary pods ready? routing in force?         -> wait, or roll back when stuck  (the baseline's too: baselining.py)
     rollback hooks                               -> roll back
@@ -26,7 +28,7 @@ Where we differ from Flagger, on purpose, is in docs/canary/machine.md.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NoReturn
+from typing import Any
 
 from control.canary.declared.alerts import INFO
 from control.canary.declared.commands import Signature
@@ -37,6 +39,7 @@ from control.canary.machine import (
     baselining,
     comparison,
     failure,
+    pausing,
     progress,
     promotion,
     setup,
@@ -48,10 +51,7 @@ from control.canary.machine.analysis import Outcome, analyse
 from control.canary.machine.decision import Decision, Event, ScaleUp
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.routing import TO_PRIMARY
-from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, PROMOTED, RUNNING, Phase, Status
-
-_PAUSED = "Paused"  # how the message of a paused release begins
-
+from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, RUNNING, Phase, Status
 
 def tick(spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
     """Decide what happens now, or ask what must be known first.  Raises IllegalTransition only if the machine itself is
@@ -121,6 +121,8 @@ def _release(draft: Draft) -> None:
         setup.rest(draft)
         raise Stop
     failure.abort(draft)
+    if not spec.skip_analysis and not facts.primary.replicas:
+        failure.primary_scaled_to_zero(draft)
     stepping.with_the_others(draft)
     comparison.pull(draft)
     if not spec.skip_analysis and not facts.primary.readiness.ready:
@@ -287,9 +289,8 @@ def _failed_check(draft: Draft) -> None:
 
 def _advance(draft: Draft) -> None:
     spec, status = draft.spec, draft.status
-    if draft.facts.commands.pause:
-        _paused(draft)
-    _resumed(draft)
+    pausing.hold(draft)
+    pausing.resumed(draft)
     if (policy := stepping.by_steps(draft)) is not None and not (spec.mirror and strategy.begins(status)):
         stepping.advance(draft, policy)
     stepping.in_its_window(draft)
@@ -315,22 +316,3 @@ def _advance(draft: Draft) -> None:
     if step.text:
         draft.record(step.text)
     raise Stop
-
-
-def _paused(draft: Draft) -> NoReturn:
-    """Told at each tick; the history has it once, with who wanted it and why."""
-    spec, before = draft.spec, draft.status
-    suffix = draft.facts.commands.pause_signature.suffix
-    draft.status = before.says(f"{_PAUSED}{suffix}.", draft.now)
-    text = f"Canary {spec.full_name} is paused at weight {before.canary_weight:g}"
-    if draft.status != before:
-        draft.record(text + suffix)
-        raise Stop
-    draft.stop(text)
-
-
-def _resumed(draft: Draft) -> None:
-    said = draft.status.condition(PROMOTED)
-    if said is not None and said.message.startswith(_PAUSED):
-        draft.status = draft.status.says("", draft.now)
-        draft.record(f"Canary {draft.spec.full_name} is resumed{draft.facts.commands.pause_signature.suffix}")

@@ -45,6 +45,8 @@ def ensure_objects(draft: Draft) -> None:
     if initial and not facts.primary.readiness.ready:
         # Flagger scales the target to zero when this gets stuck.  The user's pods are all there is: they stay.
         draft.stop_warning(f"{primary} not ready: {facts.primary.readiness.text}")
+    if initial and not facts.primary.replicas:
+        draft.stop_warning(f"{primary} not ready: it is scaled to zero")
     # The routing first: once the apex selects the primary and the target goes, no request must still aim at the target.
     if initial and facts.routing != TO_PRIMARY:
         draft.do(SetRouting(TO_PRIMARY))
