@@ -220,9 +220,11 @@ def check_canary(obj: Object, report: Report) -> None:
         )
     elif len(chosen) > 1:
         report.warning(
-            (*path, chosen[1]), f"{' and '.join(chosen)} are given; Flagger's CRD wants one", "stepWeight wins over stepWeights"
+            (*path, chosen[1]),
+            f"{' and '.join(chosen)} are given; Flagger's CRD wants one",
+            "stepWeight says how far each step goes, the last of stepWeights where they end",
         )
-    if "maxWeight" in analysis and steps and not analysis.get("stepWeight"):
+    if "maxWeight" in analysis and steps:
         report.warning((*path, "maxWeight"), "is ignored when stepWeights is given")
     for index, metric in enumerate(analysis.get("metrics") or []):
         where: Path = (*path, "metrics", index)

@@ -79,7 +79,7 @@ def _canary(obj: Object, report: Report) -> None:
         report.warning(("spec", "autoscalerRef"), "ignored: replicas are the Deployments' own")
     for reason in release.ignored:
         path, rest = _split_reason(reason, obj)
-        report.warning(path, f"ignored: {rest.strip('()')}")
+        report.warning(path, f"ignored: {rest}")
 
 
 def refusal(reason: str, obj: Object) -> tuple[Path, str, str]:

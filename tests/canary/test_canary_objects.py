@@ -172,13 +172,37 @@ async def test_config_is_copied_for_the_primary_and_a_change_of_it_is_a_release(
     assert cluster.store.get(PRIMARY)["spec"]["template"]["metadata"]["annotations"] != before  # so its pods restart
 
 
-async def test_config_that_opted_out_is_left_alone(cluster):
-    metadata = {"name": "settings", "namespace": "test", "annotations": {"flagger.app/config-tracking": "disabled"}}
+@pytest.mark.parametrize(("value", "copied"), [("disabled", False), ("disable", False), ("enabled", True), ("", True)])
+async def test_config_that_opted_out_is_left_alone(cluster, value, copied):
+    metadata = {"name": "settings", "namespace": "test", "annotations": {"flagger.app/config-tracking": value}}
     cluster.write({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}})
     await initialise(cluster, deployment(envFrom=[{"configMapRef": {"name": "settings"}}]))
     container = cluster.store.get(PRIMARY)["spec"]["template"]["spec"]["containers"][0]
-    assert container["envFrom"] == [{"configMapRef": {"name": "settings"}}]
-    assert cluster.status().tracked == {}
+    assert container["envFrom"] == [{"configMapRef": {"name": "settings-primary" if copied else "settings"}}]
+    assert list(cluster.status().tracked) == (["configmap/settings"] if copied else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "copied"),
+    [
+        ("", True),
+        ("Opaque", True),
+        ("kubernetes.io/basic-auth", True),
+        ("kubernetes.io/ssh-auth", True),
+        ("kubernetes.io/tls", True),
+        ("kubernetes.io/service-account-token", False),
+        ("kubernetes.io/dockerconfigjson", False),
+        ("example.com/own", False),
+    ],
+)
+async def test_only_secrets_of_the_types_that_applications_are_given_are_copied(cluster, kind, copied):
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "namespace": "test"}, "data": {"a": "YQ=="}}
+    cluster.write({**secret, **({"type": kind} if kind else {})})
+    await initialise(cluster, deployment(envFrom=[{"secretRef": {"name": "key"}}]))
+    container = cluster.store.get(PRIMARY)["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": "key-primary" if copied else "key"}}]
+    assert list(cluster.status().tracked) == (["secret/key"] if copied else [])
+    assert (cluster.store.get(Key("", "Secret", "test", "key-primary")) is not None) is copied
 
 
 def test_a_target_without_a_known_label_is_refused_in_words():
@@ -203,6 +227,25 @@ def test_anti_affinity_of_the_primary_speaks_of_the_primary():
     primary = manifests.primary_deployment(canary_spec(), target, {}, 2)
     assert "app: podinfo-primary" in yaml.safe_dump(primary["spec"]["template"]["spec"]["affinity"])
     assert term["labelSelector"] == {"matchLabels": {"app": "podinfo"}}  # the target is not touched
+
+
+def test_rules_about_other_labels_stay_as_they_are_whatever_their_value():
+    """A part-of or a tier that happens to have the target's name is the primary's too, unchanged."""
+
+    def rules(label: str) -> dict:
+        expression = {"key": label, "operator": "In", "values": ["podinfo", "other"]}
+        spread = {"maxSkew": 1, "topologyKey": "zone", "labelSelector": {"matchLabels": {label: "podinfo"}}}
+        term = {"topologyKey": "host", "labelSelector": {"matchExpressions": [expression]}}
+        preferred = [{"weight": 1, "podAffinityTerm": term}]
+        anti = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+        return {"affinity": anti, "topologySpreadConstraints": [spread]}
+
+    for label, changed in (("app", True), ("name", True), ("app.kubernetes.io/name", True), ("part-of", False)):
+        target = deployment()
+        target["spec"]["template"]["spec"].update(rules(label))
+        pod = manifests.primary_deployment(canary_spec(), target, {}, 2)["spec"]["template"]["spec"]
+        found = yaml.safe_dump({name: pod[name] for name in rules(label)})
+        assert found == yaml.safe_dump(rules(label)).replace("podinfo", "podinfo-primary" if changed else "podinfo")
 
 
 # ---------------------------------------------------------------- readiness

@@ -13,6 +13,7 @@ from routing_objects import request
 from control.canary.declared.fields import SpecError
 from control.canary.declared.spec import CanarySpec, parse
 from control.canary.machine.routing import Routing
+from control.canary.machine.status import Phase
 from control.canary.routers import cookies, router_for, with_cookies
 from meshproxy.policy.filters import changed
 from meshproxy.policy.service import RouteEntry, ServiceEntry
@@ -249,6 +250,16 @@ def test_with_a_primary_cookie_who_saw_the_primary_stays_there_for_an_interval()
     assert set_by(spec, Routing(10), "podinfo-primary") == [f"{held.primary}; Max-Age=10; Path=/; SameSite=Lax; Secure"]
     assert shares(spec, Routing(10), cookie=held.primary) == PRIMARY
     assert shares(spec, Routing(10), cookie=f"{held.primary}; {held.canary}") == CANARY
+
+
+def test_after_a_promotion_that_failed_nobody_is_kept_with_the_broken_primary() -> None:
+    spec = asked({"sessionAffinity": {**AFFINITY, "primaryCookieName": "primary-cookie"}})
+    during = with_cookies(spec, RUNNING, Routing(50))
+    primary = during.primary_session_affinity_cookie
+    assert shares(spec, Routing(100), status=replace(during, phase=Phase.PROMOTING), cookie=primary) == PRIMARY
+    failed = replace(with_cookies(spec, during, Routing(100)), phase=Phase.FAILED)
+    assert shares(spec, Routing(100), status=failed, cookie=primary) == CANARY
+    assert shares(spec, Routing(100), status=failed) == CANARY
 
 
 def test_after_the_run_an_old_cookie_goes_to_the_primary_and_is_taken_back() -> None:

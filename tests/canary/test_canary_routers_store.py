@@ -7,15 +7,17 @@ import time
 from typing import Any
 
 import pytest
-from canary_cluster import Cluster, deployment, service
+from canary_cluster import PRIMARY, Cluster, deployment, service
+from canary_cluster import condition as deployment_condition
 from canary_plays import canary_object
 from router_world import RUNNING, target
 
 from control.canary.controller import Controller
+from control.canary.declared.commands import ANNOTATION_PROMOTE, Command
 from control.canary.declared.spec import CanarySpec, parse
 from control.canary.machine.decision import SetRouting
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import Status
+from control.canary.machine.status import Phase, Status
 from control.canary.measuring.embedded import EmbeddedSource
 from control.canary.objects import manifests
 from control.canary.routers import router_for, with_cookies
@@ -26,6 +28,7 @@ ROUTE = Key("gateway.networking.k8s.io", "HTTPRoute", "test", "podinfo")
 SPLIT = Key("split.smi-spec.io", "TrafficSplit", "test", "podinfo")
 TRIAL = Key("split.smi-spec.io", "TrafficSplit", "test", "podinfo-trial")
 MATCH = [{"headers": {"x-canary": {"exact": "insider"}}}]
+COOKIES = {"cookieName": "seen", "primaryCookieName": "unseen"}
 AFFINITY = {"sessionAffinity": {"cookieName": "flagger-cookie"}}
 
 
@@ -319,3 +322,39 @@ async def test_a_split_whose_root_is_missing_is_a_problem(cluster):
     spec = await begin(cluster, service={"port": 80, "hosts": ["frontend"]})
     await write(cluster, spec, Routing(10))
     assert "Service frontend does not exist" in router_for(spec).problem(cluster.store, spec)
+
+
+async def primary_waits(cluster: Cluster, *conditions: Object) -> None:
+    made = cluster.store.get(PRIMARY)
+    assert made is not None
+    status = {"observedGeneration": made["metadata"]["generation"], "updatedReplicas": 0, "conditions": list(conditions)}
+    await cluster.runtime.status(PRIMARY, status)
+    cluster.refresh()
+
+
+@pytest.mark.parametrize("analysis", [{"sessionAffinity": COOKIES}, {"match": MATCH, "iterations": 1, "stepWeight": 0}])
+async def test_trying_a_failed_promotion_again_is_no_edit_of_somebody_elses(cluster, analysis):
+    """What the route says of the failed one (nobody to the broken primary) is not what it says of the next try."""
+    cluster.begin(analysis=analysis)
+    await cluster.roll_out()
+    for _ in range(4):
+        await cluster.tick()
+    cluster.write(deployment("v2"))
+    for _ in range(9):
+        if cluster.status().phase is Phase.PROMOTING:
+            break
+        await cluster.tick()
+    await primary_waits(cluster, deployment_condition("Progressing", "False", "ProgressDeadlineExceeded", cluster.now))
+    await cluster.tick()
+    assert (cluster.status().phase, cluster.status().canary_weight) == (Phase.FAILED, 100)
+    order = str(Command(cluster.status().last_applied, cluster.now))
+    cluster.write(canary_object(analysis, annotations={ANNOTATION_PROMOTE: order}))
+    said: list[str] = []
+    for _ in range(4):
+        said += [event.text for event in cluster.decide().events]
+        await cluster.tick()
+        if len(said) == 2:  # copied, and not up yet
+            await primary_waits(cluster)
+    assert cluster.status().phase is Phase.SUCCEEDED
+    assert "Promotion of podinfo.test ordered by hand, trying again" in said
+    assert [text for text in said if "putting it back" in text] == []

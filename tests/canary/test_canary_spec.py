@@ -80,3 +80,12 @@ def test_settings_in_annotations_are_checked_too(name, value, words):
 @pytest.mark.parametrize(("text", "seconds"), [("1m", 60), ("1m30s", 90), ("500ms", 0.5), ("1.5s", 1.5), ("2h", 7200)])
 def test_durations_are_gos(text, seconds):
     assert duration(text, "x", 0.0) == pytest.approx(seconds)
+
+
+def test_where_step_weights_are_given_the_last_of_them_is_the_top_as_in_flagger():
+    def top(**analysis):
+        return canary_spec({"stepWeight": 0, "maxWeight": 50, **analysis}).top_weight
+
+    assert (top(stepWeight=10), top(stepWeights=[1, 5])) == (50, 5)
+    both = canary_spec({"stepWeight": 10, "stepWeights": [1, 5], "maxWeight": 50})
+    assert (both.top_weight, both.next_weight(0)) == (5, 10)  # stepWeight moves, the list says how far

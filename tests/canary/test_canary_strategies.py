@@ -123,6 +123,16 @@ def test_provider_kubernetes_makes_ten_iterations_of_weights_and_chooses_nobody_
     assert any("iterations is 10" in text for text in spec.ignored)
 
 
+def test_what_is_ignored_is_told_at_the_beginning_in_the_words_of_lint():
+    spec = canary_spec(service={"port": 80, "gateways": ["mesh"]}, provider="kubernetes")
+    play = Play(spec)
+    play.tick()
+    assert [text for text in play.texts() if "ignored" in text] == [
+        "ignored: spec.analysis: weights, as provider kubernetes routes no requests: iterations is 10",
+        "ignored: spec.service.gateways: Istio's gateways are not this mesh's",
+    ]
+
+
 # ---------------------------------------------------------------- webhooks
 
 

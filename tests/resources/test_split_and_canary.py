@@ -174,6 +174,11 @@ def test_fields_of_flaggers_crd_are_known(field: str) -> None:
             "  autoscalerRef: {kind: HorizontalPodAutoscaler, name: web}\n  analysis:",
             "7 warning spec.autoscalerRef: ignored: replicas are the Deployments' own",
         ),
+        (
+            "{port: 80, targetPort: http}",
+            "{port: 80, targetPort: http, retries: {retryOn: unavailable}}",
+            "6 warning spec.service.retries.retryOn: ignored: unavailable (HTTP status codes and resets can be retried)",
+        ),
     ],
 )
 def test_what_embedded_mode_ignores_of_a_canary_is_told(before: str, after: str, expected: str) -> None:

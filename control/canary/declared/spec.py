@@ -110,8 +110,9 @@ class CanarySpec:
 
     @property
     def top_weight(self) -> int:
-        """The weight at which a release is complete enough to promote."""
-        if self.step_weight <= 0 and self.step_weights:
+        """The weight at which a release is complete enough to promote: the last of stepWeights where there are any, also
+        where stepWeight says how to get there."""
+        if self.step_weights:
             return min(100, self.step_weights[-1])
         return self.max_weight
 
@@ -207,7 +208,9 @@ def _ignored(spec: Mapping[str, Any], analysis: Mapping[str, Any], routes: Servi
     """What is taken and has no effect, in words for an Event."""
     found: list[str] = []
     if routes.kind == NONE and not analysis.get("iterations"):
-        found.append(f"spec.analysis weights (provider kubernetes routes no requests; iterations is {KUBERNETES_ITERATIONS})")
+        found.append(
+            f"spec.analysis: weights, as provider kubernetes routes no requests: iterations is {KUBERNETES_ITERATIONS}"
+        )
     return found
 
 

@@ -93,7 +93,9 @@ class Draft:
             self.status = progress.without(self.status)
         beside, self.status = self.status.beside_baseline, baseline.kept(self.status, phase)
         self.status = self.status.to(phase, self.now, message, kind=self.spec.target_kind, **changes)
-        if beside and phase is Phase.PROMOTING and not self.routed:  # what the baseline had is the primary's again
+        # What the baseline had is the primary's again; and what a failed promotion kept from the primary, when tried again.
+        again = self.before.phase is Phase.FAILED
+        if (beside or again) and phase is Phase.PROMOTING and not self.routed:
             self.route(strategy.routing(self.spec, self.status))
 
     def noted(self, **changes: Any) -> None:

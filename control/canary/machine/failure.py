@@ -30,6 +30,7 @@ def roll_back(draft: Draft, why: str, severity: str, alert: str) -> NoReturn:
     draft.to(Phase.FAILED)
     draft.finished = "failed"
     draft.record(why, warning=True)
+    draft.noted(failed_checks=0)  # as Flagger; the record keeps how many there were
     draft.warn(f"Canary failed! Scaling down {draft.spec.full_name}")
     draft.alert(severity, alert)
     tell_post_rollout(draft)
@@ -104,6 +105,7 @@ def failed_promotion(draft: Draft, why: str, what: str = "primary not ready") ->
     draft.to(Phase.FAILED, message, canary_weight=100)
     draft.finished = "failed"
     draft.record(f"Promotion of {draft.spec.full_target} failed, {what}: {why}", warning=True)
+    draft.noted(failed_checks=0)
     draft.alert(ERROR, f"Promotion failed, {what}: {why}")
     tell_post_rollout(draft)
     raise Stop

@@ -88,7 +88,7 @@ def _run(draft: Draft) -> None:
     if draft.status.phase is Phase.NEW:
         draft.to(Phase.INITIALIZING)
         for text in spec.ignored:
-            draft.warn(f"{text} is ignored")
+            draft.warn(f"ignored: {text}")
     try:
         setup.ensure_objects(draft)
         if draft.status.phase is Phase.INITIALIZING:

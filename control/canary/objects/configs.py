@@ -14,7 +14,9 @@ from control.canary.declared.spec import CanarySpec
 from control.canary.objects.ownership import digest, owner
 from control.store.store import Key, Object
 
-ANNOTATION_TRACKING = "flagger.app/config-tracking"  # user's, on a ConfigMap or Secret: "disabled" leaves it alone
+ANNOTATION_TRACKING = "flagger.app/config-tracking"  # user's, on a ConfigMap or Secret: "disable..." leaves it alone
+# Types of Secrets that applications are given.  Tokens and credentials of registries belong to ServiceAccounts.
+COPIED_SECRETS = ("", "Opaque", "kubernetes.io/basic-auth", "kubernetes.io/ssh-auth", "kubernetes.io/tls")
 
 
 def references(template: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -54,8 +56,10 @@ def config_key(kind: str, namespace: str, name: str) -> Key:
 
 
 def config_hash(obj: Mapping[str, Any]) -> str | None:
-    """The tracked hash of a ConfigMap or Secret; None when its owner asked us to leave it alone."""
-    if ((obj["metadata"].get("annotations")) or {}).get(ANNOTATION_TRACKING) == "disabled":
+    """The tracked hash of a ConfigMap or Secret; None when it is left alone: its owner asked for it, or its type says so."""
+    if str((obj["metadata"].get("annotations") or {}).get(ANNOTATION_TRACKING) or "").startswith("disable"):
+        return None
+    if obj.get("kind") == "Secret" and (obj.get("type") or "") not in COPIED_SECRETS:
         return None
     return digest([obj.get("data"), obj.get("stringData"), obj.get("binaryData")])
 

@@ -177,17 +177,19 @@ def stamp_for(target_revision: str, tracked: Mapping[str, str]) -> str:
 
 
 def _point_affinity_to(pod: dict[str, Any], target: str, primary: str) -> None:
-    """Rules that keep replicas apart must speak of the copy's replicas (as Flagger: values equal to the name)."""
+    """Rules that keep replicas apart must speak of the copy's replicas (as Flagger: of labels that could be the selector's,
+    the values equal to the name)."""
     anti = ((pod.get("affinity") or {}).get("podAntiAffinity")) or {}
     terms = list(anti.get("requiredDuringSchedulingIgnoredDuringExecution") or ())
     terms += [t.get("podAffinityTerm") or {} for t in anti.get("preferredDuringSchedulingIgnoredDuringExecution") or ()]
     for rule in [*terms, *(pod.get("topologySpreadConstraints") or ())]:
         selector = rule.get("labelSelector") or {}
         for label, value in (selector.get("matchLabels") or {}).items():
-            if value == target:
+            if label in SELECTOR_LABELS and value == target:
                 selector["matchLabels"][label] = primary
         for expression in selector.get("matchExpressions") or ():
-            expression["values"] = [primary if v == target else v for v in expression.get("values") or ()]
+            if expression.get("key") in SELECTOR_LABELS and expression.get("values"):
+                expression["values"] = [primary if value == target else value for value in expression["values"]]
 
 
 # ---------------------------------------------------------------- what we hold of the target
