@@ -79,7 +79,10 @@ INSTEAD: dict[tuple[str, str], str] = {
     ("networking.istio.io", "VirtualService"): "use an HTTPRoute, or a TrafficSplit",
     ("networking.istio.io", "DestinationRule"): "balancer and breaker are annotations of the Service: docs/annotations.md",
     ("security.istio.io", ""): _ACCESS,
-    ("gateway.networking.k8s.io", "ReferenceGrant"): "references to other namespaces need no grant here",
+    (
+        "gateway.networking.k8s.io",
+        "ReferenceGrant",  # GEP-1294, "Namespace boundaries": the routes of a mesh need none
+    ): f"it is for routes of a Gateway; those of a Service need no grant: {_ACCESS}",
     ("gateway.networking.k8s.io", "Gateway"): "people come in by the mesh's own gateway; routes are attached to Services",
     ("networking.k8s.io", "Ingress"): "people come in by the mesh's own gateway",
     ("networking.k8s.io", "NetworkPolicy"): _ACCESS,

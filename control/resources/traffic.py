@@ -140,7 +140,11 @@ def _empty(traffic: Traffic) -> Iterator[Problem]:
         outcome = "goes to the others" if redistribute else "is answered with 503"
         rules: tuple[gateway.HttpRule | gateway.GrpcRule, ...] = route.spec.rules
         for number, rule in enumerate(rules):
+            if rule_mistake(rule) or unsupported_filters(rule):
+                continue  # nothing of it is sent, whoever is ready: that is told by itself
             for index, ref in enumerate(rule.backend_refs):
+                if reference_mistake(ref, home_of(route), traffic.world) or unsupported_filters(ref):
+                    continue
                 where = (ref.namespace or home_of(route), ref.name)
                 if ref.weight and where in traffic.services and where not in traffic.ready:
                     place: Path = ("spec", "rules", number, "backendRefs", index)

@@ -176,6 +176,22 @@ def test_a_consumer_route_is_for_clients_of_its_namespace_and_then_instead_of_th
     assert goes_to(service_entry(consumer, namespace="other"), "GET /a") == "web"
 
 
+def test_a_consumer_route_sends_back_to_the_producers_namespace_without_a_grant() -> None:
+    """Gateway API's conformance test of a mesh, MeshConsumerRoute: the same shape, and no ReferenceGrant."""
+    changed = "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-header-set, value: set}]}}"
+    consumer = http_route(
+        "c",
+        f"{{filters: [{changed}], backendRefs: [{{name: web, namespace: shop, port: 80}}]}}",
+        parent="{group: '', kind: Service, name: web, namespace: shop}",
+    )
+    consumer["metadata"]["namespace"] = "people"
+    assert goes_to(service_entry(consumer, namespace="people")) == "web"
+    found = match(service_entry(consumer, namespace="people"), request())
+    assert found is not None
+    assert found.spec.response_headers is not None
+    assert match(service_entry(consumer, namespace="shop"), request()) is None
+
+
 @pytest.mark.parametrize(
     ("backends", "expected"),
     [

@@ -256,6 +256,61 @@ def test_the_conditions_are_the_specifications(objects: list[Object], expected: 
     assert of(*objects) == expected
 
 
+LEDGER = "{name: ledger, namespace: billing, port: 80}"
+COPY = f"{{type: RequestMirror, requestMirror: {{backendRef: {LEDGER}}}}}"
+GRANT = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "ReferenceGrant",
+    "metadata": {"name": "not-for-us", "namespace": "billing"},
+    "spec": {
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "gateways"}],
+        "to": [{"group": "", "kind": "Service", "name": "other"}],
+    },
+}
+
+
+@pytest.mark.parametrize("grants", [[], [GRANT]], ids=["no grant", "a grant for others"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        http_route("r", f"{{backendRefs: [{LEDGER}]}}"),
+        route("GRPCRoute", "r", f"{{backendRefs: [{LEDGER}]}}"),
+        http_route("r", f"{{filters: [{COPY}], backendRefs: [{{name: web-v1, port: 80}}]}}"),
+    ],
+    ids=["HTTPRoute", "GRPCRoute", "mirror"],
+)
+def test_a_route_of_a_service_sends_to_any_namespace_without_a_reference_grant(made: Object, grants: list[Object]) -> None:
+    """GEP-1294, "Namespace boundaries": a grant is for routes of a Gateway."""
+    ledger = in_namespace("billing", service("ledger"))
+    assert reasons(made, ledger, *grants) == []
+    assert of(made, ledger, *grants) == GOOD
+    entry = service_entry(made, ledger, *grants)
+    (rule,) = (one for one in entry.routes.values() if one.spec.name.startswith(made["kind"]))
+    (leaf,) = [one.backend for one in rule.mirrors] or rule.backends
+    assert (leaf.key, leaf.refuse) == ("billing/ledger:80", 0)
+    assert of(made, service("ledger"))[1] == (
+        "ResolvedRefs",
+        "False",
+        "BackendNotFound",
+    )  # one of that name at home is no other
+
+
+def in_namespace(namespace: str, obj: Object) -> Object:
+    return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
+
+
+def test_a_backend_that_a_route_cannot_reach_anyway_is_not_told_to_be_empty() -> None:
+    """Its share gets 500 whoever is ready: `BackendEmpty` would say 503."""
+    ready = Traffic.of(
+        [*WEB, *ENDPOINTS, service("late"), http_route("r", "{backendRefs: [{name: late, port: 9}]}")], live=True
+    )
+    assert [one.reason for one in problems(ready)] == ["BackendNotFound"]
+    ready = Traffic.of([*WEB, *ENDPOINTS, service("late"), http_route("r", CORS.replace("web-v1", "late"))], live=True)
+    assert [one.reason for one in problems(ready)] == ["UnsupportedFilter"]
+    ready = Traffic.of([*WEB, *ENDPOINTS, service("late"), http_route("r", to("late"))], live=True)
+    assert [one.reason for one in problems(ready)] == ["BackendEmpty"]
+
+
 def written(obj: Object, now: str, *objects: Object) -> list[dict[str, Any]]:
     traffic = Traffic.of([*WEB, obj, *objects])
     read: Any = parse_http_route if obj["kind"] == "HTTPRoute" else parse_grpc_route

@@ -155,6 +155,12 @@ def test_what_is_no_object_is_told_from_what_has_no_name(text: str, expected: st
             " (who may call whom is said by TrafficTargets: docs/access.md)",
         ),
         (
+            "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: a}",
+            "2 warning kind: ignored: gateway.networking.k8s.io/v1beta1 ReferenceGrant is not used in embedded mode"
+            " (it is for routes of a Gateway; those of a Service need no grant:"
+            " who may call whom is said by TrafficTargets: docs/access.md)",
+        ),
+        (
             "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]",
             "2 warning kind: ignored: Kustomization is kustomize's own (`kubectl kustomize DIR` makes the manifests: check those)",
         ),
