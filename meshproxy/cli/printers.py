@@ -5,6 +5,7 @@ KINDS["po"] is the same as KINDS["pods"]: names, the object's group and kind, th
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Kind:
     wide_header: tuple[str, ...] = ()
     wide: Callable[[Object], Row] = lambda obj: []
     cluster_scoped: bool = False
+    after_wide: int = 0  # so many of the columns stand behind the wide ones
 
     @property
     def plural(self) -> str:
@@ -38,11 +40,15 @@ class Kind:
         return f"{self.names[1]}.{self.group}" if self.group else self.names[1]
 
     def headers(self, wide: bool) -> list[str]:
-        return [*self.header, *(self.wide_header if wide else ())]
+        return self._joined(self.header, self.wide_header if wide else ())
 
     def cells(self, obj: Object, wide: bool, now: float | None = None) -> Row:
         row = self.row(obj, time.time() if now is None else now)
-        return [*row, *(self.wide(obj) if wide else ())]
+        return self._joined(row, self.wide(obj) if wide else ())
+
+    def _joined(self, columns: Sequence[str], wide: Sequence[str]) -> list[str]:
+        at = len(columns) - self.after_wide
+        return [*columns[:at], *wide, *columns[at:]]
 
 
 def _age(obj: Object, now: float) -> str:
@@ -169,8 +175,13 @@ def _canary(obj: Object, now: float) -> Row:
 
 
 def _canary_wide(obj: Object) -> Row:
-    status, analysis = obj.get("status") or {}, obj["spec"].get("analysis") or {}
-    return [str(status.get("failedChecks") or 0), str(analysis.get("interval") or ""), str(status.get("iterations") or 0)]
+    """As Flagger's CRD has them: what the object says, in JSON."""
+    status, spec = obj.get("status") or {}, obj["spec"]
+    said = [spec.get("suspend"), status.get("failedChecks")]
+    said += [
+        (spec.get("analysis") or {}).get(name) for name in ("interval", "mirror", "stepWeight", "stepWeights", "maxWeight")
+    ]
+    return [one if isinstance(one, str) else "" if one is None else json.dumps(one, separators=(",", ":")) for one in said]
 
 
 def _event(obj: Object, now: float) -> Row:
@@ -258,8 +269,9 @@ _ALL_KINDS = (
         "Canary",
         ("NAME", "STATUS", "WEIGHT", "LASTTRANSITIONTIME"),
         _canary,
-        ("FAILEDCHECKS", "INTERVAL", "ITERATIONS"),
+        ("SUSPENDED", "FAILEDCHECKS", "INTERVAL", "MIRROR", "STEPWEIGHT", "STEPWEIGHTS", "MAXWEIGHT"),
         _canary_wide,
+        after_wide=1,
     ),
     Kind(("events", "event", "ev"), "", "Event", ("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"), _event),
     Kind(("configmaps", "configmap", "cm"), "", "ConfigMap", ("NAME", "DATA", "AGE"), _data),

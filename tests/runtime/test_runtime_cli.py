@@ -164,6 +164,32 @@ def test_a_table_has_kubectls_columns_and_a_namespace_when_there_are_several() -
     assert header.index("TYPE") == row.index("ClusterIP")
 
 
+def test_canaries_have_flaggers_columns_in_its_order() -> None:
+    """Those of its CRD: the wide ones stand before the last; what an object does not say is empty."""
+    analysis = {"interval": "15s", "mirror": True, "stepWeights": [5, 50], "maxWeight": 50}
+    status = {"phase": "Progressing", "canaryWeight": 5, "failedChecks": 1, "iterations": 0, "lastTransitionTime": "2027-01-15"}
+    one = {"metadata": {"name": "podinfo"}, "spec": {"suspend": False, "analysis": analysis}, "status": status}
+    kind = KINDS["canaries"]
+    assert kind.headers(False) == ["NAME", "STATUS", "WEIGHT", "LASTTRANSITIONTIME"]
+    assert kind.cells(one, False) == ["podinfo", "Progressing", "5", "2027-01-15"]
+    assert dict(zip(kind.headers(True), kind.cells(one, True), strict=True)) == {
+        "NAME": "podinfo",
+        "STATUS": "Progressing",
+        "WEIGHT": "5",
+        "SUSPENDED": "false",
+        "FAILEDCHECKS": "1",
+        "INTERVAL": "15s",
+        "MIRROR": "true",
+        "STEPWEIGHT": "",
+        "STEPWEIGHTS": "[5,50]",
+        "MAXWEIGHT": "50",
+        "LASTTRANSITIONTIME": "2027-01-15",
+    }
+    assert list(kind.headers(True))[-1] == "LASTTRANSITIONTIME"
+    new = {"metadata": {"name": "podinfo"}, "spec": {"canaryAnalysis": {"interval": "1m"}}}
+    assert kind.cells(new, True) == ["podinfo", *[""] * 10]
+
+
 def test_every_kind_prints_an_object_that_says_little() -> None:
     for kind in {id(kind): kind for kind in KINDS.values()}.values():
         template: dict[str, Any] = {"spec": {}}
