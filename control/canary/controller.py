@@ -329,16 +329,16 @@ class Controller:
                 said = checksum(status.tracked, status.last_applied)
                 body = payload(spec.name, spec.namespace, phase, said, dict(hook.metadata))
                 return await self._hooks.call(hook, body)
-            case AskMetrics(besides=besides):
-                metrics = tuple(dict.fromkeys((*spec.metrics, *besides)))
+            case AskMetrics(besides=besides, of_primary=of_primary):
+                metrics = tuple(dict.fromkeys(besides if of_primary else (*spec.metrics, *besides)))
                 # Side by side: one server that hangs delays none of the others.
                 return dict(
-                    zip(metrics, await asyncio.gather(*(self._measure(spec, metric) for metric in metrics)), strict=True)
+                    zip(metrics, await asyncio.gather(*(self._measure(spec, one, of_primary) for one in metrics)), strict=True)
                 )
 
-    async def _measure(self, spec: CanarySpec, metric: Metric) -> Measurement:
+    async def _measure(self, spec: CanarySpec, metric: Metric, of_primary: bool) -> Measurement:
         try:
-            seen = await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s))
+            seen = await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s, of_primary))
         except Exception as error:  # noqa: BLE001  # whatever broke: not to know is a failed check, counted, so that it cannot hang a release
             self.metrics.error(error)
             log.warning("canary %s: %s of %s: %s", spec.full_name, type(error).__name__, metric.name, error)

@@ -55,6 +55,8 @@ class Step(Shape, frozen=True, kw_only=True):
 class PromotionStep(Shape, frozen=True, kw_only=True):
     weight: Weight
     duration: Duration = ""
+    pause: bool = False
+    checks: tuple[Metric, ...] = ()
 
 
 class Window(Shape, frozen=True, kw_only=True):

@@ -163,7 +163,7 @@ def _effect(asked: Asked, annotations: dict[str, str]) -> str:
     now, pause = asked.now, annotations.get(ANNOTATION_PAUSE, "")
     if ANNOTATION_ABORT in annotations and asked.suspended:
         return " (it stays suspended)"
-    if canary_standing.is_held(now):
+    if canary_standing.is_held(now) or canary_standing.returns_by_steps(asked.canary, asked.read, now):
         soon = f"from the next look on, within {canary_standing.interval(asked.canary)}"
         approved = Command.parse(annotations.get(ANNOTATION_APPROVE, ""))
         if approved is not None and asked.orders.pause:
@@ -274,7 +274,12 @@ def _approved(asked: Asked) -> dict[str, str]:
 
 
 _VERBS: tuple[tuple[str, str, Verb, bool], ...] = (
-    ("approve", "Open the gate a release waits at: of meshproxy.dev/confirm, or a step with `pause`.", _approved, False),
+    (
+        "approve",
+        "Open the gate a release waits at: of meshproxy.dev/confirm, or a (promotion) step with `pause`.",
+        _approved,
+        False,
+    ),
     ("pause", "Hold the weight of a release where it is.  Checks go on: a bad release is still rolled back.", _paused, False),
     ("resume", "Let a paused release go on.", _resumed, False),
     ("abort", "Roll a running release back now.", _aborting, False),

@@ -16,6 +16,8 @@ from meshproxy.cli import canary_objects
 
 if TYPE_CHECKING:
     from control.canary.declared.commands import Command, Commands
+    from control.canary.declared.policy import ReleasePolicy
+    from control.canary.declared.spec import CanarySpec
     from control.canary.machine.status import Status
     from control.store.store import Object, Store
 
@@ -33,6 +35,16 @@ def is_held(now: Status) -> bool:
     from control.canary.machine.status import ANALYSED, Phase
 
     return now.phase is Phase.WAITING or now.phase in ANALYSED
+
+
+def returns_by_steps(canary: Object, read: tuple[CanarySpec, ReleasePolicy | None] | None, now: Status) -> bool:
+    """Is it promoted by steps, which a pause holds?  Not where a person ordered the promotion."""
+    from control.canary.machine.status import Phase
+
+    if now.phase is not Phase.PROMOTING or read is None or pending(commands_of(canary).promote, now):
+        return False
+    spec, policy = read
+    return spec.routed and bool(spec.step_weight_promotion or (policy is not None and policy.promotion_steps))
 
 
 def pending(order: Command | None, now: Status, gate: str = "") -> bool:
@@ -54,17 +66,23 @@ def gate_of(store: Store, canary: Object, now: Status) -> str:
     """The gate it waits at that a person opens, "" if there is none (or its manifests cannot be read)."""
     from control.canary.machine.gates import gate_it_waits_at
 
+    read = _read(store, canary)
+    return gate_it_waits_at(read[0], now, read[1]) if read is not None else ""
+
+
+def _read(store: Store, canary: Object) -> tuple[CanarySpec, ReleasePolicy | None] | None:
     try:
-        spec, policy = canary_objects.read(store, canary)
+        return canary_objects.read(store, canary)
     except click.ClickException:
-        return ""
-    return gate_it_waits_at(spec, now, policy)
+        return None
 
 
 def named(gate: str) -> str:
     """ "step/2" -> "step 2", "traffic-increase/20" -> "traffic-increase at weight 20" """
     what, mark, number = gate.partition("/")
-    return what if not mark else f"{what} {number}" if what == "step" else f"{what} at weight {number}"
+    if what in ("step", "promotion-step"):
+        return f"{what.replace('-', ' ')} {number}"
+    return f"{what} at weight {number}" if mark else what
 
 
 def message(store: Store, canary: Object) -> str:
@@ -89,7 +107,7 @@ def message(store: Store, canary: Object) -> str:
 def _ordered(store: Store, canary: Object, now: Status, said: str) -> str:
     """Of a release under way: the order that holds, "" if what the status says is all."""
     orders = commands_of(canary)
-    if not is_held(now):
+    if not is_held(now) and not returns_by_steps(canary, _read(store, canary), now):
         return ""
     if aborting := _aborting(orders, now):
         return aborting

@@ -16,7 +16,7 @@ from control.store.files import FileStore
 from control.store.store import Key
 from meshproxy.telemetry.registry import Registry
 
-SUBJECT = Subject("test", "podinfo", "podinfo-canary")
+SUBJECT = Subject("test", "podinfo", "podinfo-canary", apex="podinfo")
 START = 1_800_000_000.0
 
 
@@ -73,6 +73,9 @@ class Mesh:
     async def ask(self, metric: str = SUCCESS_RATE, window_s: float = 60.0):
         return await self.source.measure(Query(Metric(metric), SUBJECT, window_s))
 
+    async def ask_of_primary(self, metric: str = SUCCESS_RATE):
+        return await self.source.measure(Query(Metric(metric), SUBJECT, 60.0, of_primary=True))
+
 
 @pytest.fixture
 async def mesh(tmp_path) -> AsyncIterator[Mesh]:
@@ -95,6 +98,23 @@ def fail_to(caller: Registry, pod: str, times: int, *, deployment: str = "podinf
     for _ in range(times):
         series.request()
         series.failed("connect", 1.0)
+
+
+async def test_a_promotion_asks_for_the_numbers_of_the_primary_and_no_others(mesh):
+    canary, primary = await mesh.pod("podinfo-1", "podinfo"), await mesh.pod("podinfo-primary-1", "podinfo-primary")
+    caller = await mesh.pod("client-1", "client")
+    mesh.source.watch({SUBJECT})
+    assert (await mesh.ask_of_primary()).warming
+    await mesh.scrape()
+    answer(canary, bad=500, ms=900.0)
+    answer(primary, good=90)
+    fail_to(caller, "podinfo-primary-1", 10, deployment="podinfo-primary")
+    fail_to(caller, "podinfo-1", 100)
+    await mesh.scrape()
+    seen = await mesh.ask_of_primary()
+    assert (seen.value, seen.requests) == (90.0, 100)
+    p99 = await mesh.ask_of_primary(DURATION)
+    assert (p99.value < 10, p99.requests) == (True, 90)
 
 
 async def test_success_rate_is_over_all_pods_of_the_target_and_no_others(mesh):

@@ -37,7 +37,7 @@ def test_every_field_is_read():
             {"weight": 0.5, "duration": "2m", "minRequests": 100, "pause": True, "checks": [check]},
             {"weight": 50},
         ],
-        promotionSteps=[{"weight": 60, "duration": "30s"}],
+        promotionSteps=[{"weight": 60, "duration": "30s", "pause": True, "checks": [check]}, {"weight": 90}],
         warmUp="15s",
         windows=[{"days": ["Mon", "Fri"], "from": "09:00", "to": "17:30", "timeZone": "Europe/Berlin"}],
         evidence={"alpha": 0.05, "failureMargin": 0.5, "slowMargin": 3, "minRequests": 40, "baseline": True},
@@ -47,7 +47,7 @@ def test_every_field_is_read():
     )
     metric = Metric("checkout-errors", 30.0, None, 1.0, query="vector(0)")
     assert found.steps == (PolicyStep(0.5, 120.0, 100, True, (metric,)), PolicyStep(50.0))
-    assert found.promotion_steps == (PolicyStep(60.0, 30.0),)
+    assert found.promotion_steps == (PolicyStep(60.0, 30.0, 0, True, (metric,)), PolicyStep(90.0))
     assert found.warm_up_s == 15.0
     assert [(sorted(w.days), w.begin, w.end, w.zone.key) for w in found.windows] == [([0, 4], 540, 1050, "Europe/Berlin")]
     assert found.evidence == EvidencePolicy(0.05, 0.005, 0.03, 40, baseline=True)
@@ -72,6 +72,15 @@ WRONG = [
     ({"steps": [{"weight": 1, "duration": "soon"}]}, "spec.steps[0].duration: found 'soon', expected a duration"),
     ({"steps": [{"weight": 1, "durations": "1m"}]}, "unknown field of spec.steps[0] (did you mean duration?)"),
     ({"steps": [{"weight": 1, "checks": [{"name": "x", "query": "y"}]}]}, "spec.steps[0].checks[0]: has no threshold"),
+    (
+        {"promotionSteps": [{"weight": 1, "checks": [{"name": "x", "query": "y"}]}]},
+        "promotionSteps[0].checks[0]: has no thresh",
+    ),
+    (
+        {"promotionSteps": [{"weight": 1, "checks": [{"name": "x", "thresholdRange": {"max": 1}}]}]},
+        "spec.promotionSteps[0].checks[0]",
+    ),
+    ({"promotionSteps": [{"weight": 1, "minRequests": 9}]}, "unknown field of spec.promotionSteps[0]"),
     ({"steps": [{"weight": 1}] * 101}, "spec.steps: has 101 items, expected at most 100"),
     ({"windows": [{"from": "9:00"}]}, 'spec.windows[0].from: found "9:00", expected a time from "00:00" to "24:00"'),
     ({"windows": [{"to": "24:30"}]}, 'spec.windows[0].to: found "24:30", expected a time'),

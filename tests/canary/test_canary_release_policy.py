@@ -14,7 +14,7 @@ import yaml
 from test_canary_policy import policy_object
 from test_canary_simulate import canary
 
-from control.canary.simulate.given import Given, load
+from control.canary.simulate.given import Given, GivenError, check, load
 from control.canary.simulate.model import parse_scenario
 from control.canary.simulate.timeline import Entry, Outcome, Timeline
 from control.canary.simulate.world import World
@@ -132,6 +132,51 @@ def test_promotion_steps_give_the_traffic_back_slowly(tmp_path: Path):
         "Advance podinfo.test primary weight 99.5",
         "Advance podinfo.test primary weight 100",
     ]
+
+
+def back(timeline: Timeline) -> list[tuple[float, float]]:
+    """The weights of the promotion, in seconds since it began."""
+    begun = next(round(entry.at) for entry in timeline.entries if entry.phase == "Promoting")
+    return [(at - begun, weight) for at, weight in weights(timeline) if at > begun]
+
+
+ORDERS_LOST = {"name": "orders-lost", "query": "vector(0)", "thresholdRange": {"max": 0}, "interval": "10s"}
+
+
+def test_a_promotion_step_with_a_pause_waits_until_a_person_approves_it(tmp_path: Path):
+    giving_back = [{"weight": 60, "duration": "30s", "pause": True}, {"weight": 90}]
+    objects = (canary(), policy_object(steps=[{"weight": 50}], promotionSteps=giving_back))
+    approved = play(tmp_path, *objects)
+    assert (approved.outcome, back(approved)) == (Outcome.PROMOTED, [(10, 40), (50, 10), (60, 0)])
+    late = play(tmp_path, *objects, denied={"promotion-step/1": 4})
+    assert (late.outcome, back(late)) == (Outcome.PROMOTED, [(10, 40), (90, 10), (100, 0)])
+    never = play(tmp_path, *objects, denied={"promotion-step": None}, limit_s=900)
+    assert (never.outcome, back(never)) == (Outcome.UNDECIDED, [(10, 40)])
+    assert "waiting for approval of promotion step 1" in never.waits_for
+    check(objects, Given(denied={"promotion-step/1": None}))
+    with pytest.raises(GivenError, match="there is no webhook or gate 'step/1'"):
+        check(objects, Given(denied={"step/1": None}))
+
+
+def test_a_promotion_step_has_checks_of_its_own(tmp_path: Path):
+    giving_back = [{"weight": 60}, {"weight": 90, "duration": "30s", "checks": [ORDERS_LOST]}]
+    objects = (canary(), policy_object(steps=[{"weight": 50}], promotionSteps=giving_back))
+    good = play(tmp_path, *objects)
+    assert (good.outcome, back(good)) == (Outcome.PROMOTED, [(10, 40), (20, 10), (50, 0)])
+    seen = [(entry.phase, [s.metric for s in entry.seen]) for entry in good.entries if "orders-lost" in str(entry.seen)]
+    assert seen == [("Promoting", ["orders-lost"])] * 2 + [("Finalising", ["orders-lost"])]
+    check(objects, Given(faults=[("", parse_scenario("bad:orders-lost"))]))
+    failing = play(tmp_path, *objects, scenarios=("orders-lost:7",))
+    assert (failing.outcome, back(failing)) == (Outcome.ROLLED_BACK, [(10, 40), (20, 10), (40, 100)])
+    said = texts(failing.entries)
+    assert "Promotion of podinfo.test failed, the new primary fails its checks: orders-lost 7.00 > 0" in said
+
+
+def test_a_built_in_check_of_a_promotion_step_is_about_the_primary(tmp_path: Path):
+    success = {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "10s"}
+    policy = policy_object(steps=[{"weight": 50}], promotionSteps=[{"weight": 80, "duration": "1m", "checks": [success]}])
+    worse = play(tmp_path, canary(), policy, scenarios=("errors:9%@70%",))  # the canary never had that much
+    assert (worse.outcome, back(worse)) == (Outcome.ROLLED_BACK, [(10, 20), (30, 100)])
 
 
 def test_the_canarys_own_steps_do_where_the_policy_has_none(tmp_path: Path):

@@ -124,6 +124,20 @@ async def test_the_built_ins_select_the_labels_that_sidecars_have(sources):
     )
 
 
+async def test_the_built_ins_of_a_promotion_step_are_the_primarys_and_queries_stay_as_they_are(sources):
+    here = sources.of(metrics_server=sources.prometheus.server.address)
+    subject = Subject("test", "podinfo", "podinfo-canary", apex="podinfo")
+    await here.measure(Query(BUILT_IN, subject, 60.0, of_primary=True))
+    rate, count = sources.queries
+    for asked in (rate, count):
+        assert 'deployment="podinfo-primary"' in asked
+        assert 'dst_deployment="podinfo-primary"' in asked
+        assert 'dst_service="podinfo-primary"' in asked
+        assert '"podinfo"' not in asked
+    await here.measure(Query(Metric("up", query='up{d="{{ target }}"}'), subject, 60.0, of_primary=True))
+    assert sources.queries[-1] == 'up{d="podinfo"}'
+
+
 async def test_a_template_is_rendered_for_its_canary_and_asked_of_its_own_server(sources):
     await sources.template('x{ns="{{ namespace }}",d="{{ variables.direction }}"}[{{ interval }}]')
     seen = await sources.measure(from_template(direction="inbound"), metrics_server="http://127.0.0.1:1")

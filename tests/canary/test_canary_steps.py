@@ -67,6 +67,16 @@ def test_promotion_steps_give_the_primary_its_traffic_back():
     assert back(begun, 0, policy()) == Done()
 
 
+def test_a_promotion_step_with_a_pause_waits_for_an_approval_of_its_own():
+    paused = policy(promotionSteps=[{"weight": 60, "duration": "30s", "pause": True}, {"weight": 90, "pause": True}])
+    first, last = at(1, 40, promoting=True), at(2, 10, promoting=True)
+    assert steps.next_back(paused, first, 10, START + 29) == Hold("30 s at weight 40")
+    assert steps.next_back(paused, first, 10, START + 30) == Wait("approval of promotion step 1", "promotion-step/1")
+    assert steps.next_back(paused, first, 10, START + 30, approved=True) == Go(at(2, 10.0, 30, promoting=True))
+    assert steps.next_back(paused, last, 10, START + 10) == Wait("approval of promotion step 2", "promotion-step/2")
+    assert steps.next_back(paused, last, 10, START + 10, approved=True) == Done()
+
+
 def test_outside_its_window_a_release_says_when_it_opens():
     night = policy(steps=[{"weight": 5}], windows=[{"from": "02:00", "to": "03:00"}])
     assert move(start(START), 0, night) == Wait("its window, which opens Sat 2027-01-16 02:00 UTC")

@@ -79,6 +79,48 @@ async def test_no_order_is_given_twice_in_one_run(shell):
     assert "its retry is ordered already" in shell.run("retry", *NAMED, code=1).output
 
 
+async def giving_back(shell: Shell, *steps: dict[str, object]) -> None:
+    """At the first of these promotion steps, past its time."""
+    shell.cluster.write(policy_object(steps=[{"weight": 50}], promotionSteps=list(steps)))
+    await released(shell)
+    while shell.cluster.weights() != (25, 75):
+        await shell.cluster.tick()
+    await shell.cluster.tick()
+
+
+async def test_a_promotion_step_with_a_pause_is_approved_and_paused_and_says_what_it_waits_for(shell):
+    await giving_back(shell, {"weight": 75, "pause": True}, {"weight": 90})
+    said = shell.run("status", *NAMED, "-o", "wide").output
+    assert "Waiting for approval of promotion step 1." in said
+    assert "back 1/2 (waits)" in said
+    assert shell.run("pause", *NAMED, "--by", "ann", "--reason", "lunch").output == "canary.flagger.app/podinfo paused\n"
+    assert "Paused (by ann: lunch)." in shell.run("status", *NAMED).output
+    held = "canary.flagger.app/podinfo approved (promotion step 1; paused: its weight stays until it is resumed)\n"
+    assert shell.run("approve", *NAMED, "--by", "bob").output == held
+    assert "promotion step 1 is approved already (by bob)" in shell.run("approve", *NAMED, code=1).output
+    await shell.cluster.tick()
+    assert shell.cluster.weights() == (25, 75)
+    soon = "from the next look on, within 10s"
+    assert shell.run("resume", *NAMED).output == f"canary.flagger.app/podinfo resumed ({soon})\n"
+    assert "Approved promotion step 1 (by bob): goes on" in shell.run("status", *NAMED).output
+    await shell.cluster.tick()
+    assert shell.cluster.weights() == (10, 90)
+    history = shell.run("history", *NAMED).output
+    assert "is paused at weight 25 (by ann: lunch)" in history
+    assert "Promotion step 1 of podinfo.test approved (by bob)" in history
+
+
+async def test_a_pause_of_a_promotion_that_a_person_ordered_says_that_it_holds_nothing(shell):
+    shell.cluster.write(policy_object(steps=[{"weight": 50}], promotionSteps=[{"weight": 75}, {"weight": 90}]))
+    await released(shell, ticks=2)
+    shell.run("promote", *NAMED)
+    while shell.cluster.weights() != (25, 75):
+        await shell.cluster.tick()
+    assert "its promotion is not held: the next release will wait" in shell.run("pause", *NAMED).output
+    await shell.cluster.tick()
+    assert shell.cluster.weights() == (10, 90)
+
+
 async def test_a_second_approval_does_not_take_the_first_ones_reason_away(shell):
     shell.cluster.write(policy_object(steps=[{"weight": 5, "pause": True}, {"weight": 50}]))
     await released(shell, ticks=5)

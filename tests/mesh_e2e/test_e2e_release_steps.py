@@ -67,7 +67,7 @@ def test_a_step_below_a_percent_lasts_until_the_canary_has_answered_its_requests
             {"weight": 60, "duration": "3s"},
         ],
         # A proxy that hears of it late still hears of it: each lasts longer than the news on a busy machine.
-        promotionSteps=[{"weight": 50, "duration": "4s"}, {"weight": 80, "duration": "4s"}],
+        promotionSteps=[{"weight": 50, "duration": "4s"}, {"weight": 80, "duration": "4s", "pause": True}],
     )
     release.begins()
     release.write("2")
@@ -99,13 +99,19 @@ def test_the_primary_takes_the_traffic_back_by_promotion_steps_and_no_user_sees_
     with release.users() as users, watched(release) as seen:
         release.until(lambda: all(seen.values()), "a look at both")
         release.order("approve", "--reason", "nobody complains", "--by", "ann")
+        release.until(lambda: "approval of promotion step 2" in str(release.status), "the pause of the promotion")
+        assert [release.shares_at(ip) for ip in release.clients] == [[(20, 80)]] * 2
+        assert release.phase == "Promoting"
+        release.order("approve", "--by", "bob")
         release.reaches("Succeeded")
         release.until(lambda: all(found[-1] == (0, 100) for found in seen.values()), "everyone at the primary")
         assert arms(release.count(20)) == {(PRIMARY, "2", 200): 20}
     for found in seen.values():
         assert found == [(20, 80), (60, 40), (50, 50), (20, 80), (0, 100)]
     assert users.failures == []
-    assert "Step 2 of web.steps approved (by ann: nobody complains)" in release.order("history")
+    history = release.order("history")
+    assert "Step 2 of web.steps approved (by ann: nobody complains)" in history
+    assert "Promotion step 2 of web.steps approved (by bob)" in history
 
 
 # ---------------------------------------------------------------- several as one

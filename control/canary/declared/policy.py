@@ -37,7 +37,7 @@ class PolicyStep:
     duration_s: float | None = None  # at least this long; None: the Canary's interval
     min_requests: int = 0  # that the canary must have answered in this step
     pause: bool = False  # until a person approves it
-    checks: tuple[Metric, ...] = ()  # besides those of the Canary
+    checks: tuple[Metric, ...] = ()  # besides those of the Canary; of a promotion step: all there are, of the primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def parse(obj: Mapping[str, Any]) -> ReleasePolicy | None:
     return ReleasePolicy(
         namespace=namespace,
         name=metadata["name"],
-        steps=tuple(_step(step, index, namespace) for index, step in enumerate(whole["spec"].get("steps") or ())),
-        promotion_steps=tuple(PolicyStep(step.weight, _seconds(step.duration)) for step in spec.promotion_steps),
+        steps=_steps(whole["spec"], "steps", namespace, metadata["name"]),
+        promotion_steps=_steps(whole["spec"], "promotionSteps", namespace, metadata["name"]),
         warm_up_s=seconds(spec.warm_up),
         windows=tuple(_window(window) for window in spec.windows),
         evidence=_evidence(spec.evidence) if spec.evidence is not None else None,
@@ -190,8 +190,13 @@ def not_by_weights(spec: CanarySpec) -> str:
     return "spec.skipAnalysis" if spec.skip_analysis else ""
 
 
-def _step(step: Mapping[str, Any], index: int, namespace: str) -> PolicyStep:
-    checks = parse_metrics(step.get("checks"), f"spec.steps[{index}].checks", namespace)
+def _steps(spec: Mapping[str, Any], field: str, namespace: str, name: str) -> tuple[PolicyStep, ...]:
+    steps = enumerate(spec.get(field) or ())
+    return tuple(_step(step, f"ReleasePolicy {name}: spec.{field}[{index}]", namespace) for index, step in steps)
+
+
+def _step(step: Mapping[str, Any], where: str, namespace: str) -> PolicyStep:
+    checks = parse_metrics(step.get("checks"), f"{where}.checks", namespace)
     return PolicyStep(
         float(step["weight"]),
         _seconds(step.get("duration") or ""),

@@ -63,6 +63,11 @@ class Verdict:
         return bool(self.checks) and self.outcome is Outcome.FAILED and self.checks[-1].too_few
 
     @property
+    def why(self) -> str:
+        """The same, without what an Event begins with."""
+        return self.text.removeprefix("Halt ").partition("advancement ")[2].strip() or self.text
+
+    @property
     def text(self) -> str:
         """The Event text of the check that decided, "" if all passed."""
         return self.checks[-1].text if self.checks else ""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from control.canary.declared.alerts import Alert
+from control.canary.declared.alerts import WARN, Alert
 from control.canary.declared.commands import Command
 from control.canary.declared.hooks import HookResult, Webhook
 from control.canary.declared.metric import Metric
@@ -73,7 +73,13 @@ class Draft:
         """What the metrics of the spec, and `extra` ones, say.  Ends the tick if that is not known yet."""
         if not self.spec.metrics and not extra:
             return {}
-        question = AskMetrics(tuple(extra))
+        return self._measured(AskMetrics(tuple(extra)))
+
+    def measurements_of_primary(self, metrics: Sequence[Metric]) -> Mapping[Metric, Measurement]:
+        """What these alone say; the built-in ones of the primary.  Ends the tick if that is not known yet."""
+        return self._measured(AskMetrics(tuple(metrics), of_primary=True))
+
+    def _measured(self, question: AskMetrics) -> Mapping[Metric, Measurement]:
         answer = self.facts.answers.get(question)
         if not isinstance(answer, Mapping):
             self._ask(question)
@@ -134,6 +140,15 @@ class Draft:
 
     def halt(self, text: str) -> None:
         self.record(text, warning=True)
+
+    def wait(self, text: str, *, alert: bool) -> NoReturn:
+        """Say what is waited for; people are told once."""
+        before = self.status
+        self.status = before.says(f"Waiting for {text}.", self.now)
+        self.halt(f"Halt {self.spec.full_name} advancement waiting for {text}")
+        if alert and self.status != before:
+            self.alert(WARN, f"Canary is waiting for {text}.")
+        raise Stop
 
     def record(self, text: str, *, warning: bool = False, told: bool = True) -> None:
         """An event that is also kept in the history, with the checks made so far in this tick.  `told`: as an event too."""

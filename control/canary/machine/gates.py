@@ -5,6 +5,7 @@ Progressing        traffic-increase/<weight>
 WaitingPromotion   promotion
 Progressing        step/<number>            a step of its ReleasePolicy with `pause: true`
 Progressing        evidence/<weight>        the policy says `onInconclusive: approve`, and maxWait is over
+Promoting          promotion-step/<number>  a promotion step with `pause: true`
 
 An approval names the gate, so that it opens one and only once.  There is room for one: of a step with a pause that waits at
 another gate as well, the second approval stands for the first too (stepping.py).  Gates that are webhooks are opened where the
@@ -18,7 +19,7 @@ from control.canary.declared.policy import ReleasePolicy
 from control.canary.declared.spec import CanarySpec
 from control.canary.machine.progress import State, progress
 from control.canary.machine.status import PROMOTED, Phase, Status
-from control.canary.machine.steps import ahead, gate
+from control.canary.machine.steps import ahead, gate, promotion_gate
 from control.canary.machine.strategy import Strategy, routing, strategy
 
 TRAFFIC_INCREASE = "traffic-increase"
@@ -59,6 +60,9 @@ def gate_it_waits_at(spec: CanarySpec, status: Status, policy: ReleasePolicy | N
     named = {Phase.WAITING: "rollout", Phase.WAITING_PROMOTION: "promotion"}.get(status.phase, "")
     if named:
         return named if named in spec.gates else ""
+    if status.phase is Phase.PROMOTING:
+        back = progress(status)
+        return promotion_gate(back.step) if back is not None and back.promoting and back.state is State.WAITING else ""
     if status.phase is not Phase.PROGRESSING:
         return ""
     said = status.condition(PROMOTED)

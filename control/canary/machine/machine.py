@@ -28,7 +28,7 @@ Where we differ from Flagger, on purpose, is in docs/canary/machine.md.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NoReturn
+from typing import Any
 
 from control.canary.declared.alerts import INFO
 from control.canary.declared.commands import Signature
@@ -39,6 +39,7 @@ from control.canary.machine import (
     baselining,
     comparison,
     failure,
+    pausing,
     progress,
     promotion,
     setup,
@@ -50,9 +51,7 @@ from control.canary.machine.analysis import Outcome, analyse
 from control.canary.machine.decision import Decision, Event, ScaleUp
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.routing import TO_PRIMARY
-from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, PROMOTED, RUNNING, Phase, Status
-
-_PAUSED = "Paused"  # how the message of a paused release begins
+from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, RUNNING, Phase, Status
 
 
 def tick(spec: CanarySpec, status: Status, facts: Facts, now: float) -> Decision:
@@ -291,9 +290,8 @@ def _failed_check(draft: Draft) -> None:
 
 def _advance(draft: Draft) -> None:
     spec, status = draft.spec, draft.status
-    if draft.facts.commands.pause:
-        _paused(draft)
-    _resumed(draft)
+    pausing.hold(draft)
+    pausing.resumed(draft)
     if (policy := stepping.by_steps(draft)) is not None and not (spec.mirror and strategy.begins(status)):
         stepping.advance(draft, policy)
     stepping.in_its_window(draft)
@@ -319,22 +317,3 @@ def _advance(draft: Draft) -> None:
     if step.text:
         draft.record(step.text)
     raise Stop
-
-
-def _paused(draft: Draft) -> NoReturn:
-    """Told at each tick; the history has it once, with who wanted it and why."""
-    spec, before = draft.spec, draft.status
-    suffix = draft.facts.commands.pause_signature.suffix
-    draft.status = before.says(f"{_PAUSED}{suffix}.", draft.now)
-    text = f"Canary {spec.full_name} is paused at weight {before.canary_weight:g}"
-    if draft.status != before:
-        draft.record(text + suffix)
-        raise Stop
-    draft.stop(text)
-
-
-def _resumed(draft: Draft) -> None:
-    said = draft.status.condition(PROMOTED)
-    if said is not None and said.message.startswith(_PAUSED):
-        draft.status = draft.status.says("", draft.now)
-        draft.record(f"Canary {draft.spec.full_name} is resumed{draft.facts.commands.pause_signature.suffix}")

@@ -1,6 +1,6 @@
 """How a release ends well: the primary becomes what was analysed, traffic goes back to it, the target rests.
 
-promote -> Promoting -- primary ready --> weights back to it, at once, by stepWeightPromotion or by a policy's promotion steps
+promote -> Promoting -- primary ready --> weights back to it, at once or by steps (returning.py)
                                           -> Finalising -> Succeeded
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import NoReturn
 
 from control.canary.declared.alerts import ERROR, INFO
-from control.canary.declared.policy import ReleasePolicy
-from control.canary.machine import progress, steps
+from control.canary.machine import returning
 from control.canary.machine.decision import PromoteTemplate, ScaleToZero
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.failure import roll_back, tell_post_rollout
-from control.canary.machine.routing import TO_PRIMARY, Routing
+from control.canary.machine.routing import TO_PRIMARY
 from control.canary.machine.status import Phase
 from control.canary.objects.manifests import stamp_for
 
@@ -67,38 +66,17 @@ def route_to_primary(draft: Draft) -> NoReturn:
             roll_back(draft, f"Rolling back {spec.full_name} {text}", ERROR, f"Rolling back, {text}")
         _copy_template(draft)
         raise Stop
-    step = spec.step_weight_promotion
     if not spec.routed:  # pods are all there is: no traffic to shift, and Flagger says nothing here
         draft.to(Phase.FINALISING)
         raise Stop
-    policy = draft.facts.policy
-    by_steps = policy is not None and bool(policy.promotion_steps)
-    routing: Routing | None = Routing(max(0, round(status.canary_weight - step, 2))) if step else TO_PRIMARY
-    if policy is not None and by_steps:
-        routing = _next_back(draft, policy)
-    if routing is None:
-        raise Stop
+    routing = returning.next_routing(draft)
     draft.route(routing)
     if not routing.canary:
         draft.to(Phase.FINALISING)
-    gradual = step or by_steps
-    text = f"Advance {spec.full_name} primary weight {routing.primary:g}" if gradual else "Routing all traffic to primary"
+    by_steps = returning.gradual(draft)
+    text = f"Advance {spec.full_name} primary weight {routing.primary:g}" if by_steps else "Routing all traffic to primary"
     draft.record(text)
     raise Stop
-
-
-def _next_back(draft: Draft, policy: ReleasePolicy) -> Routing | None:
-    """The next weight by promotion steps, None while the present one lasts; all to the primary at the end."""
-    at = progress.progress(draft.status)
-    if at is None or not at.promoting:
-        at = progress.start(draft.now, weight=draft.status.canary_weight, promoting=True)
-    move = steps.next_back(policy, at, draft.spec.interval_s, draft.now)
-    if isinstance(move, steps.Hold):
-        return None
-    if isinstance(move, steps.Done):
-        return TO_PRIMARY
-    draft.status = move.progress.on(draft.status)
-    return Routing(move.progress.weight)
 
 
 def finish(draft: Draft) -> NoReturn:

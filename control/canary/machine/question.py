@@ -27,9 +27,10 @@ class AskHook:
 @dataclass(frozen=True, slots=True)
 class AskMetrics:
     """What do the metrics of the spec, and those besides, say as of now?  Answer: a Measurement for each Metric (absent: not
-    measured)."""
+    measured).  `of_primary`: only those besides, and the built-in ones among them of the primary's pods."""
 
     besides: tuple[Metric, ...] = ()
+    of_primary: bool = False
 
 
 Question = AskHook | AskMetrics

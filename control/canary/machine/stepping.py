@@ -117,7 +117,7 @@ def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
             raise Stop
         case steps.Wait(text=text, gate=gate):
             _keep(draft, at.to(State.WAITING, draft.now))
-            _wait(draft, text, alert=bool(gate))
+            draft.wait(text, alert=bool(gate))
     if at.step and policy.step(at.step - 1).pause and at.state is State.WAITING:
         command = draft.facts.commands.approve
         draft.record(f"Step {at.step} of {spec.full_name} approved{command.signature.suffix if command else ''}")
@@ -133,7 +133,7 @@ def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
     _keep(draft, passed)
     began = draft.status.run_started
     if text := group.waits_for(draft.facts.others, passed.step, began, last=last):
-        _wait(draft, text, alert=False)
+        draft.wait(text, alert=False)
     if not isinstance(move, steps.Go):
         if draft.facts.others:
             promotion.commit(draft, f"All that are released with {spec.full_name} have passed; promoting")
@@ -152,7 +152,7 @@ def in_its_window(draft: Draft) -> None:
     """For strategies without steps: ends the tick outside the hours of the policy."""
     policy = draft.facts.policy
     if policy is not None and (opening := opens(policy.windows, draft.now)) is not None:
-        _wait(draft, f"its window, which opens {said(policy.windows, opening)}", alert=False)
+        draft.wait(f"its window, which opens {said(policy.windows, opening)}", alert=False)
 
 
 # ---------------------------------------------------------------- helpers
@@ -199,13 +199,3 @@ def _counted_anew(draft: Draft, at: Progress) -> Progress:
 
 def _keep(draft: Draft, at: Progress) -> None:
     draft.status = at.on(draft.status)
-
-
-def _wait(draft: Draft, text: str, *, alert: bool) -> NoReturn:
-    """Say what is waited for; people are told once."""
-    before = draft.status
-    draft.status = before.says(f"Waiting for {text}.", draft.now)
-    draft.halt(f"Halt {draft.spec.full_name} advancement waiting for {text}")
-    if alert and draft.status != before:
-        draft.alert(WARN, f"Canary is waiting for {text}.")
-    raise Stop

@@ -63,6 +63,11 @@ def gate(step: int) -> str:
     return f"step/{step}"
 
 
+def promotion_gate(step: int) -> str:
+    """The same of a promotion step."""
+    return f"promotion-step/{step}"
+
+
 def ahead(steps: Sequence[PolicyStep], step: int, weight: float) -> int:
     """Index of the step after number `step`; len(steps): none.  A weight that would fall (the list was edited) is left out."""
     return next((index for index in range(step, len(steps)) if steps[index].weight >= weight), len(steps))
@@ -96,13 +101,16 @@ def next_move(policy: ReleasePolicy, at: Progress, seen: Seen, interval_s: float
     return Go(Progress(index + 1, policy.steps[index].weight, float(int(now))))
 
 
-def next_back(policy: ReleasePolicy, at: Progress, interval_s: float, now: float) -> Hold | Go | Done:
-    """The same for the promotion steps, by which the primary takes the traffic back: their weights are the primary's.  Nothing
-    but time is waited for."""
+def next_back(policy: ReleasePolicy, at: Progress, interval_s: float, now: float, *, approved: bool = False) -> Move:
+    """The same for the promotion steps, by which the primary takes the traffic back: their weights are the primary's.
+    `approved`: by a person, of the gate of this step."""
     steps = policy.promotion_steps
     here = steps[min(at.step, len(steps)) - 1] if at.step and steps else None
-    if here is not None and (text := lacking(here, at, Seen(), interval_s, now)):
-        return Hold(text)
+    if here is not None:
+        if text := lacking(here, at, Seen(), interval_s, now):
+            return Hold(text)
+        if here.pause and not approved:
+            return Wait(f"approval of promotion step {at.step}", promotion_gate(at.step))
     index = ahead(steps, at.step, 100 - at.weight)
     if index == len(steps):
         return Done()

@@ -119,15 +119,16 @@ class EmbeddedSource(MetricSource):
             return Measurement(reason="it is PromQL, and there is no Prometheus: give spec.metricsServer", error=True)
         if self._watching_since is None or subject not in self._subjects:
             return Measurement(reason="the metric source has just been asked to watch it", warming=True)
-        pods = [pod for pod in self._meshed_pods() if is_of(pod, subject)]
+        deployment, service = query.whose
+        pods = [pod for pod in self._meshed_pods() if _is_in(pod, subject.namespace, deployment)]
         if not pods:
-            return Measurement(reason=f"no pod of {subject.deployment}.{subject.namespace} has a proxy")
+            return Measurement(reason=f"no pod of {deployment}.{subject.namespace} has a proxy")
         windows = {pod_key(pod): self._pods.get(pod_key(pod)) for pod in pods}
         fresh = {key: window for key, window in windows.items() if window and _is_fresh(window, now)}
         if not fresh:
             if now - self._watching_since < STALE_S:
                 return Measurement(reason="the metric source is starting", warming=True)
-            return Measurement(reason=f"no proxy of {subject.deployment}.{subject.namespace} answered in {STALE_S:g} s")
+            return Measurement(reason=f"no proxy of {deployment}.{subject.namespace} answered in {STALE_S:g} s")
         inbound = Totals()
         seen: dict[PodKey, Totals] = {}
         for key, window in fresh.items():
@@ -138,7 +139,7 @@ class EmbeddedSource(MetricSource):
         if not seen:
             return Measurement(reason="the metric source is starting", warming=True)
         if query.metric.name == SUCCESS_RATE:
-            unreached = self._unreached(subject, seen, windows, now, query.window_s)
+            unreached = self._unreached((subject.namespace, deployment, service), seen, windows, now, query.window_s)
             total = inbound.success + inbound.failure + unreached
             if not total:
                 return Measurement(requests=0, reason=f"no request in {query.window_s:g} s")
@@ -156,9 +157,16 @@ class EmbeddedSource(MetricSource):
         return release.arms if release is not None and self._clock() - release.looked_at <= LOOK_STALE_S else None
 
     def _unreached(
-        self, subject: Subject, seen: Mapping[PodKey, Totals], pods: Collection[PodKey], now: float, window_s: float
+        self,
+        whose: tuple[str, str, str],
+        seen: Mapping[PodKey, Totals],
+        pods: Collection[PodKey],
+        now: float,
+        window_s: float,
     ) -> float:
-        """Failures callers saw that no target pod counted (see the top of this file)."""
+        """Failures callers saw that no target pod counted (see the top of this file).  `whose`: namespace, Deployment,
+        Service."""
+        home, own_deployment, own_service = whose
         outbound: dict[str, float] = {}
         homeless = 0.0
         for window in self._pods.values():
@@ -166,15 +174,15 @@ class EmbeddedSource(MetricSource):
             if counted is None:
                 continue
             for (namespace, deployment, pod, service), failures in counted.failed_to.items():
-                if namespace != subject.namespace or failures <= 0:
+                if namespace != home or failures <= 0:
                     continue
                 if (namespace, pod) in pods:
                     outbound[pod] = outbound.get(pod, 0.0) + failures
-                elif not pod and (deployment == subject.deployment or (not deployment and service == subject.service)):
+                elif not pod and (deployment == own_deployment or (not deployment and service == own_service)):
                     homeless += failures
         excess = 0.0
         for pod, failures in outbound.items():
-            own = seen.get((subject.namespace, pod))
+            own = seen.get((home, pod))
             excess += max(0.0, failures - (own.failure if own else 0.0))
         return excess + homeless
 

@@ -58,6 +58,13 @@ class Query:
     metric: Metric
     subject: Subject
     window_s: float
+    of_primary: bool = False  # a built-in metric of the primary's pods instead
+
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Deployment and Service that a built-in metric is about."""
+        subject = self.subject
+        return (subject.primary, subject.primary_service) if self.of_primary else (subject.deployment, subject.service)
 
 
 @dataclass(frozen=True, slots=True)

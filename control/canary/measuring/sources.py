@@ -89,15 +89,16 @@ class MetricSources(MetricSource):
 
     async def _built_in(self, server: Server, query: Query) -> Measurement:
         subject, window = query.subject, prometheus_duration(query.window_s)
-        whose = (subject.namespace, subject.deployment)
+        deployment, service = query.whose
+        whose = (subject.namespace, deployment)
         if query.metric.name == SUCCESS_RATE:
-            asked = promql.success_rate(*whose, subject.service, window)
+            asked = promql.success_rate(*whose, service, window)
         else:
             asked = promql.duration_p99(*whose, window)
         seen = await self._prometheus.ask(server, asked, query.window_s)
         if seen.value is None:
             return seen
-        counted = await self._prometheus.ask(server, promql.requests(*whose, subject.service, window), query.window_s)
+        counted = await self._prometheus.ask(server, promql.requests(*whose, service, window), query.window_s)
         # increase() is an estimate from two samples: 9.97 is ten requests
         return seen if counted.value is None else replace(seen, requests=math.ceil(counted.value - 0.01))
 

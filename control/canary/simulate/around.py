@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control.canary.declared.commands import to_rfc3339
@@ -137,6 +137,9 @@ class ModelledSource(MetricSource):
         if self._given.recording is not None:
             return self._given.recording.measure(metric, traffic.elapsed_s)
         faults = [fault for name, fault in self._given.faults if name in ("", subject.canary)]
+        if query.of_primary:  # it runs the new revision by then, and has the faults of that from a weight of its own on
+            weight = 100.0 - traffic.weight
+            traffic = replace(traffic, rate=self._given.rate * weight / 100, weight=weight)
         return measure(metric, faults, traffic)
 
 

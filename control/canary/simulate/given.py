@@ -95,6 +95,7 @@ def check(objects: Sequence[Object], given: Given) -> None:
     hooks = {word for spec in specs for hook in spec.webhooks for word in (hook.name, hook.type)}
     gates = {gate for spec in specs for gate in spec.gates}
     gates |= {"step" for policy in policies if any(step.pause for step in policy.steps)}
+    gates |= {"promotion-step" for policy in policies if any(step.pause for step in policy.promotion_steps)}
     gates |= {"evidence" for policy in policies if policy.evidence is not None}
     for name in given.denied:
         if name not in hooks and name.partition("/")[0] not in gates:
@@ -142,7 +143,7 @@ def _declared(objects: Sequence[Object]) -> tuple[list[CanarySpec], list[Release
 def _metrics(specs: Sequence[CanarySpec], policies: Sequence[ReleasePolicy]) -> list[str]:
     return sorted(
         {metric.name for spec in specs for metric in spec.metrics}
-        | {metric.name for policy in policies for step in policy.steps for metric in step.checks}
+        | {one.name for policy in policies for step in (*policy.steps, *policy.promotion_steps) for one in step.checks}
     )
 
 
