@@ -315,7 +315,8 @@ def test_a_target_that_is_deleted_in_the_middle_leaves_everyone_with_the_primary
 
 @lane("proof")
 def test_evidence_pulls_a_canary_that_fails_one_request_in_five(release: Release) -> None:
-    """At half of the traffic; by no threshold, for it has no metrics."""
+    """At half of the traffic; by no threshold, for it has no metrics; and not when the next interval begins, but when the
+    evidence is there: two seconds after the 15th failure are 50 requests here, and a busy machine may take twice that."""
     release.write("1", replicas=1)
     release.mesh.write("proof-service", {**service("web"), "metadata": {"name": "web", "namespace": "proof"}})
     release.canary(INCREASE, stepWeights=[50], spec={"revertOnDeletion": True})
@@ -333,6 +334,7 @@ def test_evidence_pulls_a_canary_that_fails_one_request_in_five(release: Release
         watching = [threading.Thread(target=pulled_at, args=(proxy,), daemon=True) for proxy in proxies]
         for thread in watching:
             thread.start()
+        release.canary(INCREASE, stepWeights=[50], interval="8s", spec={"revertOnDeletion": True})
         release.write("2", replicas=1, STATUS=500, FAIL_EVERY=5)
         release.let(INCREASE)
         release.reaches("Failed")
@@ -348,9 +350,10 @@ def test_evidence_pulls_a_canary_that_fails_one_request_in_five(release: Release
     after = sum(line.at > fifteenth for line in at_canary)
     seconds = max(pulled.values()) - fifteenth
     print(f"weight 0 at every client {seconds:.2f} s after the 15th failed request; {after} more requests at the canary")
-    assert after < 500, f"{after} of {len(at_canary)} requests after the 15th failure, {seconds:.2f} s"
+    assert after <= 100, f"{after} of {len(at_canary)} requests after the 15th failure, {seconds:.2f} s"
     release.says("evidence of harm: ")
     assert "failures" in release.order("history")
+    release.canary(INCREASE, stepWeights=[50], spec={"revertOnDeletion": True})
 
 
 @lane("proof")
