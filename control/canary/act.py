@@ -22,10 +22,13 @@ from control.canary.machine.decision import (
     EnsureBaseline,
     EnsureScaler,
     EnsureServices,
+    KeepPrimary,
     KeepUntilReverted,
     PromoteTemplate,
     Release,
     RemoveBaseline,
+    RestoreConfigs,
+    RestorePrimary,
     Revert,
     RevertServices,
     ScaleToZero,
@@ -34,7 +37,7 @@ from control.canary.machine.decision import (
 )
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
-from control.canary.objects import baseline, manifests
+from control.canary.objects import baseline, manifests, promoted
 from control.canary.routers import router_for
 from control.store.store import Key, Object, Store, StoreError
 
@@ -92,9 +95,20 @@ class Actor:
             case EnsureScaler():
                 if (scaler := self._scaler(spec)) is not None:
                     await self._store.apply(manifests.primary_scaler(spec, scaler))
-            case CreatePrimary(revision=revision):
+            case CreatePrimary(revision=revision, approved=approved):
                 target = self._target(spec)
-                await self._copy(spec, target, revision, tracked_configs(self._store, spec, target))
+                await self._copy(spec, target, revision, tracked_configs(self._store, spec, target), approved=approved)
+            case KeepPrimary():
+                if (primary := self._store.get(manifests.primary_key(spec))) is not None:
+                    await self._keep(spec, primary)
+            case RestorePrimary():
+                if (kept := promoted.kept(self._store, spec)) is not None:
+                    for wanted in promoted.restored(spec, kept, self._store.get):
+                        await self._store.apply(wanted)
+            case RestoreConfigs():
+                if (kept := promoted.kept(self._store, spec)) is not None:
+                    for wanted in promoted.spoilt(spec, kept, self._store.get):
+                        await self._store.apply(wanted)
             case PromoteTemplate(revision=revision, tracked=tracked):
                 target = self._target(spec)
                 if tracked_configs(self._store, spec, target) != dict(tracked):
@@ -164,7 +178,10 @@ class Actor:
         its ownerReferences."""
         await self._store.apply(manifests.left_behind(obj, gives_back=self._gives_back))
 
-    async def _copy(self, spec: CanarySpec, target: Object, revision: str, tracked: dict[str, str]) -> None:
+    async def _copy(
+        self, spec: CanarySpec, target: Object, revision: str, tracked: dict[str, str], *, approved: bool = True
+    ) -> None:
+        """Kept last: what is kept is what the primary was made to be, with the configs it was made with."""
         if manifests.revision(target) != revision:
             raise TargetChanged(f"{spec.full_target} changed while it was being copied to the primary")
         for reference in tracked:
@@ -175,7 +192,19 @@ class Actor:
         count: int | None = self._wanted_replicas(spec, target)
         if self._scaler(spec) is not None and self._store.get(manifests.primary_key(spec)) is not None:
             count = None  # its scaler's
-        await self._store.apply(manifests.primary_workload(spec, target, tracked, count))
+        wanted = manifests.primary_workload(spec, target, tracked, count)
+        if not approved:
+            wanted["metadata"]["annotations"][promoted.ANNOTATION_UNAPPROVED] = "true"
+        made = await self._store.apply(wanted)
+        if approved:
+            await self._keep(spec, {**wanted, "spec": {**wanted["spec"], **_count_of(made)}})
+
+    async def _keep(self, spec: CanarySpec, primary: Object) -> None:
+        made = promoted.keeping(spec, primary, self._store.get, promoted.kept(self._store, spec))
+        for wanted in made:
+            await self._store.apply(wanted)
+        for key in promoted.superseded(self._store, spec, made):
+            await self._store.delete(key)
 
     def _scaler(self, spec: CanarySpec) -> Object | None:
         key = manifests.scaler_key(spec)
@@ -217,3 +246,9 @@ class Actor:
         if target is None:
             raise TargetChanged(f"{spec.target_kind.lower()} {spec.full_target} is gone")
         return target
+
+
+def _count_of(workload: Object) -> Object:
+    """spec.replicas as it is, whoever says it."""
+    count = (workload.get("spec") or {}).get("replicas")
+    return {} if count is None else {"replicas": count}

@@ -433,7 +433,8 @@ class Controller:
                 before, after = ((o or {}).get("spec", {}).get("template") for o in (change.old, change.new))
                 if before != after:
                     for job in self._jobs.values():
-                        if job.spec and manifests.target_key(job.spec) == change.key:
+                        gone = change.new is None and job.spec and manifests.primary_key(job.spec) == change.key
+                        if gone or (job.spec and manifests.target_key(job.spec) == change.key):
                             job.early = True
                             self._news = True
                             self._wake.set()

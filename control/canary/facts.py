@@ -21,7 +21,7 @@ from control.canary.machine.question import Answer, Question
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
 from control.canary.measuring.source import Arms
-from control.canary.objects import manifests
+from control.canary.objects import manifests, promoted
 from control.canary.objects.baseline import Baseline, seen
 from control.canary.objects.readiness import READY, Readiness, readiness
 from control.canary.policies import others, policy_for
@@ -40,6 +40,7 @@ class Workload:
     revision: str  # target: hash of its template; primary: the stamp of what it was copied from
     replicas: int  # desired
     readiness: Readiness
+    approved: bool = True  # primary: False if it was made of a revision that nobody promoted, because nothing was kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Facts:
     target: Workload | None
     primary: Workload | None
     problem: str = ""  # why the target cannot be released at all
+    kept: str = ""  # the stamp of the primary that is kept, to be made again from; "": none is
+    keeps: bool = True  # what the primary runs is kept; also where there is no primary, or nothing in it to keep
+    spoilt: tuple[str, ...] = ()  # its configs that are not as they were promoted: "ConfigMap settings-primary"
     services_ok: bool = False
     apex_ok: bool = False
     scaler_ok: bool = True  # the primary's scaler is a copy of the target's; also where there is none
@@ -120,11 +124,13 @@ def collect(
         "deleting": bool(metadata.get("deletionTimestamp")),
         "gives_back": gives_back,
         "finalizer": FINALIZER in (metadata.get("finalizers") or ()),
+        **_promoted(store, spec, primary),
     }
     primary_facts = primary and Workload(
         manifests.primary_stamp(primary),
         manifests.replicas(primary),
         readiness(primary, spec.progress_deadline_s, spec.primary_ready_threshold, now, status.transitioned),
+        promoted.is_approved(primary),
     )
     if target is None:
         problem = f"{spec.target_kind.lower()} {spec.full_target} not found; spec.targetRef of Canary {spec.full_name} names it"
@@ -149,6 +155,18 @@ def collect(
         **_scaler(store, spec),
         **common,
     )
+
+
+def _promoted(store: Store, spec: CanarySpec, primary: Object | None) -> dict[str, Any]:
+    kept = promoted.kept(store, spec)
+    stamp = manifests.primary_stamp(primary) if primary is not None and promoted.is_approved(primary) else ""
+    found: dict[str, Any] = {"kept": kept.stamp if kept else ""}
+    if not stamp:
+        return found
+    if kept is None or kept.stamp != stamp or not promoted.is_whole(spec, kept, store.get):
+        return {**found, "keeps": False}
+    spoilt = promoted.spoilt(spec, kept, store.get)
+    return {**found, "spoilt": tuple(f"{one['kind']} {one['metadata']['name']}" for one in spoilt)}
 
 
 def _scaler(store: Store, spec: CanarySpec) -> dict[str, Any]:

@@ -91,7 +91,17 @@ PLACES: dict[str, tuple[str, ...]] = {
 # Written by the mesh: they stand in what was exported with `get -o yaml`, and nobody need be told.
 WRITTEN = frozenset(
     f"{PREFIX}{name}"
-    for name in ("proxy", "service-listeners", "made-by", "terminating-since", "revision", "canary", "added-port")
+    for name in (
+        "proxy",
+        "service-listeners",
+        "made-by",
+        "terminating-since",
+        "revision",
+        "canary",
+        "added-port",
+        "promoted",
+        "unapproved",
+    )
 )
 
 _HTTP_WORDS = ("reset", "5xx", "gateway-error", "retriable-4xx")

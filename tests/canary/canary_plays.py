@@ -24,6 +24,7 @@ from control.canary.machine.decision import (
     KeepUntilReverted,
     PromoteTemplate,
     Release,
+    RestorePrimary,
     Revert,
     RevertServices,
     ScaleToZero,
@@ -79,6 +80,7 @@ class Play:
         self.now = START
         self.target = Workload(revision, 2, READY)
         self.primary: Workload | None = None
+        self.kept = ""  # the stamp that the primary was last promoted with, as objects keep it
         self.routing: Routing | None = None
         self.hooks: dict[str, HookResult] = {}  # by name; those that are not named agree (rollback hooks: do not)
         self.asked: list[str] = []  # of the last tick, in order: names of hooks, "metrics"
@@ -109,6 +111,7 @@ class Play:
             apex_ok=self.apex_ok,
             routing=self.routing,
             tracked=dict(self.tracked),
+            kept=self.kept,
             routing_problem=self.routing_problem,
             deleting=self.deleting,
             finalizer=self.finalizer,
@@ -167,7 +170,11 @@ class Play:
                 self.apex_ok = False
             case CreatePrimary() | PromoteTemplate():
                 assert action.revision == self.target.revision
-                self.primary = Workload(stamp_for(action.revision, self.tracked), 2, READY)
+                approved = isinstance(action, PromoteTemplate) or action.approved
+                self.primary = Workload(stamp_for(action.revision, self.tracked), 2, READY, approved)
+                self.kept = self.primary.revision if approved else self.kept
+            case RestorePrimary():
+                self.primary = Workload(self.kept, 2, READY)
             case ScaleToZero():
                 self.target = replace(self.target, replicas=0)
             case ScaleUp():

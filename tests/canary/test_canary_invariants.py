@@ -17,6 +17,7 @@ from control.canary.machine.analysis import Measurement, Outcome, analyse
 from control.canary.machine.decision import PromoteTemplate, ScaleToZero, SetRouting
 from control.canary.machine.routing import TO_PRIMARY, Routing
 from control.canary.machine.status import ANALYSED, TRANSITIONS, Phase
+from control.canary.objects.manifests import stamp_for
 
 MEASUREMENTS = st.one_of(
     st.builds(Measurement, st.floats(0, 100), st.integers(0, 40).map(float)),
@@ -47,7 +48,7 @@ HOOKS = [
     {"type": kind, "name": kind, "url": "http://gate.test/"}
     for kind in ("confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "rollback")
 ]
-WORLDS = ["waiting", "stuck", "primary", "routing", "early", "config", "hooks", "gone", "scaled", "apex", "unaccepted"]
+WORLDS = ["waiting", "stuck", "primary", "routing", "early", "config", "hooks", "gone", "scaled", "apex", "unaccepted", "lost"]
 # (ticks in which all goes well, what is odd then and for how long, how)
 MOVES = st.lists(
     st.tuples(
@@ -65,7 +66,8 @@ MOVES = st.lists(
 def good_world(play: Play) -> None:
     """Everything that a move may have made odd, and that goes by itself, is over."""
     play.target = replace(play.target or Workload("v9", 0, READY), readiness=READY)
-    play.primary = replace(play.primary, readiness=READY)
+    if play.primary is not None:
+        play.primary = replace(play.primary, readiness=READY, replicas=2)
     play.measure()
     play.due = True
     play.hooks = {}
@@ -85,8 +87,13 @@ def make_odd(play: Play, move: str, success: Measurement, duration: Measurement,
             play.spec = canary_spec({**other, "webhooks": HOOKS})
         case "waiting" | "stuck":
             play.target = replace(play.target, readiness=waiting() if move == "waiting" else stuck())
-        case "primary":
-            play.primary = replace(play.primary, readiness=stuck() if number % 2 else waiting())
+        case "primary" if play.primary is not None:
+            odd = {"replicas": 0} if number % 3 == 2 else {"readiness": stuck() if number % 2 else waiting()}
+            play.primary = replace(play.primary, **odd)
+        case "lost":
+            play.primary = None
+            if number % 4 == 0:
+                play.kept = ""
         case "routing":
             play.routing = Routing(number) if number else None
         case "early":
@@ -138,7 +145,7 @@ def test_whatever_happens_nothing_is_promoted_unchecked_nobody_is_sent_to_nobody
 def check_one_tick(play: Play) -> None:
     facts, before, spec = play.facts(), play.status, play.spec
     measured = {metric: play.seen[metric.name] for metric in spec.metrics}
-    primary_before = play.primary.revision
+    primary_before = play.primary or Workload(play.kept, 0, READY)
     decision = play.tick()
     passed = analyse(spec, measured).outcome is Outcome.PASSED and play.hooks.get("rollout", HookResult(True)).ok
     ordered = facts.commands.promote is not None
@@ -166,8 +173,12 @@ def check_one_tick(play: Play) -> None:
             assert play.routing == TO_PRIMARY  # nobody is sent to pods that go
     if play.target is None:
         assert play.routing.canary == 0 or play.status.phase is Phase.FAILED
-    if play.primary.revision != primary_before:
-        assert any(isinstance(action, PromoteTemplate) for action in decision.actions)
+    copied = any(isinstance(action, PromoteTemplate) for action in decision.actions)
+    if play.primary is not None and play.primary.approved and play.primary.revision != primary_before.revision:
+        assert copied or primary_before.revision == ""  # nothing was kept, and the target still was what had been promoted
+    if analysed and play.status.phase is Phase.PROMOTING and not copied:
+        assert primary_before.approved
+        assert primary_before.revision == stamp_for(before.last_applied, before.tracked)
 
 
 @settings(max_examples=100, deadline=None)

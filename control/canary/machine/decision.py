@@ -35,9 +35,25 @@ class EnsureScaler:
 
 @dataclass(frozen=True, slots=True)
 class CreatePrimary:
-    """The primary is a copy of the target, which must still be at `revision`."""
+    """The primary is a copy of the target, which must still be at `revision`.  Not `approved`: it says so, and is not kept."""
 
     revision: str
+    approved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPrimary:
+    """What the primary runs is kept, to be made again from (objects/promoted.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePrimary:
+    """The primary and its configs are as they were last kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreConfigs:
+    """The primary's configs are as they were last kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,9 @@ Action = (
     | EnsureApex
     | EnsureScaler
     | CreatePrimary
+    | KeepPrimary
+    | RestorePrimary
+    | RestoreConfigs
     | PromoteTemplate
     | SetRouting
     | ScaleToZero

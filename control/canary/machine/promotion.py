@@ -34,12 +34,14 @@ def commit(draft: Draft, why: str) -> NoReturn:
 
 def resume(draft: Draft) -> None:
     """A crash after the copy and before the status: the primary already is the new revision.  To analyse again could only
-    end in a roll back onto the very revision that failed."""
-    if not copied(draft):
+    end in a roll back onto the very revision that failed.  A primary that was made of it for want of anything else was not
+    promoted."""
+    primary = draft.facts.primary
+    if primary is None or not primary.approved or not copied(draft):
         return
     draft.to(Phase.PROMOTING)
-    primary = f"{draft.spec.primary}.{draft.spec.namespace}"
-    draft.record(f"{primary} already runs the new revision; going on with the promotion")
+    name = f"{draft.spec.primary}.{draft.spec.namespace}"
+    draft.record(f"{name} already runs the new revision; going on with the promotion")
     raise Stop
 
 

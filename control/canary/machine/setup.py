@@ -2,6 +2,8 @@
 
     services -> primary, ready -> router's objects -> apex selects the primary -> target to zero       (-> Initialized)
 
+    primary gone later -> made again as it was promoted (objects/promoted.py); nothing is kept: of the target, which is told
+
 Afterwards each tick looks again.  What another hand changed is put back, and that is said: a weight, a selector, the target's
 replicas between releases.
 """
@@ -9,10 +11,21 @@ replicas between releases.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
-from control.canary.declared.alerts import INFO
+from control.canary.declared.alerts import ERROR, INFO
 from control.canary.machine import strategy
-from control.canary.machine.decision import CreatePrimary, EnsureApex, EnsureScaler, EnsureServices, ScaleToZero, SetRouting
+from control.canary.machine.decision import (
+    CreatePrimary,
+    EnsureApex,
+    EnsureScaler,
+    EnsureServices,
+    KeepPrimary,
+    RestoreConfigs,
+    RestorePrimary,
+    ScaleToZero,
+    SetRouting,
+)
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.routing import TO_PRIMARY
 from control.canary.machine.status import INITIAL, Phase
@@ -32,12 +45,10 @@ def ensure_objects(draft: Draft) -> None:
             draft.warn(f"Error checking metric providers: {facts.source_problem}")
         else:
             draft.event("all the metrics providers are available!")
-    kind, primary = spec.target_kind.lower(), f"{spec.primary}.{spec.namespace}"
+    primary = f"{spec.primary}.{spec.namespace}"
     if facts.primary is None:
-        if not initial:
-            draft.warn(f"{kind} {primary} is gone; creating it again from {spec.full_target}")
-        draft.do(CreatePrimary(draft.revision))
-        draft.stop_warning(f"{primary} not ready: waiting for rollout to finish")
+        make_primary(draft)
+    _as_promoted(draft)
     if not facts.scaler_ok:
         draft.do(EnsureScaler())
     if initial and facts.scaler_problem:
@@ -54,6 +65,62 @@ def ensure_objects(draft: Draft) -> None:
         draft.do(EnsureApex())
         if not initial:
             draft.warn(f"service {spec.apex}.{spec.namespace} is not as {spec.full_name} wants it; putting it right")
+
+
+def make_primary(draft: Draft) -> NoReturn:
+    """There is none.  As it was promoted, not as the target is by now: that may be what is being analysed, or has failed."""
+    spec, facts = draft.spec, draft.facts
+    primary = f"{spec.primary}.{spec.namespace}"
+    gone = f"{spec.target_kind.lower()} {primary} is gone"
+    if draft.status.phase in INITIAL:
+        draft.do(CreatePrimary(draft.revision))
+    elif facts.kept:
+        draft.do(RestorePrimary())
+        draft.halt(f"{gone}; creating it again as it was promoted")
+    elif _promoted(draft):
+        draft.do(CreatePrimary(draft.revision))
+        draft.halt(f"{gone}; creating it again from {spec.full_target}, which is at the promoted revision")
+    else:
+        draft.do(CreatePrimary(draft.revision, approved=False))
+        draft.halt(f"{gone}, and what was promoted is not kept; creating it again from {spec.full_target} as it is")
+        _never_approved(draft)
+        draft.alert(ERROR, f"{primary} was gone, and what was promoted is not kept: what is served was never approved")
+    draft.stop_warning(f"{primary} not ready: waiting for rollout to finish")
+
+
+def _promoted(draft: Draft) -> bool:
+    """Is the target at the very revision, configs included, that was promoted?"""
+    status, tracked = draft.status, dict(draft.facts.tracked)
+    if tracked != dict(status.tracked):
+        return False
+    if status.phase in (Phase.PROMOTING, Phase.FINALISING):
+        return draft.revision == status.last_applied
+    # Elsewhere the configs in the status are those of the last release, whatever became of it.
+    return draft.revision == status.last_promoted and (status.phase in (Phase.INITIALIZED, Phase.SUCCEEDED) or not tracked)
+
+
+def _never_approved(draft: Draft) -> None:
+    """No revision counts as promoted any more: each that comes now is a release, going back included."""
+    spec = draft.spec
+    draft.noted(last_promoted="")
+    draft.warn(
+        f"what {spec.primary}.{spec.namespace} serves was never approved: it was created from {spec.full_target} "
+        f"when what was promoted was not kept; the next promotion ends this"
+    )
+
+
+def _as_promoted(draft: Draft) -> None:
+    """What the primary runs is kept, and its configs are as they were promoted."""
+    spec, facts = draft.spec, draft.facts
+    assert facts.primary is not None
+    if not facts.primary.approved and draft.status.phase not in INITIAL:
+        _never_approved(draft)
+    if not facts.keeps:
+        draft.do(KeepPrimary())
+    elif facts.spoilt:
+        draft.do(RestoreConfigs())
+        names = ", ".join(f"{name}.{spec.namespace}" for name in facts.spoilt)
+        draft.warn(f"{names} is not as it was promoted; putting it back")
 
 
 def initialised(draft: Draft) -> None:

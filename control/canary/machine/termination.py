@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import NoReturn
 
 from control.canary.declared.alerts import ERROR
+from control.canary.machine import setup
 from control.canary.machine.decision import KeepUntilReverted, Release, Revert, RevertServices
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.failure import roll_back
 from control.canary.machine.promotion import copied, finish
 from control.canary.machine.routing import TO_PRIMARY
-from control.canary.machine.status import ANALYSED, ENDING, Phase
+from control.canary.machine.status import ANALYSED, ENDING, INITIAL, Phase
 
 
 def keep_finalizer(draft: Draft) -> None:
@@ -62,6 +63,8 @@ def target_gone(draft: Draft) -> NoReturn:
     """Nobody answers for the canary any more: whatever was under way, requests go to the primary.  Ends the tick."""
     spec, status = draft.spec, draft.status
     draft.warn(draft.facts.problem)
+    if draft.facts.primary is None and draft.facts.kept and status.phase not in INITIAL:
+        setup.make_primary(draft)
     if status.phase in (Phase.WAITING, *ANALYSED):
         roll_back(draft, f"Rolling back {spec.full_name} the target is gone", ERROR, "Rolling back, the target is gone")
     if status.phase in (Phase.PROMOTING, Phase.FINALISING):
