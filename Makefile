@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint build clean bench bench-smoke simulate simulate-canary soak proto lock help
+.PHONY: demo test lint build clean bench bench-smoke bench-pull simulate simulate-canary soak proto lock help
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
@@ -33,6 +33,9 @@ bench-smoke: $(VENV)/.dev       ## seconds: CPU a request, this machine
 
 bench: $(VENV)/.bench           ## us beside Envoy, HAProxy, nginx, nghttpx, linkerd2-proxy: about 20 min on a quiet machine
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-pull: $(VENV)/.dev        ## from the 15th failed request of a bad canary to its last one at each client: docs/canary/evidence.md (about 3 min)
+	$(BIN)/python -m benchmarks.pull $(ARGS)
 
 simulate: $(VENV)/.dev          ## the balancer's strategies, simulated with seeds: the table of docs/balancing.md (about 2 min)
 	$(BIN)/python -m benchmarks.simulation $(ARGS)
