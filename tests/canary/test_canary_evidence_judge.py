@@ -11,6 +11,7 @@ from benchmarks.evidence.streams import binomial
 from control.canary.evidence.arms import ArmCounts, Block, Marks, block, freeze
 from control.canary.evidence.judge import FAILURES, QUANTILES, Evidence, Finding, Terms, judge, slow
 from control.canary.evidence.record import from_object, to_object
+from control.canary.evidence.sequence import HARM_PAPER
 
 TERMS = Terms()
 INF = float("inf")
@@ -190,7 +191,19 @@ def test_a_record_gives_the_evidence_back() -> None:
     for metric, one in evidence.comparisons.items():
         assert again.comparisons[metric].total == one.total
         assert again.comparisons[metric].harm == pytest.approx(one.harm, abs=1e-4)
+        assert again.comparisons[metric].paper == pytest.approx(one.paper, abs=1e-4)
     assert len(json.dumps(to_object(evidence))) < 3000
+
+
+def test_a_record_of_before_bettors_could_stop_is_read_and_all_of_them_bet() -> None:
+    evidence = release(30, failing=(0.02, 0.01))
+    obj = json.loads(json.dumps(to_object(evidence)))
+    for metric in obj["metrics"].values():
+        del metric["paper"]
+    again = from_object(obj)
+    for metric, one in evidence.comparisons.items():
+        assert again.comparisons[metric].harm == pytest.approx(one.harm, abs=1e-4)
+        assert again.comparisons[metric].paper == HARM_PAPER
 
 
 @pytest.mark.parametrize("damage", [{}, {"metrics": []}, {"metrics": {}, "marks": 3, "latency": True}])
@@ -201,7 +214,13 @@ def test_a_record_that_is_none_is_refused(damage: dict[str, object]) -> None:
 
 def test_a_record_with_impossible_numbers_is_refused() -> None:
     obj = to_object(release(2))
-    for key, value in (("harm", [0.0]), ("recent", [1, 2, float("nan"), 4]), ("peakHarm", float("inf"))):
+    for key, value in (
+        ("harm", [0.0]),
+        ("paper", [0.0]),
+        ("recent", [1, 2, 3]),
+        ("recent", [1, 2, float("nan"), 4]),
+        ("peakHarm", float("inf")),
+    ):
         broken = json.loads(json.dumps(obj))
         broken["metrics"]["failures"][key] = value
         with pytest.raises(ValueError, match="not a record of evidence"):

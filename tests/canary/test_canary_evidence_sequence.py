@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from benchmarks.evidence.streams import binomial
 from control.canary.evidence import sequence
 from control.canary.evidence.interval import bounds
-from control.canary.evidence.sequence import Comparison, Counts, growth, nearest
+from control.canary.evidence.judge import FAILURES, Terms
+from control.canary.evidence.sequence import WAKE, Comparison, Counts, growth, nearest
 
 GOAL = log(100.0)
 MARGIN = 0.01
@@ -88,6 +89,23 @@ def test_the_expected_factor_of_a_block_is_at_most_one_when_the_claim_is_true(pr
             assert total <= 1.0 + 1e-9, (rate, canary)
 
 
+def test_the_expected_factor_is_at_most_one_whatever_happened_before_and_whoever_bets() -> None:
+    """After good times, in which bettors stopped, and after bad ones, in which some began again."""
+    quiet = watch(traffic(1, 300, (10, 0.001), (90, 0.001)))
+    stirred = quiet.observe(Counts(1, 10, 0, 90), GOAL).observe(Counts(1, 10, 0, 90), GOAL)
+    assert all(won < WAKE for won in quiet.paper)
+    assert {won >= WAKE for won in stirred.paper} == {True, False}
+    for before in (quiet, stirred):
+        for rate in (0.0, 0.001, 0.05, 0.5):
+            total = 0.0
+            for f1 in range(4):
+                for f0 in range(6):
+                    chance = comb(3, f1) * (rate + MARGIN) ** f1 * (1 - rate - MARGIN) ** (3 - f1)
+                    chance *= comb(5, f0) * rate**f0 * (1 - rate) ** (5 - f0)
+                    total += chance * exp(before.observe(Counts(f1, 3, f0, 5), GOAL, 3600.0).log_harm - before.log_harm)
+            assert total <= 1.0 + 1e-9, (rate, before.paper)
+
+
 def test_a_canary_at_the_margin_is_seldom_rolled_back() -> None:
     """alpha is 1 %: of 200 releases more than 8 would be a chance of 1 in 3,000."""
     rolled_back = sum(watch(traffic(seed, 150, (10, 0.03 + MARGIN), (40, 0.03))).log_harm >= GOAL for seed in range(200))
@@ -109,11 +127,21 @@ def test_an_outage_that_hits_both_arms_is_no_evidence_whatever_the_weights() -> 
     assert one.total.canary_failed / one.total.canary > 0.25 > 0.1 > one.total.primary_failed / one.total.primary
 
 
+def looks_until_rolled_back(one: Comparison) -> int:
+    """With all requests of the canary failing, many of them."""
+    for look in range(1, 100):
+        one = one.observe(Counts(10_000, 10_000, 0, 90_000), GOAL)
+        if one.log_harm >= Terms().harm_goal(FAILURES):
+            return look
+    raise AssertionError("never rolled back")
+
+
 def test_it_takes_three_looks_to_roll_back_however_bad_they_are() -> None:
-    one, looks = Comparison.of(MARGIN), 0
-    while one.log_harm < GOAL:
-        one, looks = one.observe(Counts(10_000, 10_000, 0, 90_000), GOAL), looks + 1
-    assert looks == 3
+    assert looks_until_rolled_back(Comparison.of(MARGIN)) == 3
+
+
+def test_it_takes_more_looks_to_roll_back_a_canary_that_has_been_good() -> None:
+    assert 5 <= looks_until_rolled_back(watch(traffic(11, 600, (25, 0.001), (25, 0.001)))) <= 8
 
 
 def test_a_longer_block_may_say_more() -> None:
@@ -143,6 +171,34 @@ def test_a_canary_that_breaks_after_an_hour_is_caught_all_the_same() -> None:
     one = watch(blocks())
     assert one.log_harm >= GOAL
     assert one.total.canary < 36_000 + 150
+
+
+def test_five_points_more_after_five_minutes_are_seen_within_a_thousand_requests() -> None:
+    """Bettors who had lost all against the good canary would need more for one release in six."""
+
+    def rolled_back(seed: int) -> bool:
+        rng, one = Random(seed), watch(traffic(seed, 600, (25, 0.001), (25, 0.001)))
+        assert one.log_harm < GOAL
+        later = (Counts(binomial(rng, 25, 0.051), 25, binomial(rng, 25, 0.001), 25) for _ in range(40))
+        return any((one := one.observe(counts, GOAL)).log_harm >= Terms().harm_goal(FAILURES) for counts in later)
+
+    assert sum(map(rolled_back, range(25))) >= 24
+
+
+def test_a_bettor_who_loses_stops_and_bets_again_when_he_would_have_won() -> None:
+    one = watch(Counts(0, 10, 0, 90) for _ in range(1000))
+    assert all(won < WAKE for won in one.paper)
+    kept = one.log_harm
+    for _ in range(20):
+        one = one.observe(Counts(0, 10, 0, 90), GOAL)
+    assert one.log_harm == pytest.approx(kept)  # nobody bets: nothing is lost
+    assert all(won == 0.0 for won in one.paper)
+    one = one.observe(Counts(10, 10, 0, 90), GOAL)
+    assert one.log_harm == pytest.approx(kept)  # one look, however bad, wakes nobody
+    one = one.observe(Counts(10, 10, 0, 90), GOAL)
+    assert all(won >= WAKE for won in one.paper)
+    assert one.log_harm == pytest.approx(kept)
+    assert one.observe(Counts(10, 10, 0, 90), GOAL).log_harm > kept + 1.0
 
 
 def test_an_equal_canary_is_certainly_within_the_margin_after_some_thousand_requests() -> None:
@@ -201,7 +257,7 @@ def test_any_counts_up_to_a_billion_give_finite_evidence(blocks: list[tuple[int,
     one = Comparison.of(margin)
     for n1, n0, part1, part0 in blocks:
         one = one.observe(Counts(int(n1 * part1), n1, int(n0 * part0), n0), GOAL)
-        assert all(map(isfinite, (*one.harm, *one.safe)))
+        assert all(map(isfinite, (*one.harm, *one.safe, *one.paper)))
         assert one.log_safe <= GOAL + sequence.SURPLUS + 1e-9
         more = one.more_for_safe(GOAL)
         assert more is None or more >= 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from control.canary.evidence.arms import Marks
 from control.canary.evidence.judge import FAILURES, QUANTILES, Evidence, slow
-from control.canary.evidence.sequence import HARM_STAKES, SAFE_STAKES, Comparison, Counts
+from control.canary.evidence.sequence import HARM_PAPER, HARM_STAKES, SAFE_STAKES, Comparison, Counts
 
 _METRICS = {FAILURES: FAILURES, **{slow(quantile): f"slow-p{quantile * 100:g}" for quantile in QUANTILES}}
 
@@ -33,6 +33,7 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "expected": one.expected,
         "harm": [round(log, 4) for log in one.harm],
         "safe": [round(log, 4) for log in one.safe],
+        "paper": [round(log, 4) for log in one.paper],
         "peakHarm": round(one.peak_harm, 4),
         "blocks": one.blocks,
         "recent": [round(count, 3) for count in one.recent],
@@ -53,15 +54,18 @@ def from_object(obj: Mapping[str, Any]) -> Evidence:
 
 
 def _read(obj: Mapping[str, Any]) -> Comparison:
+    """A record without `paper` (of a release that an older controller began): all bet again, until they have lost."""
     harm, safe = (tuple(map(float, obj[key])) for key in ("harm", "safe"))
+    paper = tuple(map(float, obj.get("paper", HARM_PAPER)))
     recent = tuple(map(float, obj["recent"]))
     peak = float(obj["peakHarm"])
-    if len(harm) != len(HARM_STAKES) or len(safe) != len(SAFE_STAKES) or len(recent) != 4:
+    if len(harm) != len(HARM_STAKES) or len(safe) != len(SAFE_STAKES) or len(paper) != len(HARM_PAPER):
         raise ValueError("not a record of evidence: another number of bettors")
-    if not all(map(isfinite, (*harm, *safe, *recent, peak))):
+    if len(recent) != 4:
+        raise ValueError("not a record of evidence: not the counts of two arms")
+    if not all(map(isfinite, (*harm, *safe, *paper, *recent, peak))):
         raise ValueError("not a record of evidence: numbers that are not finite")
     made = Comparison.of(float(obj["margin"]), float(obj["expected"]))
     total = Counts(*map(int, obj["total"]))
-    return Comparison(
-        made.margin, made.expected, harm, safe, peak, int(obj["blocks"]), (recent[0], recent[1], recent[2], recent[3]), total
-    )
+    rates = recent[0], recent[1], recent[2], recent[3]
+    return Comparison(made.margin, made.expected, harm, safe, paper, peak, int(obj["blocks"]), rates, total)

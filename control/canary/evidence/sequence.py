@@ -9,7 +9,7 @@ any time with a chance of alpha at most (Ville's inequality).  That many coins a
       ▼
     wealth *= P(block | a0, a1) / P(block | q, q + margin)        q: the innocent explanation that comes nearest
       │
-      ├─ at most 6-fold in half a second: that may be one event (a connection lost with all that was on it)
+      ├─ at most 3.8-fold in half a second (12-fold in the first 10 s): it may be one event (a connection lost with all on it)
       ├─ a part goes round to all again: who bet against a good canary for an hour still has a coin when it breaks
       ▼
     harm.wealth >= 1 / alpha: worse than the margin allows          safe.wealth >= 1 / alpha: certainly within the margin
@@ -17,6 +17,17 @@ any time with a chance of alpha at most (Ville's inequality).  That many coins a
 Two-proportion e-process of Turner, Ly and Gruenwald (2024), with a linear null.  `q` is the closest point of the claim in the
 sense of Kullback and Leibler; with it the expected factor is at most 1 for every pair of rates that obeys the claim, in each
 block anew: the rates may change as they like from block to block, as long as both arms are hit alike.
+
+Who bets against a good canary loses, so a bettor for harm who is losing stops.  He goes on on paper, and bets again when he
+would have won:
+
+    betting ── paper < WAKE ──▶ watching        paper: what he would have won lately, never below 0 (Page's CUSUM, 1954)
+       ▲                            │
+       └────── paper >= WAKE ───────┘
+
+Why all of it is fair: the cap only takes away from a factor, what goes round is neither more nor less, and who bets is settled
+by earlier blocks alone.  Who does not bet has the factor 1, who bets one of at most 1 in expectation.  So the wealth of all
+together is a supermartingale that begins at 1, which is all that Ville's inequality asks for.
 """
 
 from __future__ import annotations
@@ -27,22 +38,32 @@ from math import acos, ceil, copysign, cos, exp, inf, log, log1p, pi, sqrt
 
 EXCESSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # suspected beyond the margin: from barely to all
 ODDS = (1.0, 2.0, 3.0, 4.0, 5.0, 4.0, 2.0)  # how the coin is divided between them: what is grave must be found at once
+LATER_ODDS = (2.0, 3.0, 4.0, 3.0, 2.0, 1.0, 1.0)  # ... and what goes round: what begins late and is grave is seen anyway
 HARMLESS = (0.0, 0.5)  # suspected of a good canary: no worse at all, or by half the margin
 CASH = 0.05  # of the coin is not bet: what is left when all bettors are wrong
 LOOK_S = 0.5  # the shortest block that counts whole
-LOG_CAP = log(6.0)  # ... and by how much it may multiply a bettor's wealth: it takes three bad looks to roll back
+FIRST_BLOCKS = 20  # so long nothing speaks for the canary: what is bad now has been since it began, most likely
+FIRST_CAP = log(12.0)  # by how much such a block may multiply a bettor's wealth: it takes three bad looks to roll back
+LATER_CAP = log(3.8)  # ... and a later one: it takes more of them, for passing events hit good canaries, too
+SAFE_CAP = log(6.0)  # ... and the wealth of who bets that the canary is harmless
+WAKE = log(4.0)  # whoever would have won so much bets: a little more than one later look can bring
+PAPER = 2.0 * WAKE  # as if won before the beginning: all bet at once, and one stops when half of it is lost
 SPREAD = 50.0  # at block t a share of 1 / (t + 50) goes round: early bets are left alone, late ones always possible
 MEMORY = 0.99  # of the arms' rates, a block: what was a few minutes ago says little about now
 PRIOR_REQUESTS = 20.0  # the rate expected beforehand weighs as much as so many requests
 LEAST_RATE = 1e-5  # no bettor is certain: one surprise would ruin him
 SURPLUS = log(20.0)  # coins beyond what the proof of safety needs are dropped, so that a canary cannot live on its past
 
+Logs = tuple[float, ...]
 
-def _stakes(odds: Sequence[float]) -> tuple[float, ...]:
+
+def _stakes(odds: Sequence[float]) -> Logs:
     return (log(CASH), *(log((1.0 - CASH) * one / sum(odds)) for one in odds))
 
 
 HARM_STAKES = _stakes(ODDS)
+LATER_STAKES = _stakes(LATER_ODDS)
+HARM_PAPER = (PAPER,) * len(EXCESSES)
 SAFE_STAKES = _stakes((1.0,) * len(HARMLESS))
 
 
@@ -62,8 +83,9 @@ class Comparison:
 
     margin: float
     expected: float  # the primary's rate as far as one knows beforehand
-    harm: tuple[float, ...] = ()  # logarithms of each bettor's wealth, cash first
-    safe: tuple[float, ...] = ()
+    harm: Logs = ()  # logarithms of each bettor's wealth, cash first
+    safe: Logs = ()
+    paper: Logs = ()  # what each bettor for harm would have won lately, on paper; a logarithm, >= 0
     peak_harm: float = 0.0  # the greatest log_harm there ever was: what is once proved stays proved
     blocks: int = 0
     recent: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # as in Counts, fading
@@ -76,7 +98,7 @@ class Comparison:
             raise ValueError(f"a margin lies between 0 and 1, not {margin}")
         if not 0.0 <= expected <= 1.0:
             raise ValueError(f"a rate lies between 0 and 1, not {expected}")
-        return cls(margin, expected, HARM_STAKES, SAFE_STAKES)
+        return cls(margin, expected, HARM_STAKES, SAFE_STAKES, HARM_PAPER)
 
     @property
     def log_harm(self) -> float:
@@ -98,14 +120,17 @@ class Comparison:
         harm = [rate + self.margin + min(excess, room * (k + 1) / len(EXCESSES)) for k, excess in enumerate(EXCESSES)]
         safe = [rate + self.margin * part for part in HARMLESS]
         blocks = self.blocks + 1
-        cap = LOG_CAP * max(1.0, seconds / LOOK_S)
-        stronger = _bet(self.harm, counts, rate, harm, self.margin, cap)
-        share = 1.0 / (blocks + SPREAD)
+        length, share = max(1.0, seconds / LOOK_S), 1.0 / (blocks + SPREAD)
+        cap = length * (FIRST_CAP if blocks <= FIRST_BLOCKS else LATER_CAP)
+        against = _gains(counts, rate, harm, self.margin, cap)
+        stronger = _bet(self.harm, [gain if won >= WAKE else 0.0 for gain, won in zip(against, self.paper, strict=True)])
+        calmer = _bet(self.safe, _gains(counts, rate, safe, self.margin, length * SAFE_CAP))
         return replace(
             self,
-            harm=_round(stronger, HARM_STAKES, share, inf),
+            harm=_round(stronger, LATER_STAKES, share, inf),
             peak_harm=max(self.peak_harm, _log_sum(stronger)),
-            safe=_round(_bet(self.safe, counts, rate, safe, self.margin, cap), SAFE_STAKES, share, log_goal + SURPLUS),
+            safe=_round(calmer, SAFE_STAKES, share, log_goal + SURPLUS),
+            paper=tuple(max(0.0, won + gain) for won, gain in zip(self.paper, against, strict=True)),
             blocks=blocks,
             recent=_fade(self.recent, counts),
             total=add(self.total, counts),
@@ -169,23 +194,26 @@ def _divergence(truth: float, claim: float) -> float:
     return truth * log(truth / claim) + (1.0 - truth) * (log1p(-truth) - log1p(-claim))
 
 
-def _bet(
-    wealth: Sequence[float], counts: Counts, primary: float, suspicions: Sequence[float], margin: float, cap: float
-) -> list[float]:
-    """Everybody's logarithm of wealth after the block, before any of it goes round."""
-    after = [wealth[0]]
+def _gains(counts: Counts, primary: float, suspicions: Sequence[float], margin: float, cap: float) -> list[float]:
+    """By how much, in logarithms, the block multiplies the wealth of those who bet on each suspicion."""
+    gains = []
     f0, f1 = counts.primary_failed, counts.canary_failed
     g0, g1 = counts.primary - f0, counts.canary - f1
-    for one, canary in zip(wealth[1:], suspicions, strict=True):
+    for canary in suspicions:
         q = nearest(canary, counts.canary, primary, counts.primary, margin)
         gain = f0 * log(primary / q) + g0 * (log1p(-primary) - log1p(-q))
         gain += f1 * log(canary / (q + margin)) + g1 * (log1p(-canary) - log1p(-q - margin))
-        after.append(one + min(gain, cap))
-    return after
+        gains.append(min(gain, cap))
+    return gains
 
 
-def _round(wealth: Sequence[float], stakes: Sequence[float], share: float, most: float) -> tuple[float, ...]:
-    """A share of all wealth is dealt out anew, as at the beginning; what lies above `most` is dropped."""
+def _bet(wealth: Sequence[float], gains: Sequence[float]) -> Logs:
+    """Everybody's logarithm of wealth after the block, before any of it goes round; cash stays what it is."""
+    return wealth[0], *(one + gain for one, gain in zip(wealth[1:], gains, strict=True))
+
+
+def _round(wealth: Sequence[float], stakes: Sequence[float], share: float, most: float) -> Logs:
+    """A share of all wealth is dealt out anew, by `stakes`; what lies above `most` is dropped."""
     total = _log_sum(wealth)
     spare = min(0.0, most - total)
     kept, dealt = log1p(-share) + spare, log(share) + total + spare
