@@ -24,6 +24,7 @@ from control.canary.machine.decision import (
     EnsureServices,
     KeepPrimary,
     KeepUntilReverted,
+    MarkPrimary,
     PromoteTemplate,
     Release,
     RemoveBaseline,
@@ -37,7 +38,7 @@ from control.canary.machine.decision import (
 )
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
-from control.canary.objects import baseline, manifests, promoted
+from control.canary.objects import baseline, foreign, manifests, promoted
 from control.canary.routers import router_for
 from control.store.store import Key, Object, Store, StoreError
 
@@ -94,21 +95,23 @@ class Actor:
                 await self._store.apply(manifests.apex_service(spec, self._target(spec), current))
             case EnsureScaler():
                 if (scaler := self._scaler(spec)) is not None:
-                    await self._store.apply(manifests.primary_scaler(spec, scaler))
+                    await self._make(spec, manifests.primary_scaler(spec, scaler))
             case CreatePrimary(revision=revision, approved=approved):
                 target = self._target(spec)
                 await self._copy(spec, target, revision, tracked_configs(self._store, spec, target), approved=approved)
+            case MarkPrimary(stamp=stamp):
+                await self._store.apply(foreign.marked(spec, stamp))
             case KeepPrimary():
                 if (primary := self._store.get(manifests.primary_key(spec))) is not None:
                     await self._keep(spec, primary)
             case RestorePrimary():
                 if (kept := promoted.kept(self._store, spec)) is not None:
                     for wanted in promoted.restored(spec, kept, self._store.get):
-                        await self._store.apply(wanted)
+                        await self._make(spec, wanted)
             case RestoreConfigs():
                 if (kept := promoted.kept(self._store, spec)) is not None:
                     for wanted in promoted.spoilt(spec, kept, self._store.get):
-                        await self._store.apply(wanted)
+                        await self._make(spec, wanted)
             case PromoteTemplate(revision=revision, tracked=tracked):
                 target = self._target(spec)
                 if tracked_configs(self._store, spec, target) != dict(tracked):
@@ -188,16 +191,24 @@ class Actor:
             kind, _, name = reference.partition("/")
             source = self._store.get(manifests.config_key(kind, spec.namespace, name))
             if source is not None:
-                await self._store.apply(manifests.primary_config(spec, source))
+                await self._make(spec, manifests.primary_config(spec, source))
         count: int | None = self._wanted_replicas(spec, target)
         if self._scaler(spec) is not None and self._store.get(manifests.primary_key(spec)) is not None:
             count = None  # its scaler's
         wanted = manifests.primary_workload(spec, target, tracked, count)
         if not approved:
             wanted["metadata"]["annotations"][promoted.ANNOTATION_UNAPPROVED] = "true"
-        made = await self._store.apply(wanted)
+        made = await self._make(spec, wanted)
         if approved:
             await self._keep(spec, {**wanted, "spec": {**wanted["spec"], **_count_of(made)}})
+
+    async def _make(self, spec: CanarySpec, wanted: Object) -> Object:
+        """An object that is to be the Canary's.  Raises StoreError where somebody else's has its name: the facts said so
+        before, unless it has come since."""
+        key = Key.of(wanted)
+        if text := foreign.foreign(spec, [key], self._store.get):
+            raise StoreError(text)
+        return await self._store.apply(foreign.beside_others(spec, wanted, self._store.get(key)))
 
     async def _keep(self, spec: CanarySpec, primary: Object) -> None:
         made = promoted.keeping(spec, primary, self._store.get, promoted.kept(self._store, spec))

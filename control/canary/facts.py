@@ -9,7 +9,7 @@ Nothing is written here and nothing is remembered: two calls on the same objects
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from control.canary.declared.commands import Commands
@@ -21,7 +21,7 @@ from control.canary.machine.question import Answer, Question
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
 from control.canary.measuring.source import Arms
-from control.canary.objects import manifests, promoted
+from control.canary.objects import foreign, manifests, promoted
 from control.canary.objects.baseline import Baseline, seen
 from control.canary.objects.readiness import READY, Readiness, readiness
 from control.canary.policies import others, policy_for
@@ -51,6 +51,9 @@ class Facts:
     target: Workload | None
     primary: Workload | None
     problem: str = ""  # why the target cannot be released at all
+    foreign: str = ""  # what stands where the primary, or its scaler, is to be, and is no Canary's
+    foreign_config: str = ""  # the same of the primary's copies of the configs that the target uses now
+    mark: str = ""  # the stamp that the primary, which Flagger made, is to have; "": it has one
     kept: str = ""  # the stamp of the primary that is kept, to be made again from; "": none is
     keeps: bool = True  # what the primary runs is kept; also where there is no primary, or nothing in it to keep
     spoilt: tuple[str, ...] = ()  # its configs that are not as they were promoted: "ConfigMap settings-primary"
@@ -144,17 +147,31 @@ def collect(
         wanted = manifests.services(spec, target, store.get)
         apex = store.get(Key("", "Service", spec.namespace, spec.apex))
         wanted_apex = manifests.apex_service(spec, target, apex)
+        tracked = tracked_configs(store, spec, target)
+        mark = foreign.mark_of(spec, primary, target, tracked, store.get) if primary is not None else ""
     except manifests.TargetError as error:
         return Facts(target_facts, primary_facts or None, str(error), **common)
+    if primary_facts and mark:
+        primary_facts = replace(primary_facts, revision=mark)
     return Facts(
         target_facts,
         primary_facts or None,
         services_ok=all(manifests.contains(store.get(Key.of(obj)), obj) for obj in wanted),
         apex_ok=manifests.contains(apex, wanted_apex),
-        tracked=tracked_configs(store, spec, target),
+        tracked=tracked,
+        foreign=foreign.foreign(spec, _made(store, spec), store.get),
+        foreign_config=foreign.foreign(spec, foreign.config_keys(spec, tracked), store.get),
+        mark=mark,
         **_scaler(store, spec),
         **common,
     )
+
+
+def _made(store: Store, spec: CanarySpec) -> list[Key]:
+    """The primary, and its scaler where there is one to copy."""
+    scaler = manifests.scaler_key(spec)
+    copied = [replace(scaler, name=f"{scaler.name}-primary")] if scaler is not None and store.get(scaler) is not None else []
+    return [manifests.primary_key(spec), *copied]
 
 
 def _promoted(store: Store, spec: CanarySpec, primary: Object | None) -> dict[str, Any]:

@@ -42,6 +42,13 @@ class CreatePrimary:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkPrimary:
+    """The primary, which Flagger made, says what it runs; nothing else about it changes."""
+
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeepPrimary:
     """What the primary runs is kept, to be made again from (objects/promoted.py)."""
 
@@ -116,6 +123,7 @@ Action = (
     | EnsureApex
     | EnsureScaler
     | CreatePrimary
+    | MarkPrimary
     | KeepPrimary
     | RestorePrimary
     | RestoreConfigs

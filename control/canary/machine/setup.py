@@ -14,13 +14,14 @@ from dataclasses import replace
 from typing import NoReturn
 
 from control.canary.declared.alerts import ERROR, INFO
-from control.canary.machine import strategy
+from control.canary.machine import failure, strategy
 from control.canary.machine.decision import (
     CreatePrimary,
     EnsureApex,
     EnsureScaler,
     EnsureServices,
     KeepPrimary,
+    MarkPrimary,
     RestoreConfigs,
     RestorePrimary,
     ScaleToZero,
@@ -28,7 +29,7 @@ from control.canary.machine.decision import (
 )
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.routing import TO_PRIMARY
-from control.canary.machine.status import INITIAL, Phase
+from control.canary.machine.status import ANALYSED, INITIAL, Phase
 from control.canary.objects.manifests import stamp_for
 from control.canary.routers import router_for
 
@@ -36,6 +37,7 @@ from control.canary.routers import router_for
 def ensure_objects(draft: Draft) -> None:
     """Ends the tick while the primary is not there, or at first not ready."""
     spec, facts, initial = draft.spec, draft.facts, draft.status.phase in INITIAL
+    _nobody_elses(draft)
     if not facts.services_ok:
         draft.do(EnsureServices())
         if not initial:
@@ -65,6 +67,35 @@ def ensure_objects(draft: Draft) -> None:
         draft.do(EnsureApex())
         if not initial:
             draft.warn(f"service {spec.apex}.{spec.namespace} is not as {spec.full_name} wants it; putting it right")
+
+
+def _nobody_elses(draft: Draft) -> None:
+    """Ends the tick where an object that is no Canary's has a name we need.  A release under way is not left alone with its
+    canary, but for one that is being promoted: what it needs is there."""
+    facts, phase = draft.facts, draft.status.phase
+    text = facts.foreign or ("" if phase in (Phase.PROMOTING, Phase.FINALISING) else facts.foreign_config)
+    if not text:
+        return
+    failure.abort(draft)
+    if phase in ANALYSED and not facts.foreign:
+        failure.roll_back(draft, f"Rolling back {draft.spec.full_name} {text}", ERROR, f"Rolling back, {text}")
+    draft.stop_warning(text)
+
+
+def _taken_over(draft: Draft) -> None:
+    """Flagger made the primary.  Its hashes of revisions are not ours: whether there is something to release is for what the
+    primary runs to say."""
+    spec, facts, phase = draft.spec, draft.facts, draft.status.phase
+    primary = f"{spec.primary}.{spec.namespace}"
+    draft.do(MarkPrimary(facts.mark))
+    if facts.mark != stamp_for(draft.revision, facts.tracked):
+        draft.record(f"{primary} is taken over as it is; {spec.full_target} says something else")
+        return
+    if phase not in INITIAL:
+        draft.noted(last_promoted=draft.revision)
+    if phase not in (*INITIAL, *ANALYSED, Phase.WAITING):
+        draft.noted(last_applied=draft.revision, tracked=facts.tracked)
+    draft.record(f"{primary} is taken over as it is: it runs what {spec.full_target} says")
 
 
 def make_primary(draft: Draft) -> NoReturn:
@@ -115,7 +146,9 @@ def _as_promoted(draft: Draft) -> None:
     assert facts.primary is not None
     if not facts.primary.approved and draft.status.phase not in INITIAL:
         _never_approved(draft)
-    if not facts.keeps:
+    if facts.mark:
+        _taken_over(draft)
+    elif not facts.keeps:
         draft.do(KeepPrimary())
     elif facts.spoilt:
         draft.do(RestoreConfigs())

@@ -21,6 +21,7 @@ from typing import Any
 from control.canary.declared.commands import PREFIX
 from control.canary.declared.spec import CanarySpec
 from control.canary.objects.configs import config_key, references
+from control.canary.objects.foreign import is_shared
 from control.canary.objects.ownership import HANDS_OFF, Find, digest, is_ours, owner
 from control.canary.objects.workloads import ANNOTATION_REVISION, API_VERSION, DEPLOYMENT, GROUP, primary_stamp, replicas
 from control.store.store import Key, Object, Store
@@ -134,11 +135,13 @@ def restored(spec: CanarySpec, one: Kept, find: Find) -> list[Object]:
 
 
 def spoilt(spec: CanarySpec, one: Kept, find: Find) -> list[Object]:
-    """The primary's configs, as they were promoted, that another hand has changed or taken away."""
+    """The primary's configs, as they were promoted, that another hand has changed or taken away.  One that another Canary
+    uses too says what that one promoted, if it was the later."""
     found = []
     for wanted in _copies(spec, one, find):
         current = find(Key.of(wanted))
-        if current is None or (is_ours(spec, current) and _content(current) != _content(wanted)):
+        own = current is not None and is_ours(spec, current) and not is_shared(current)
+        if current is None or (own and _content(current) != _content(wanted)):
             found.append(wanted)
     return found
 
