@@ -26,7 +26,7 @@ from control.canary.act import Actor, TargetChanged
 from control.canary.declared.hooks import HookResult, checksum, payload
 from control.canary.declared.metric import DURATION, Kind, Metric
 from control.canary.declared.policy import ReleasePolicy
-from control.canary.declared.spec import GROUP, KIND, CanarySpec, SpecError, parse
+from control.canary.declared.spec import GROUP, KIND, NO_FLAGS, CanarySpec, Flags, SpecError, parse
 from control.canary.facts import Facts, collect
 from control.canary.machine import machine
 from control.canary.machine.analysis import Measurement
@@ -56,6 +56,7 @@ class Settings:
     minimum_interval_s: float = 1.0
     settle_s: float = 0.0  # see Actor
     gives_back: bool = True  # see Actor; a Canary then stays until its target can answer, also without revertOnDeletion
+    flags: Flags = NO_FLAGS
 
 
 @dataclass(slots=True)
@@ -189,6 +190,9 @@ class Controller:
         looks = [job.look for job in self._jobs.values() if job.looker is None]
         return min((*ticks, *looks), default=now + IDLE_S)
 
+    def _parse(self, obj: Object) -> CanarySpec:
+        return replace(parse(obj), flags=self._settings.flags)
+
     # -- one tick
 
     async def _guarded_tick(self, key: Key, job: _Job, obj: Object, targets: dict[Key, Key], now: float) -> None:
@@ -229,7 +233,7 @@ class Controller:
         name = f"{key.name}.{key.namespace}"
         good = job.good if status.phase in RUNNING else None
         try:
-            spec = parse(obj)
+            spec = self._parse(obj)
             if good is not None and spec.refused and not good[0].refused:
                 raise SpecError(spec.refused[0])
         except SpecError as error:
@@ -377,7 +381,7 @@ class Controller:
         for obj in canaries:
             try:
                 if Status.of(obj.get("status")).phase in RUNNING:
-                    running.add(Subject.of(parse(obj)))
+                    running.add(Subject.of(self._parse(obj)))
             except ValueError:  # its own tick says what is wrong with it, and may go on by what was meant before
                 job = self._jobs.get(Key.of(obj))
                 if job is not None and job.good is not None:

@@ -88,6 +88,8 @@ def target_object(store: Store, spec: CanarySpec) -> Object | None:
 def tracked_configs(store: Store, spec: CanarySpec, target: Mapping[str, Any]) -> dict[str, str]:
     """Hashes of the ConfigMaps and Secrets the template uses; absent and opted-out ones are left out."""
     found: dict[str, str] = {}
+    if not spec.flags.tracks_configs:
+        return found
     for kind, name in manifests.referenced_configs(target["spec"]["template"]):
         obj = store.get(manifests.config_key(kind, spec.namespace, name))
         value = manifests.config_hash(obj) if obj is not None else None

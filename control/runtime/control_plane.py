@@ -37,6 +37,7 @@ def control_command(settings: Settings, admin: str) -> list[str]:
         *(("--identity-issuer", str(settings.identity_issuer)) if settings.identity_issuer is not None else ()),
         *(("--gateway", settings.gateway) if settings.gateway else ()),
         *(("--metrics-server", settings.metrics_server) if settings.metrics_server else ()),
+        *settings.canary_options,
     ]
 
 

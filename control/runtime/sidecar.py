@@ -38,6 +38,7 @@ class Settings:
     identity_issuer: Path | None = None  # of somebody else: ca.crt, tls.crt, tls.key
     gateway: str = ""  # host:port of its proxy, for the control plane's own calls into the mesh
     metrics_server: str = ""  # URL of a Prometheus that Canaries are judged by; "": the mesh's own numbers
+    canary_options: tuple[str, ...] = ()  # of the control plane's command line: what holds for all Canaries
     backoff_base: float = 1.0  # the kubelet's is 10 s; on a laptop somebody waits
     drain: float = 1.0  # seconds between "terminating" and SIGTERM: endpoints reach every sidecar well within
     sidecar_grace: float = 10.0

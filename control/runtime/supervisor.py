@@ -55,6 +55,7 @@ class Supervisor:
         leaf_lifetime: float = LEAF_LIFETIME,
         identity_issuer: Path | None = None,
         metrics_server: str = "",
+        canary_options: tuple[str, ...] = (),
         say: Say = print,
         command: SidecarCommand = sidecar_command,
     ) -> None:
@@ -66,6 +67,7 @@ class Supervisor:
             leaf_lifetime: of proxies' certificates, seconds.
             identity_issuer: a directory with ca.crt, tls.crt and tls.key; None: the mesh has an authority of its own.
             metrics_server: URL of a Prometheus that Canaries are judged by; "": the mesh's own numbers.
+            canary_options: flags of `meshproxy control` that hold for all Canaries, handed on to it.
             say: takes one line after the other.
             command: makes a sidecar's command line.
         """
@@ -79,6 +81,7 @@ class Supervisor:
         self._leaf_lifetime = leaf_lifetime
         self._identity_issuer = identity_issuer.resolve() if identity_issuer is not None else None
         self._metrics_server = metrics_server
+        self._canary_options = canary_options
         self._say = say
         self._command = command
         self._stop = asyncio.Event()
@@ -142,6 +145,7 @@ class Supervisor:
             leaf_lifetime=self._leaf_lifetime,
             identity_issuer=self._identity_issuer,
             metrics_server=self._metrics_server,
+            canary_options=self._canary_options,
             gateway=gateway,
         )
         self.info = MeshInfo(

@@ -29,6 +29,7 @@ from certs.authority import AuthorityError
 from certs.issue import LIFETIME
 from control.canary.controller import Controller
 from control.canary.controller import Settings as CanarySettings
+from control.canary.declared.spec import NO_FLAGS, Flags
 from control.canary.measuring.embedded import EmbeddedSource
 from control.canary.measuring.prometheus import PrometheusClient
 from control.canary.measuring.sources import MetricSources
@@ -71,6 +72,8 @@ class ControlSettings:
     identity_issuer: Path | None = None  # a directory with ca.crt, tls.crt, tls.key: an issuer that somebody else renews
     metrics_server: str = ""  # URL of the Prometheus that Canaries are judged by; "": the mesh's own numbers
     cross_namespace_refs: bool = True  # may a Canary refer to a MetricTemplate or AlertProvider of another namespace?
+    cluster_name: str = ""  # what alerts and event webhooks say they are from, "" for nothing
+    canary_flags: Flags = NO_FLAGS
     gateway: str = ""  # host:port of the gateway's proxy: the way to webhooks that are Services of the mesh
     environment: Mapping[str, str] = field(default_factory=dict)  # EVENT_WEBHOOK_URL, SLACK_URL, ... (canary/telling/wiring.py)
 
@@ -119,8 +122,9 @@ async def _serve(
     telling = Telling(
         *(store, time.time, settings.gateway, settings.environment),
         cross_namespace=settings.cross_namespace_refs,
+        cluster_name=settings.cluster_name,
     )
-    canary_settings = CanarySettings(settle_s=SETTLE_S)
+    canary_settings = CanarySettings(settle_s=SETTLE_S, flags=settings.canary_flags)
     canaries = Controller(store, sources, hooks=telling.hooks, courier=telling.courier, settings=canary_settings)
     registry = CollectorRegistry()
     for collector in (

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from meshproxy.cli.canary_flags import CanaryOptions, canary_options
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -69,8 +71,8 @@ class Address(click.ParamType[tuple[str, int]]):
     type=Address(),
     help="The gateway's proxy: the way to webhooks that are Services of the mesh.  [default: none is reached so]",
 )
-@click.option("--no-cross-namespace-refs", is_flag=True, help="Refuse references of a Canary to objects in another namespace.")
 @click.option("--parent-death-signal", is_flag=True, help="End when the process that started this one ends.")
+@canary_options
 def command(
     state: Path,
     manifests: Path,
@@ -81,7 +83,7 @@ def command(
     identity_issuer: Path | None,
     metrics_server: str,
     gateway: tuple[str, int] | None,
-    no_cross_namespace_refs: bool,
+    canary: CanaryOptions,
     parent_death_signal: bool,
 ) -> None:
     """Run the control plane: configuration and identities for proxies, and the canary controller.
@@ -106,7 +108,9 @@ def command(
         settings = ControlSettings(
             *(state, manifests, listen, admin, trust_domain, leaf_lifetime, identity_issuer),
             metrics_server=server_url(metrics_server, "--metrics-server") if metrics_server else "",
-            cross_namespace_refs=not no_cross_namespace_refs,
+            cross_namespace_refs=canary.cross_namespace_refs,
+            cluster_name=canary.cluster_name,
+            canary_flags=canary.flags,
             gateway="{}:{}".format(*gateway) if gateway is not None else "",
             environment=os.environ,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshproxy.cli.canary_flags import SELECTOR_LABELS, CanaryOptions
 from meshproxy.cli.common import columns, fail
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def _duration(context: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--rps", default=20.0, show_default=True, type=click.FloatRange(0, 1e6), help="Requests a second to the Service.")
 @click.option("--limit", default="24h", show_default=True, callback=_duration, help="Simulated time after which it ends.")
 @click.option("--start", default="2026-01-05T09:00:00Z", show_default=True, help="When it begins (time windows).")
+@SELECTOR_LABELS
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture of it (SVG).")
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form of the output."
@@ -72,6 +74,7 @@ def command(
     rps: float,
     limit: float,
     start: str,
+    canary_selector_labels: tuple[str, ...],
     plot: Path | None,
     output: str,
 ) -> None:
@@ -104,6 +107,7 @@ def command(
             rate=rps,
             limit_s=limit,
             start=begins,
+            flags=CanaryOptions(canary_selector_labels).flags,
         )
         objects = load(file)
         check(objects, given)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from meshproxy.cli.canary_flags import CanaryOptions, canary_options
 from meshproxy.cli.common import fail
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _mesh_name(context: click.Context, parameter: click.Parameter, value: str) -
     help="A Prometheus that Canaries are judged by (docs/canary/metrics.md).  [default: the mesh's own numbers]",
 )
 @click.option("--ready-fd", type=int, hidden=True)
+@canary_options
 def command(
     directory: Path,
     name: str,
@@ -75,6 +77,7 @@ def command(
     identity_issuer: Path | None,
     metrics_server: str,
     ready_fd: int | None,
+    canary: CanaryOptions,
 ) -> None:
     """Run the manifests of DIRECTORY as local processes with sidecars.
 
@@ -106,7 +109,10 @@ def command(
         except SpecError as error:
             raise click.UsageError(str(error)) from None
     if detach:
-        _detach(directory, name, gateway_port, patience, leaf_lifetime, identity_issuer, metrics_server, Layout.of(name))
+        options = canary.arguments()
+        _detach(
+            directory, name, gateway_port, patience, leaf_lifetime, identity_issuer, metrics_server, options, Layout.of(name)
+        )
         return
     try:
         find_manifests(directory)
@@ -116,6 +122,7 @@ def command(
             leaf_lifetime=leaf_lifetime,
             identity_issuer=identity_issuer,
             metrics_server=metrics_server,
+            canary_options=canary.arguments(),
             say=_say,
         )
         asyncio.run(supervisor.run(lambda info: _ready(info, ready_fd)))
@@ -155,6 +162,7 @@ def _detach(
     leaf_lifetime: float,
     identity_issuer: Path | None,
     metrics_server: str,
+    canary_options: tuple[str, ...],
     layout: Layout,
 ) -> None:
     from control.runtime.preflight import forget_nothing
@@ -168,6 +176,7 @@ def _detach(
         options += ["--identity-issuer", str(identity_issuer.resolve())]
     if metrics_server:
         options += ["--metrics-server", metrics_server]
+    options += canary_options
     # A second `up -d` of a running mesh is refused by its lock: it must not cut the log of the first.
     with layout.up_log.open("ab") as log, layout.up_log.open("rb") as shown:
         if log.tell() > 1 << 20 and not _is_up(layout):

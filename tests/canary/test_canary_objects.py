@@ -209,7 +209,7 @@ def test_a_target_without_a_known_label_is_refused_in_words():
     target = deployment()
     target["spec"]["selector"]["matchLabels"] = {"component": "x"}
     with pytest.raises(manifests.TargetError, match=r"one of app, name, app\.kubernetes\.io/name; found component"):
-        manifests.selector_label(target)
+        manifests.selector_label(canary_spec(), target)
 
 
 def test_ports_are_discovered_except_those_of_sidecars_and_the_main_one():

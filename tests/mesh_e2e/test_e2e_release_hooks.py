@@ -19,6 +19,7 @@ from mesh_run import MeshRun, request, until
 from control.store.files import FileStore
 from control.store.store import Key
 
+INSTANCE = "app.kubernetes.io/instance"
 TESTER = "http://flagger-loadtester.e2e"
 PAYLOAD = json.dumps({"name": "web", "namespace": NAMESPACE}).encode()
 
@@ -110,7 +111,9 @@ class Release:
         self.outside = outside
 
     def write(self, revision: str) -> None:
-        made = deployment("web", "release_app", 8080, self.mesh.ledger, labels={"app": "web"})
+        """Labelled as Helm's charts are: the label that tells it from its primary is named when the mesh is started."""
+        made = deployment("web", "release_app", 8080, self.mesh.ledger)
+        made["spec"]["selector"]["matchLabels"] = made["spec"]["template"]["metadata"]["labels"] = {INSTANCE: "web"}
         container = made["spec"]["template"]["spec"]["containers"][0]
         container["env"].append({"name": "REVISION", "value": revision})
         container["readinessProbe"] = {"httpGet": {"path": "/ready", "port": "main"}, "periodSeconds": 1}
@@ -151,7 +154,7 @@ def release(tmp_path_factory: pytest.TempPathFactory, outside: Outside) -> Itera
     mesh.write("canary", canary(outside), slack)
     found.write("1")
     try:
-        mesh.start()
+        mesh.start("--canary-selector-labels", f"app,{INSTANCE}", "--cluster-name", "edge-7")
         found.reaches("Initialized")
         yield found
     finally:
@@ -182,6 +185,9 @@ def test_a_release_waits_for_its_gate_is_tested_and_loaded_and_promoted(release:
     assert places == sorted(places), events
     told = next(body for path, body in outside.got if path == "/events")
     assert told["metadata"]["where"] == "here"
+    assert told["metadata"]["cluster"] == "edge-7"
+    alert = next(body for path, body in outside.got if path == "/slack")
+    assert alert["attachments"][0]["fields"][0] == {"title": "Cluster", "value": "edge-7", "short": False}
     until(lambda: "Canary analysis completed successfully, promotion finished." in outside.alerts(), "the last alert")
 
 

@@ -32,6 +32,18 @@ SELECTOR_LABELS = ("app", "name", "app.kubernetes.io/name")  # Flagger's -select
 
 
 @dataclass(frozen=True, slots=True)
+class Flags:
+    """What the control plane is started with and holds for all its Canaries."""
+
+    selector_labels: tuple[str, ...] = SELECTOR_LABELS  # that may tell target from primary, first found wins
+    label_prefixes: tuple[str, ...] = ()  # of the target's labels and annotations that the primary has too; "*": all
+    tracks_configs: bool = True  # is a changed ConfigMap or Secret a release, and has the primary copies of its own?
+
+
+NO_FLAGS = Flags()
+
+
+@dataclass(frozen=True, slots=True)
 class CanarySpec:
     """A Canary object with its defaults.  `apex`, `primary_service` and `canary_service` are Service names."""
 
@@ -73,6 +85,7 @@ class CanarySpec:
     target_kind: str = "Deployment"
     autoscaler: Mapping[str, Any] = field(default_factory=dict)  # spec.autoscalerRef as written; {}: none
     revert_on_deletion: bool = False
+    flags: Flags = NO_FLAGS  # not the object's: the control plane's
 
     @property
     def primary(self) -> str:

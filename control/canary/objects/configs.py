@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from control.canary.declared.spec import CanarySpec
-from control.canary.objects.ownership import digest, owner
+from control.canary.objects.ownership import digest, kept_by_prefix, owner
 from control.store.store import Key, Object
 
 ANNOTATION_TRACKING = "flagger.app/config-tracking"  # user's, on a ConfigMap or Secret: "disable..." leaves it alone
@@ -68,5 +68,7 @@ def primary_config(spec: CanarySpec, source: Mapping[str, Any]) -> Object:
     """The primary's own copy, so that editing the original is a release and not an incident."""
     name = f"{source['metadata']['name']}-primary"
     copied = {field: copy.deepcopy(source[field]) for field in ("data", "stringData", "binaryData", "type") if field in source}
-    metadata = {"name": name, "namespace": spec.namespace, "ownerReferences": owner(spec)}
+    metadata: Object = {"name": name, "namespace": spec.namespace, "ownerReferences": owner(spec)}
+    if labels := kept_by_prefix(spec, source["metadata"].get("labels")):
+        metadata["labels"] = labels
     return {"apiVersion": "v1", "kind": source["kind"], "metadata": metadata, **copied}

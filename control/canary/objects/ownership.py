@@ -58,6 +58,18 @@ def held_for(obj: Mapping[str, Any]) -> str:
     return str((obj["metadata"].get("annotations") or {}).get(ANNOTATION_CANARY, ""))
 
 
+def kept_by_prefix(spec: CanarySpec, marks: Mapping[str, str] | None) -> dict[str, str]:
+    """Of the labels (or annotations) of what is copied, those that the copy has too (Flagger's -include-label-prefix); Flux's
+    never, nor what others keep their own state in."""
+    prefixes = spec.flags.label_prefixes
+    never = (PREFIX, "kubectl.kubernetes.io/", "deployment.kubernetes.io/")
+    return {
+        name: value
+        for name, value in (marks or {}).items()
+        if FLUX not in name and not name.startswith(never) and ("*" in prefixes or name.startswith(prefixes))
+    }
+
+
 def held(spec: CanarySpec, api_version: str, kind: str, name: str, body: Object | None = None) -> Object:
     """A user's object, as far as we hold it: the mark, and of its spec `body`."""
     metadata = {"name": name, "namespace": spec.namespace, "annotations": {ANNOTATION_CANARY: spec.name}}

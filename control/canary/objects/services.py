@@ -31,7 +31,7 @@ def service_key(spec: CanarySpec, name: str) -> Key:
 
 def services(spec: CanarySpec, target: Object, find: Find = nothing) -> list[Object]:
     """`<apex>-canary` and `<apex>-primary`.  `find`: to see which of them the user wrote.  Raises TargetError."""
-    label, value = selector_label(target)
+    label, value = selector_label(spec, target)
     made = [
         _service(spec, spec.canary_service, "canary", {label: value}, target),
         _service(spec, spec.primary_service, "primary", {label: f"{value}-primary"}, target),
@@ -41,7 +41,7 @@ def services(spec: CanarySpec, target: Object, find: Find = nothing) -> list[Obj
 
 def baseline_service(spec: CanarySpec, target: Object) -> Object:
     """`<apex>-baseline`.  Raises TargetError."""
-    label, value = selector_label(target)
+    label, value = selector_label(spec, target)
     return _service(spec, spec.baseline_service, "primary", {label: f"{value}-baseline"}, target)
 
 
@@ -51,7 +51,7 @@ def apex_service(
     """The apex Service.  One that the user wrote keeps everything but its selector; otherwise it is all ours.
 
     `selects_target`: as its Canary leaves it behind (revertOnDeletion); the user's is then not held any more."""
-    label, value = selector_label(target)
+    label, value = selector_label(spec, target)
     made = _service(spec, spec.apex, "apex", {label: value if selects_target else f"{value}-primary"}, target)
     if selects_target and current is not None and not is_ours(spec, current):
         return {**given_back(spec, "v1", "Service", spec.apex), "spec": {"selector": made["spec"]["selector"]}}

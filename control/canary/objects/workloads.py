@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from control.canary.declared.commands import PREFIX
-from control.canary.declared.spec import SELECTOR_LABELS, CanarySpec
+from control.canary.declared.spec import CanarySpec
 from control.canary.objects.configs import references
-from control.canary.objects.ownership import FLUX, HANDS_OFF, TargetError, digest, held, owner
+from control.canary.objects.ownership import FLUX, HANDS_OFF, TargetError, digest, held, kept_by_prefix, owner
 from control.store.store import Key, Object
 
 API_VERSION = "apps/v1"
@@ -61,16 +61,17 @@ def _released(template: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**template, "spec": {**rest, **({"nodeSelector": left} if left else {})}}
 
 
-def selector_label(target: Mapping[str, Any]) -> tuple[str, str]:
+def selector_label(spec: CanarySpec, target: Mapping[str, Any]) -> tuple[str, str]:
     """The label that tells target from primary, and its value on the target.  Raises TargetError."""
     labels = ((target.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-    for name in SELECTOR_LABELS:
+    for name in spec.flags.selector_labels:
         if value := labels.get(name):
             return name, str(value)
     metadata = target["metadata"]
     raise TargetError(
         f"{target.get('kind', DEPLOYMENT)} {metadata['name']}.{metadata.get('namespace', 'default')}: "
-        f"spec.selector.matchLabels must contain one of {', '.join(SELECTOR_LABELS)}; found {', '.join(labels) or 'none'}"
+        f"spec.selector.matchLabels must contain one of {', '.join(spec.flags.selector_labels)}; "
+        f"found {', '.join(labels) or 'none'} (--canary-selector-labels of the control plane names others)"
     )
 
 
@@ -94,7 +95,7 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
     a Deployment; None leaves them to who scales it.  Raises TargetError.
 
     Deterministic: copying the same target twice changes nothing (Flagger stamps a random id instead)."""
-    label, value = selector_label(target)
+    label, value = selector_label(spec, target)
     kind = target.get("kind", DEPLOYMENT)
     _check_strategy(target)
     template = copy.deepcopy(dict(_released(target["spec"]["template"])))
@@ -105,7 +106,7 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
     metadata = template.setdefault("metadata", {})
     metadata["labels"] = {**_own(metadata.get("labels")), label: f"{value}-primary"}
     metadata["annotations"] = {**_own(metadata.get("annotations")), ANNOTATION_REVISION: stamp}
-    _point_affinity_to(template.get("spec") or {}, spec.target, spec.primary)
+    _point_affinity_to(template.get("spec") or {}, spec.flags.selector_labels, spec.target, spec.primary)
     body: Object = {"selector": {"matchLabels": {label: f"{value}-primary"}}, "template": template}
     if kind == DEPLOYMENT and count is not None:
         body["replicas"] = max(1, count)
@@ -118,8 +119,12 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
         "metadata": {
             "name": spec.primary,
             "namespace": spec.namespace,
-            "labels": {label: f"{value}-primary"},
-            "annotations": {**HANDS_OFF, ANNOTATION_REVISION: stamp},
+            "labels": {**kept_by_prefix(spec, target["metadata"].get("labels")), label: f"{value}-primary"},
+            "annotations": {
+                **kept_by_prefix(spec, target["metadata"].get("annotations")),
+                **HANDS_OFF,
+                ANNOTATION_REVISION: stamp,
+            },
             "ownerReferences": owner(spec),
         },
         "spec": body,
@@ -128,13 +133,13 @@ def primary_workload(spec: CanarySpec, target: Object, tracked: Mapping[str, str
 
 def baseline_workload(spec: CanarySpec, primary: Object, count: int) -> Object:
     """The primary's template once more, as `<target>-baseline` with `count` replicas.  Raises TargetError."""
-    label, value = selector_label(primary)
+    label, value = selector_label(spec, primary)
     value = f"{value.removesuffix('-primary')}-baseline"
     stamp = primary_stamp(primary)
     template = copy.deepcopy(dict(primary["spec"]["template"]))
     metadata = template.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), label: value}
-    _point_affinity_to(template.get("spec") or {}, spec.primary, spec.baseline)
+    _point_affinity_to(template.get("spec") or {}, spec.flags.selector_labels, spec.primary, spec.baseline)
     body: Object = {"selector": {"matchLabels": {label: value}}, "template": template, "replicas": max(1, count)}
     for name in _COPIED[DEPLOYMENT]:
         if name in primary["spec"]:
@@ -176,7 +181,7 @@ def stamp_for(target_revision: str, tracked: Mapping[str, str]) -> str:
     return f"{target_revision}-{digest(dict(tracked))}" if tracked else target_revision
 
 
-def _point_affinity_to(pod: dict[str, Any], target: str, primary: str) -> None:
+def _point_affinity_to(pod: dict[str, Any], labels: Collection[str], target: str, primary: str) -> None:
     """Rules that keep replicas apart must speak of the copy's replicas (as Flagger: of labels that could be the selector's,
     the values equal to the name)."""
     anti = ((pod.get("affinity") or {}).get("podAntiAffinity")) or {}
@@ -185,10 +190,10 @@ def _point_affinity_to(pod: dict[str, Any], target: str, primary: str) -> None:
     for rule in [*terms, *(pod.get("topologySpreadConstraints") or ())]:
         selector = rule.get("labelSelector") or {}
         for label, value in (selector.get("matchLabels") or {}).items():
-            if label in SELECTOR_LABELS and value == target:
+            if label in labels and value == target:
                 selector["matchLabels"][label] = primary
         for expression in selector.get("matchExpressions") or ():
-            if expression.get("key") in SELECTOR_LABELS and expression.get("values"):
+            if expression.get("key") in labels and expression.get("values"):
                 expression["values"] = [primary if value == target else value for value in expression["values"]]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from control.canary.declared.fields import SpecError
 from control.canary.declared.policy import ReleasePolicy
 from control.canary.declared.policy import parse as parse_policy
-from control.canary.declared.spec import GROUP, KIND, CanarySpec
+from control.canary.declared.spec import GROUP, KIND, NO_FLAGS, CanarySpec, Flags
 from control.canary.declared.spec import parse as parse_canary
 from control.canary.objects.workloads import DAEMON_SET, DEPLOYMENT
 from control.canary.simulate.model import KINDS, Fault
@@ -52,6 +52,7 @@ class Given:
     rate: float = 20.0
     limit_s: float = 24 * 3600.0
     start: float = START
+    flags: Flags = NO_FLAGS  # of the control plane
 
 
 def load(path: Path) -> list[Object]:

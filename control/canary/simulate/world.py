@@ -68,7 +68,7 @@ class World:
                 self._store.told = []
                 self._answers = Answers(dict(self._given.denied))
                 self._source = ModelledSource(self._given, clock, self._traffic, self._templates)
-                settings = Settings(minimum_interval_s=1.0)
+                settings = Settings(minimum_interval_s=1.0, flags=self._given.flags)
                 self._controller = Controller(self._store, self._source, hooks=self._answers, clock=clock, settings=settings)
                 return await self._play()
 

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from prometheus_client.core import CounterMetricFamily
@@ -42,6 +43,8 @@ _Job = Callable[[], Awaitable[bool]]
 
 class Courier(Collector):
     """`clock` gives Unix seconds.  `event_webhook` is told the Events of Canaries without an event webhook of their own.
+    `cluster_name`: what alerts and Events say they are from, "" for nothing.
+
     A prometheus_client collector of what became of it all."""
 
     def __init__(
@@ -52,12 +55,14 @@ class Courier(Collector):
         *,
         clock: Callable[[], float],
         event_webhook: Webhook | None = None,
+        cluster_name: str = "",
     ) -> None:
         self._store = store
         self._hooks = hooks
         self._alerts = alerts
         self._clock = clock
         self._event_webhook = event_webhook
+        self._cluster_name = cluster_name
         self._lanes: dict[tuple[Key, str], deque[tuple[str, _Job]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = 0
@@ -106,11 +111,14 @@ class Courier(Collector):
     def _tell_event(self, key: Key, spec: CanarySpec | None, status: Status, event: Event) -> None:
         own = [hook for hook in spec.webhooks if hook.type == EVENT] if spec is not None else []
         for hook in own or ([self._event_webhook] if self._event_webhook is not None else []):
-            metadata = event_metadata(event.text, event.warning, self._clock(), dict(hook.metadata))
+            cluster = {"cluster": self._cluster_name} if self._cluster_name else {}
+            metadata = event_metadata(event.text, event.warning, self._clock(), {**cluster, **dict(hook.metadata)})
             body = _body(key, status, status.phase.value, metadata)
             self._put(key, f"event {hook.name} {hook.url}", "event", partial(self._call_event, key, hook, body))
 
     def _tell_alert(self, key: Key, spec: CanarySpec | None, alert: Alert) -> None:
+        if self._cluster_name:
+            alert = replace(alert, fields=(("Cluster", self._cluster_name), *alert.fields))
         references: Sequence[AlertRef | None] = spec.alerts if spec is not None else ()
         if not references and self._alerts.default is not None:
             references = [None]

@@ -36,6 +36,7 @@ class Telling(Collector):
         environment: Mapping[str, str] | None = None,
         *,
         cross_namespace: bool = True,
+        cluster_name: str = "",
     ) -> None:
         environment = environment or {}
         proxy_for = through_the_gateway(store, gateway) if gateway else environment_proxy
@@ -49,6 +50,7 @@ class Telling(Collector):
             AlertSender(store, self._posters[1], default_provider(environment), cross_namespace=cross_namespace),
             clock=clock,
             event_webhook=event_webhook(told) if told else None,
+            cluster_name=cluster_name,
         )
 
     def collect(self) -> Iterator[Metric]:
