@@ -38,7 +38,7 @@ from control.canary.machine.decision import (
 )
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
-from control.canary.objects import baseline, foreign, manifests, promoted
+from control.canary.objects import baseline, declaration, foreign, manifests, promoted
 from control.canary.routers import router_for
 from control.store.store import Key, Object, Store, StoreError
 
@@ -88,11 +88,15 @@ class Actor:
         """One action; `status` is the one decided on.  Raises StoreError."""
         match action:
             case EnsureServices():
-                for service in manifests.services(spec, self._target(spec), self._store.get):
-                    await self._store.apply(service)
+                target = self._target(spec)
+                marks = declaration.of_services(spec, target)
+                for service, mark in zip(manifests.services(spec, target, self._store.get), marks, strict=True):
+                    await self._store.apply(declaration.marked(service, mark))
             case EnsureApex():
                 current = self._store.get(Key("", "Service", spec.namespace, spec.apex))
-                await self._store.apply(manifests.apex_service(spec, self._target(spec), current))
+                target = self._target(spec)
+                apex = manifests.apex_service(spec, target, current)
+                await self._store.apply(declaration.marked(apex, declaration.of_apex(spec, target)))
             case EnsureScaler():
                 if (scaler := self._scaler(spec)) is not None:
                     await self._make(spec, manifests.primary_scaler(spec, scaler))
@@ -139,9 +143,10 @@ class Actor:
 
     async def _route(self, spec: CanarySpec, routing: Routing, status: Status) -> None:
         """What another router of ours left goes last: until then it goes on saying what it said."""
-        router = router_for(spec)
+        router, mark = router_for(spec), declaration.of_routing(spec)
         for wanted in router.wanted(spec, routing, status):
-            await self._store.apply(manifests.taken_over(spec, wanted, self._store.get(Key.of(wanted))))
+            held = manifests.taken_over(spec, wanted, self._store.get(Key.of(wanted)))
+            await self._store.apply(declaration.marked(held, mark))
         for key in router.left(self._store, spec):
             await self._store.delete(key)
 

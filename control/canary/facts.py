@@ -21,7 +21,7 @@ from control.canary.machine.question import Answer, Question
 from control.canary.machine.routing import Routing
 from control.canary.machine.status import Status
 from control.canary.measuring.source import Arms
-from control.canary.objects import foreign, manifests, promoted
+from control.canary.objects import declaration, foreign, manifests, promoted
 from control.canary.objects.baseline import Baseline, seen
 from control.canary.objects.readiness import READY, Readiness, readiness
 from control.canary.policies import others, policy_for
@@ -51,6 +51,7 @@ class Facts:
     target: Workload | None
     primary: Workload | None
     problem: str = ""  # why the target cannot be released at all
+    anew: frozenset[str] = frozenset()  # of "services", "apex", "routing": differ because what is declared has changed
     foreign: str = ""  # what stands where the primary, or its scaler, is to be, and is no Canary's
     foreign_config: str = ""  # the same of the primary's copies of the configs that the target uses now
     mark: str = ""  # the stamp that the primary, which Flagger made, is to have; "": it has one
@@ -116,16 +117,19 @@ def collect(
     primary = store.get(manifests.primary_key(spec))
     router = router_for(spec)
     policy = policies(store, spec)
+    routing = router.observed(store, spec, status)
+    anew = ("routing",) if _routing_anew(store, spec, routing is not None) else ()
     common: dict[str, Any] = {
         "policy": policy,
         "others": others(store, spec, policy),
         "commands": Commands.of(metadata.get("annotations") or {}),
-        "routing": router.observed(store, spec, status),
+        "routing": routing,
         "baseline": seen(store, spec, now),
         "routed_before": ", ".join(f"{key.kind} {key.name}" for key in router.left(store, spec)),
         "routing_problem": router.problem(store, spec),
         "source_problem": source_problem,
         "due": due,
+        "anew": frozenset(anew),
         "deleting": bool(metadata.get("deletionTimestamp")),
         "gives_back": gives_back,
         "finalizer": FINALIZER in (metadata.get("finalizers") or ()),
@@ -149,6 +153,8 @@ def collect(
         wanted = manifests.services(spec, target, store.get)
         apex = store.get(Key("", "Service", spec.namespace, spec.apex))
         wanted_apex = manifests.apex_service(spec, target, apex)
+        services_ok, services_anew = _services(store, [*zip(wanted, declaration.of_services(spec, target), strict=True)])
+        apex_ok, apex_anew = _services(store, [(wanted_apex, declaration.of_apex(spec, target))])
         tracked = tracked_configs(store, spec, target)
         mark = foreign.mark_of(spec, primary, target, tracked, store.get) if primary is not None else ""
     except manifests.TargetError as error:
@@ -158,15 +164,33 @@ def collect(
     return Facts(
         target_facts,
         primary_facts or None,
-        services_ok=all(manifests.contains(store.get(Key.of(obj)), obj) for obj in wanted),
-        apex_ok=manifests.contains(apex, wanted_apex),
+        services_ok=services_ok,
+        apex_ok=apex_ok,
         tracked=tracked,
         foreign=foreign.foreign(spec, _made(store, spec), store.get),
         foreign_config=foreign.foreign(spec, foreign.config_keys(spec, tracked), store.get),
         mark=mark,
         **_scaler(store, spec),
-        **common,
+        **{**common, "anew": frozenset({*anew, *(("services",) if services_anew else ()), *(("apex",) if apex_anew else ())})},
     )
+
+
+def _routing_anew(store: Store, spec: CanarySpec, as_wanted: bool) -> bool:
+    if spec.refused:
+        return False  # nothing may be wanted of a router then
+    found = [obj for key in router_for(spec).keys(spec) if (obj := store.get(key)) is not None]
+    return bool(found) and declaration.is_routing_anew(found, declaration.of_routing(spec), as_wanted)
+
+
+def _services(store: Store, wanted: list[tuple[Object, str]]) -> tuple[bool, bool]:
+    """(are they as wanted, is it that what is declared has changed), of Services and the marks they should have."""
+    found = [(store.get(Key.of(obj)), obj, mark) for obj, mark in wanted]
+    differing = [
+        (current, mark)
+        for current, obj, mark in found
+        if not manifests.contains(current, obj) or declaration.is_anew(current, mark)
+    ]
+    return not differing, declaration.is_followed(differing)
 
 
 def _made(store: Store, spec: CanarySpec) -> list[Key]:

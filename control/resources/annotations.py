@@ -99,6 +99,7 @@ WRITTEN = frozenset(
         "revision",
         "canary",
         "added-port",
+        "declared",
         "promoted",
         "unapproved",
     )

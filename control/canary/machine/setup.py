@@ -5,7 +5,7 @@
     primary gone later -> made again as it was promoted (objects/promoted.py); nothing is kept: of the target, which is told
 
 Afterwards each tick looks again.  What another hand changed is put back, and that is said: a weight, a selector, the target's
-replicas between releases.
+replicas between releases.  What the Canary itself declares anew is followed (objects/declaration.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def ensure_objects(draft: Draft) -> None:
     _nobody_elses(draft)
     if not facts.services_ok:
         draft.do(EnsureServices())
-        if not initial:
+        if not initial and "services" in facts.anew:
+            draft.event(f"services of {spec.full_name} follow the Canary")
+        elif not initial:
             draft.warn(f"services of {spec.full_name} are not as it wants them; putting them right")
     if initial and not spec.skip_analysis and spec.metrics:
         if facts.source_problem:
@@ -65,7 +67,9 @@ def ensure_objects(draft: Draft) -> None:
         draft.do(SetRouting(TO_PRIMARY))
     if not facts.apex_ok:
         draft.do(EnsureApex())
-        if not initial:
+        if not initial and "apex" in facts.anew:
+            draft.event(f"service {spec.apex}.{spec.namespace} follows Canary {spec.full_name}")
+        elif not initial:
             draft.warn(f"service {spec.apex}.{spec.namespace} is not as {spec.full_name} wants it; putting it right")
 
 
@@ -196,12 +200,15 @@ def put_routing_right(draft: Draft) -> None:
     there = facts.baseline is not None and facts.baseline.as_wanted and facts.baseline.ready.ready
     if not there and (seen is None or not seen.baseline):
         wanted = replace(wanted, baseline=0.0)  # it is made anew (baselining.ready): nobody is sent there before it is ready
-    if seen == wanted:
+    if seen == wanted and "routing" not in facts.anew:
         return
     draft.actions.insert(0, SetRouting(wanted))
     if facts.routed_before:  # another provider, or service asks for more, or less, than before: nobody has touched anything
         now = ", ".join(f"{key.kind} {key.name}" for key in router_for(spec).keys(spec)) or f"Service {spec.apex}"
         draft.record(f"Routing of {spec.apex}.{spec.namespace} moves from {facts.routed_before} to {now}: {wanted}")
+        return
+    if "routing" in facts.anew:
+        draft.record(f"Routing of {spec.apex}.{spec.namespace} follows the Canary: {wanted}")
         return
     found = str(seen) if seen else "something else, or is gone"
     if seen and seen.mirrored != wanted.mirrored and not seen.mirrored:

@@ -22,14 +22,16 @@ from control.canary.declared.commands import PREFIX
 from control.canary.declared.spec import CanarySpec
 from control.canary.objects.configs import config_key, references
 from control.canary.objects.foreign import is_shared
-from control.canary.objects.ownership import HANDS_OFF, Find, digest, is_ours, owner
-from control.canary.objects.workloads import ANNOTATION_REVISION, API_VERSION, DEPLOYMENT, GROUP, primary_stamp, replicas
+from control.canary.objects.ownership import Find, digest, is_ours, owner
+from control.canary.objects.workloads import API_VERSION, DEPLOYMENT, GROUP, primary_stamp, replicas
 from control.store.store import Key, Object, Store
 
 KIND = "ControllerRevision"
 ANNOTATION_PROMOTED = PREFIX + "promoted"  # on what is kept: the primary it is of
 ANNOTATION_UNAPPROVED = PREFIX + "unapproved"  # on a primary that was made of a revision nobody promoted: nothing was kept
 
+# Annotations that speak of the one object that has them, and not of what it is made to be.
+_OF_ONE = ("deployment.kubernetes.io/", "deprecated.daemonset.", "kubectl.kubernetes.io/", ANNOTATION_UNAPPROVED)
 _CONTENT = ("data", "stringData", "binaryData", "type")
 
 
@@ -90,10 +92,10 @@ def keeping(spec: CanarySpec, primary: Object, find: Find, newest: Kept | None) 
                     **copy.deepcopy(content),
                 }
             )
-    marks = primary["metadata"].get("annotations") or {}  # others' speak of the object that is there now
+    marks = primary["metadata"].get("annotations") or {}
     metadata = {
         "labels": dict(primary["metadata"].get("labels") or {}),
-        "annotations": {name: marks[name] for name in (*HANDS_OFF, ANNOTATION_REVISION) if name in marks},
+        "annotations": {name: value for name, value in marks.items() if not name.startswith(_OF_ONE)},
     }
     data: Object = {
         "kind": primary["kind"],
