@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from canary_plays import canary_object
 from test_canary_controller import Numbers, running, step, stepper
 from test_canary_crash import BAD, Crash, FragileCluster, FragileStore
 
-from control.canary.declared.spec import SUCCESS_RATE, parse
+from control.canary.declared.spec import SUCCESS_RATE, Flags, parse
 from control.canary.machine.analysis import Measurement
 from control.canary.machine.decision import PromoteTemplate
 from control.canary.machine.status import Phase, Status
@@ -225,6 +226,20 @@ async def test_a_config_that_another_hand_changed_or_took_from_the_primary_is_pu
         assert served(cluster) == ("podinfo:v1", "1", "b25l")
     assert "settings-primary.test is not as it was promoted" in told(cluster)
     assert await cluster.tick() == 0
+
+
+async def test_labels_of_the_copies_are_kept_too(cluster):
+    await initialise(cluster)
+    name = config("settings-primary")
+    spec = replace(parse(cluster.store.get(CANARY)), flags=Flags(label_prefixes=("team",)))
+    labelled = settings("1")
+    labelled["metadata"]["labels"] = {"team": "a", "other": "b"}
+    cluster.write(labelled)
+    await cluster.actor.do(spec, PromoteTemplate(cluster.status().last_applied, cluster.status().tracked), Status())
+    assert cluster.store.get(name)["metadata"]["labels"] == {"team": "a"}
+    await lose(cluster, name)
+    await cluster.tick()
+    assert cluster.store.get(name)["metadata"]["labels"] == {"team": "a"}
 
 
 # ---------------------------------------------------------------- nothing is kept

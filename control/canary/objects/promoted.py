@@ -82,12 +82,12 @@ def keeping(spec: CanarySpec, primary: Object, find: Find, newest: Kept | None) 
         source = find(config_key(kind, spec.namespace, name))
         if source is not None and is_ours(spec, source):
             content = _content(source)
-            configs[f"{kind}/{name}"] = kept_name = f"{name}-{digest(content)}"
+            configs[f"{kind}/{name}"] = kept_name = f"{name}-{digest([content, _labels(source)])}"
             made.append(
                 {
                     "apiVersion": "v1",
                     "kind": source["kind"],
-                    "metadata": _metadata(spec, kept_name),
+                    "metadata": {**_metadata(spec, kept_name), **_labels(source)},
                     "immutable": True,
                     **copy.deepcopy(content),
                 }
@@ -153,7 +153,8 @@ def _copies(spec: CanarySpec, one: Kept, find: Find) -> Iterator[Object]:
         source = find(_copy_key(spec, reference, name))
         if source is not None:
             metadata = {"name": reference.partition("/")[2], "namespace": spec.namespace, "ownerReferences": owner(spec)}
-            yield {"apiVersion": "v1", "kind": source["kind"], "metadata": metadata, **copy.deepcopy(_content(source))}
+            content = copy.deepcopy(_content(source))
+            yield {"apiVersion": "v1", "kind": source["kind"], "metadata": {**metadata, **_labels(source)}, **content}
 
 
 # ---------------------------------------------------------------- parts
@@ -176,6 +177,10 @@ def _copy_key(spec: CanarySpec, reference: str, name: str) -> Key:
 def _configs(primary: Object) -> list[tuple[str, str]]:
     """(kind, name) of the ConfigMaps and Secrets that it uses, each once."""
     return sorted({(kind, str(ref[key])) for kind, ref, key in references(primary["spec"]["template"]) if ref.get(key)})
+
+
+def _labels(config: Mapping[str, Any]) -> Object:
+    return {"labels": dict(found)} if (found := config["metadata"].get("labels")) else {}
 
 
 def _content(config: Mapping[str, Any]) -> Object:
