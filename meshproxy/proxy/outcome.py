@@ -7,9 +7,10 @@
 An exchange is recorded in its route's series, an attempt in its endpoint's; a latency sample goes to the endpoint's load.
 What leads from state to state is told in proxy/attempt.py, proxy/exchange.py and proxy/ending.py.
 
-**What a request costs.**  Exchange, Ending, Attempt and Outcome are one object in four files, one noun each: nothing is handed from
-one to the other.  What most requests never need is in the class bodies and not in `__init__`.  An answer that went through is
-counted for attempt and exchange at once (`record_answered`); all that went otherwise is counted apart, and may cost more.
+**What a request costs.**  Exchange, Ending, Attempt and Outcome are one object in four files, one noun each: nothing is handed
+from one to the other.  What most requests never need is in the class bodies and not in `__init__`.  An answer that went
+through is counted for attempt and exchange at once (`record_answered`); all that went otherwise is counted apart, and may
+cost more.
 """
 
 from __future__ import annotations
