@@ -47,7 +47,7 @@ def policies(views: Views, settings: Settings) -> Policies:
         policy.inputs.append(view.obj)
         key = Key(GROUP, "TrafficTarget", selected.destination.namespace, selected.name)
         if selected.target is None:
-            message = f"cannot be read ({selected.mistake}), so it allows nothing"
+            message = f"{selected.mistake}: it allows nothing"
             made.diagnostics.append(Diagnostic("error", "", 0, "", message, "its destination denies all the same", key))
             continue
         policy.inputs.extend(_references(selected.target, views))

@@ -7,6 +7,7 @@
 An HTTP rule and a TCP rule in one target restrict each other: the port and the request must fit.  Without a TCP rule every port
 fits; without an HTTP rule everything on the ports does, also what is no HTTP.  A UDPRoute allows nothing that goes through the
 mesh.  It fails closed: a target whose reference is missing allows nothing, and its destination is selected all the same.
+So is that of one whose first version is refused: `closed` stands for it until there is a good one.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from control.resources.annotations import ACCESS, ACCESS_MODES
+from control.resources.annotations import ACCESS, ACCESS_MODES, REFUSED
 from control.resources.documents import Path
 from control.resources.routegroup import PortRoute, RouteGroup, RouteGroupMatch
 from control.resources.routing import Problem
-from control.resources.traffictarget import GROUP, Account, Rule, TrafficTarget, destination_of, parse_target
+from control.resources.traffictarget import GROUP, VERSIONS, Account, Rule, TrafficTarget, destination_of, parse_target
 from control.store.store import Key, Object
 from meshproxy.policy.regex import Regex
+
+MAX_WHY = 500  # characters of a mistake in an annotation
 
 Groups = Mapping[tuple[str, str], RouteGroup]  # by namespace and name
 PortRoutes = Mapping[tuple[str, str, str], PortRoute]  # by kind, namespace and name
@@ -38,8 +41,8 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A TrafficTarget by what it selects.  `target` is None if it cannot be read: then it allows nothing.  (The store takes no
-    such object; an API server whose CRD is wide may.)"""
+    """A TrafficTarget by what it selects.  `target` is None if it was refused, or cannot be read (an API server whose CRD is
+    wide takes such an object): then it allows nothing, and `mistake` says why."""
 
     name: str
     destination: Account
@@ -50,17 +53,42 @@ class Selected:
 def read_target(obj: Object) -> Selected:
     """Raises ValueError (or KeyError, TypeError) if not even the destination can be read, or it is of another namespace than
     the target: nobody may decide over the pods of another one."""
-    try:
-        target = parse_target(obj)
-    except ValueError as mistake:
-        namespace = obj["metadata"].get("namespace") or "default"
-        selected = Selected(obj["metadata"]["name"], destination_of(obj, namespace), None, str(mistake))
+    name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace") or "default"
+    if why := refused(obj):
+        mistake = f"was refused ({why}), and no version from before is in force"
+        selected = Selected(name, destination_of(obj, namespace), None, mistake)
     else:
-        namespace = target.namespace
-        selected = Selected(target.name, target.destination, target)
+        try:
+            target = parse_target(obj)
+        except ValueError as failure:
+            selected = Selected(name, destination_of(obj, namespace), None, f"cannot be read ({failure})")
+        else:
+            selected = Selected(name, target.destination, target)
     if selected.destination.namespace != namespace:
         raise ValueError(f"its destination is in namespace {selected.destination.namespace}, expected {namespace}: its own")
     return selected
+
+
+def refused(obj: Object) -> str:
+    """Why a TrafficTarget was refused for which this object stands; "" if it stands for itself."""
+    return str((obj["metadata"].get("annotations") or {}).get(REFUSED, ""))
+
+
+def closed(obj: Object, namespace: str, name: str, why: str) -> Object | None:
+    """What stands for a TrafficTarget that is refused: it selects the destination, and allows nothing.  None if it cannot be
+    said whom that selects.  `obj` may be of any shape."""
+    try:
+        destination = destination_of(obj, namespace)
+    except ValueError:
+        return None
+    if destination.namespace != namespace:
+        return None
+    return {
+        "apiVersion": f"{GROUP}/{VERSIONS[-1]}",
+        "kind": "TrafficTarget",
+        "metadata": {"name": name, "namespace": namespace, "annotations": {REFUSED: why[:MAX_WHY] or "it has a mistake"}},
+        "spec": {"destination": {"kind": "ServiceAccount", "name": destination.name, "namespace": namespace}},
+    }
 
 
 def audited(pod: Mapping[str, str], namespace: Mapping[str, str]) -> tuple[bool, str]:

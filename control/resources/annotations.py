@@ -50,6 +50,7 @@ EXPLAINS = ("false", "true")
 
 ACCESS = "meshproxy.dev/access"
 ACCESS_MODES = ("enforce", "audit")
+REFUSED = "meshproxy.dev/refused"  # on what stands for a TrafficTarget that was refused: why
 PATH_MATCH = "meshproxy.dev/path-match"
 PATH_MATCHES = ("start", "full")
 
@@ -102,6 +103,7 @@ WRITTEN = frozenset(
         "declared",
         "promoted",
         "unapproved",
+        "refused",
     )
 )
 

@@ -159,7 +159,10 @@ def _targets(traffic: Traffic, missing: Missing) -> Iterator[Problem]:
     for selected in traffic.targets:
         one = selected.target
         if one is None:
-            continue  # nothing is known of it but whom it selects; its own check says why
+            key = Key(traffictarget.GROUP, "TrafficTarget", selected.destination.namespace, selected.name)
+            message = f"{selected.mistake}: the pods of service account {selected.destination.name} take only what other "
+            yield Problem(key, (), "TargetRefused", message + "TrafficTargets allow", "correct its manifest")
+            continue
         for problem in access.allowance(one, traffic.groups, traffic.port_routes)[1]:
             path = problem.path
             rule = one.rules[path[2]] if len(path) == 3 and isinstance(path[2], int) else None

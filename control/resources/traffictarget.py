@@ -106,7 +106,7 @@ def destination_of(obj: Object, namespace: str) -> Account:
     """The destination alone, of an object that cannot be read whole.  Raises ValueError if there is none."""
     for place in (obj.get("spec"), obj):
         found = place.get("destination") if isinstance(place, dict) else None
-        if isinstance(found, dict) and isinstance(found.get("name"), str):
+        if isinstance(found, dict) and isinstance(found.get("name"), str) and found["name"]:
             return Account(str(found.get("namespace") or namespace), found["name"])
     raise ValueError("destination is missing")
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from control.resources import access, traffictarget
+from control.resources.annotations import REFUSED as WHY_REFUSED
 from control.resources.documents import Document, Mentioned, Parsed, Path, without_nulls
 from control.resources.embedded import check_embedded
 from control.resources.kinds import CLUSTER_SCOPED, INSTEAD, KIND_NAMES, KINDS, REFUSED
@@ -63,6 +65,29 @@ def check_file(name: str, parsed: Parsed) -> CheckedFile:
 
 def check_document(document: Document) -> Checked:
     """Check one document for embedded mode."""
+    checked = _checked(document)
+    if checked.obj is None and not checked.ignored and isinstance(document.obj, dict):
+        _tell_what_is_open(checked, document.obj)
+    return checked
+
+
+def _tell_what_is_open(checked: Checked, obj: Object) -> None:
+    """With the first mistake of a TrafficTarget: what becomes of the pods it is about."""
+    if obj.get("kind") != "TrafficTarget":
+        return
+    stands = access.closed(obj, checked.key.namespace, checked.key.name, "") if checked.key is not None else None
+    if stands is not None:
+        selected = f"service account {stands['spec']['destination']['name']} is selected all the same"
+        outcome = f"unless a version from before is in force, {selected}, and this allows nothing"
+    else:
+        outcome = "it cannot be said whom it selects: unless a version from before is in force, this target protects nothing"
+    for number, first in enumerate(checked.diagnostics):
+        if first.severity == "error":
+            checked.diagnostics[number] = replace(first, hint=f"{first.hint}; {outcome}" if first.hint else outcome)
+            break
+
+
+def _checked(document: Document) -> Checked:
     report = Report(document)
     checked = Checked(document, diagnostics=report.diagnostics)
     obj = document.obj
@@ -172,6 +197,8 @@ def _cleaned(obj: Object, namespaced: bool) -> Object:
         metadata["namespace"] = metadata.get("namespace") or "default"
     else:
         metadata.pop("namespace", None)
+    if obj["kind"] == "TrafficTarget" and metadata.get("annotations"):
+        metadata["annotations"].pop(WHY_REFUSED, None)
     return clean
 
 
@@ -209,6 +236,7 @@ class Review:
     accepted: dict[Key, Checked] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)  # named but not acceptable: what was accepted before stays
     withheld: dict[Key, Checked] = field(default_factory=dict)  # of them: nothing wrong in it, only elsewhere in its file
+    closed: dict[Key, tuple[Checked, Object]] = field(default_factory=dict)  # of the refused: what stands for TrafficTargets
     holding: set[str] = field(default_factory=set)  # files of which nothing may be taken as gone
     diagnostics: list[Diagnostic] = field(default_factory=list)
     documents: int = 0  # of any kind, good or bad
@@ -238,8 +266,27 @@ def review(files: Sequence[CheckedFile]) -> Review:
                 result.withheld[key] = found[0]
         else:
             result.accepted[key] = found[0]
+    for key in result.refused:
+        if (key.group, key.kind) == (traffictarget.GROUP, "TrafficTarget") and (
+            stands := _closed(key, places[key])
+        ) is not None:
+            result.closed[key] = stands
     result.diagnostics.sort(key=lambda diagnostic: (diagnostic.file, diagnostic.line))
     return result
+
+
+def _closed(key: Key, found: Sequence[Checked]) -> tuple[Checked, Object] | None:
+    """What stands for a refused TrafficTarget; of one in several places, the first that says whom it selects."""
+    for checked in found:
+        mistake = next((one for one in checked.diagnostics if one.severity == "error"), None)
+        if mistake is not None:
+            why = f"{mistake.field}: {mistake.message}" if mistake.field else mistake.message
+        else:
+            why = "it is in several places" if len(found) > 1 else "its file has a mistake elsewhere"
+        stands = access.closed(checked.document.obj, key.namespace, key.name, why)
+        if stands is not None:
+            return checked, stands
+    return None
 
 
 def _duplicates(key: Key, found: list[Checked]) -> Iterator[Diagnostic]:

@@ -3,7 +3,7 @@
 in the directory   in `accepted/`
 ---------------------------------------------------------------------------------------------------
 good               written, if it differs
-refused            what was accepted before stays
+refused            what was accepted before stays; a TrafficTarget of which nothing was: what closes its destination
 not there          stays while its file cannot be read to the end, or the directory is empty or out of reach;
                    otherwise deleted after GRACE (at once if it came from another directory); while a manager's
                    finalizer holds it, it stays with a deletionTimestamp, and what is written anew waits
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from control.resources.access import refused
 from control.resources.documents import Path as FieldPath
 from control.resources.validate import Review, review
 from control.store.overlay import base_of, counted, finalized
@@ -87,6 +88,12 @@ class Acceptance:
             record = self._record(key, checked.obj, key in objects, document.file, document.line, now)
             if record is not None and self._write(key, record, problems):
                 touched.add(key)
+        for key, (checked, stands) in self._review.closed.items():
+            self._missing_since.pop(key, None)
+            if not self._good(key):
+                record = self._record(key, stands, key in objects, checked.document.file, checked.document.line, now)
+                if record is not None and self._write(key, record, problems):
+                    touched.add(key)
         for key in [*self._missing(now)]:
             if self._give_up(key, now, problems):
                 touched.add(key)
@@ -112,6 +119,11 @@ class Acceptance:
 
     def _accepted(self) -> list[Key]:
         return [key for key, found in self._tree.records.items() if ACCEPTED in found and found[ACCEPTED].created]
+
+    def _good(self, key: Key) -> bool:
+        """A version that was accepted, and not refused, is in force."""
+        known = self._tree.records.get(key, {}).get(ACCEPTED)
+        return known is not None and known.created and not known.deleted_at and not refused(known.object)
 
     def _record(self, key: Key, obj: Object, exists: bool, file: str, line: int, now: float) -> Record | None:
         """The record to write, or None if what is on disk says it already."""

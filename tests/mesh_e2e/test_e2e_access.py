@@ -373,3 +373,27 @@ async def test_a_target_that_is_spoilt_is_refused_and_the_last_good_one_stays(
         assert ask(stranger, "GET /echo") == (403, "access_client")
     finally:
         ruled.write("access", *RULES)
+
+
+async def test_a_target_whose_first_version_is_refused_closes_its_pods_and_says_so(
+    ruled: MeshRun, client: Pod, stranger: Pod
+) -> None:
+    (ruled.manifests / "access.yaml").unlink()
+    await asyncio.to_thread(in_force, ruled, lambda access: access is None, "web")
+    assert ask(stranger, "GET /echo") == (200, "")
+    first = target("web", READS)
+    first["spec"]["sources"] = [{"kind": "Group", "name": "system:authenticated"}]
+    try:
+        ruled.write("access", *RULES[:1], first)
+        await asyncio.to_thread(in_force, ruled, lambda access: access is not None, "web")
+        assert ask(client, "GET /echo") == (403, "access_client")
+        assert ask(stranger, "GET /echo") == (403, "access_client")
+        events = ("get", "events", "-n", NAMESPACE, "--name", ruled.name)
+        await until_async(lambda: "TargetRefused" in ruled.verb(*events).stdout, "an Event")
+        ruled.write("access", *RULES)
+        await asyncio.to_thread(in_force, ruled, bool, "web", "greeter", "talk")
+        await until_async(lambda: ask(client, "GET /echo") == (200, ""), "the good version to be in force")
+        assert ask(stranger, "GET /echo") == (403, "access_client")
+    finally:
+        ruled.write("access", *RULES)
+        await asyncio.to_thread(in_force, ruled, bool, "web", "greeter", "talk")
