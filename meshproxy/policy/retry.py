@@ -199,6 +199,18 @@ def wait_asked(value: bytes | None) -> float:
     return float(int(value)) if value is not None and value.isdigit() and len(value) <= 9 else 0.0
 
 
+NEVER: Final = -1.0  # instead of seconds: it wants no further attempt at all
+
+
+def pushback_asked(value: bytes) -> float:
+    """Seconds of a grpc-retry-pushback-ms field (gRPC's proposal A6); NEVER for a negative number and for what is none, as A6
+    has it: so a server says that it wants no retry."""
+    if not value.isdigit() or len(value) > 10:
+        return NEVER
+    milliseconds = int(value)
+    return milliseconds / 1000.0 if milliseconds < 2**31 else NEVER  # an int32 to every gRPC library
+
+
 # ---------------------------------------------------------------- the decision
 
 RETRY: Final = 0

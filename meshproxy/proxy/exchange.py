@@ -26,7 +26,7 @@ from typing import Final
 
 from meshproxy.policy.classify import NO_GRPC, is_success, parse_grpc_status
 from meshproxy.policy.deadline import own_timeout
-from meshproxy.policy.retry import RESPONDED, Failure, wait_asked
+from meshproxy.policy.retry import RESPONDED, Failure, pushback_asked, wait_asked
 from meshproxy.proxy import websocket
 from meshproxy.proxy.ending import Ending
 from meshproxy.proxy.endpoint import SPEAKS_MESH
@@ -39,6 +39,8 @@ from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
 _OVER_LIMIT: Final = b"concurrency_limit"  # of proxy/limited.py, which imports this module
+_RETRY_AFTER: Final = b"retry-after"
+_PUSHBACK: Final = b"grpc-retry-pushback-ms"
 
 
 class Exchange(Ending):
@@ -206,10 +208,12 @@ class Exchange(Ending):
                 self.answers_grpc = head.grpc and request.version == 20  # an HTTP/1 client may not get to see trailers
                 if head.grpc_status:
                     self.grpc_status = parse_grpc_status(head.grpc_status)
+                    if self.grpc_status > 0:
+                        self.asked_to_wait(head.fields)
             self.status = status
             if status >= 429:
                 if status == 429 or status == 503:
-                    self.asked_to_wait(head)
+                    self.asked_to_wait(head.fields)
                 elif status == 504 and self.deadline_passed():  # the proxy behind was faster than our timer
                     self.timed_out()
                     return
@@ -266,24 +270,36 @@ class Exchange(Ending):
             return False
         return any(field.name == b"mesh-error" and field.value == _OVER_LIMIT for field in head.mesh)
 
-    def asked_to_wait(self, head: Head) -> None:
-        """The endpoint may say how long (Retry-After): that is for its breaker, if it has one."""
+    def wait_asked(self, fields: list[Field]) -> float:
+        """Seconds after which the endpoint wants to be asked again: Retry-After, and of a gRPC call its pushback.  0.0: it does
+        not say; NEVER."""
+        found: bytes | None = None
+        for field in fields:
+            if field.name == _PUSHBACK and self.head.grpc:
+                return pushback_asked(field.value)
+            if field.name == _RETRY_AFTER and found is None:
+                found = field.value
+        return wait_asked(found)
+
+    def asked_to_wait(self, fields: list[Field]) -> None:
+        """The endpoint may say how long: that is for its breaker, if it has one."""
         endpoint = self.endpoint
         breaker = endpoint.breaker if endpoint is not None else None
         if breaker is None:
             return
-        seconds = wait_asked(head.field(b"retry-after"))
+        seconds = self.wait_asked(fields)
         if seconds > 0.0:
             breaker.ask(seconds, self.ctx.now)
 
     def told_to_wait(self, route: Route, head: Head) -> bool:
-        """Does an answer that could be tried again say when to come back, while there is nobody else to ask?  Then its client
-        gets it, and knows."""
-        backend = self.backend
-        if backend is None or len(backend.endpoints) > 1:
-            return False
+        """Does an answer that could be tried again say when to come back, while there is nobody else to ask; or never to?  Then
+        its client gets it, and knows."""
+        seconds = self.wait_asked(head.fields)
         retry = route.retry
-        if wait_asked(head.field(b"retry-after")) <= retry.backoff_s:
+        if 0.0 <= seconds <= retry.backoff_s:
+            return False
+        backend = self.backend
+        if seconds >= 0.0 and (backend is None or len(backend.endpoints) > 1):
             return False
         if not retry.matches(Failure(RESPONDED, self.status, self.grpc_status), False):
             return False
@@ -338,6 +354,8 @@ class Exchange(Ending):
             for field in fields:
                 if field.kind == GRPC_STATUS and self.head.grpc:  # judged by what was asked for, as Linkerd does
                     self.grpc_status = parse_grpc_status(field.value)
+            if self.grpc_status > 0:
+                self.asked_to_wait(fields)
             self.down.send_trailers(fields)
             self.response_over()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only

@@ -11,6 +11,7 @@ from meshproxy.policy.retry import (
     ATTEMPTS,
     BROKEN,
     CONNECT_FAILED,
+    NEVER,
     NO_BUDGET,
     NO_RETRY,
     NOT_IDEMPOTENT,
@@ -26,6 +27,8 @@ from meshproxy.policy.retry import (
     decide,
     is_idempotent,
     parse_policy,
+    pushback_asked,
+    wait_asked,
 )
 
 
@@ -199,3 +202,20 @@ def test_an_unknown_word_is_refused_with_what_would_be_accepted(word: str) -> No
 def test_attempts_have_a_bound() -> None:
     with pytest.raises(ValueError, match="0 to 10"):
         parse_policy([], attempts=11)
+
+
+# ---------------------------------------------------------------- who is told to wait
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(b"1000", 1.0), (b"20", 0.02), (b"0", 0.0), (b"2147483647", 2147483.647)]
+    + [(value, NEVER) for value in (b"-1", b"-", b"", b"soon", b"1.5", b"+5", b"2147483648", b"99999999999999", b"1s")],
+)
+def test_a_grpc_server_says_in_milliseconds_when_to_come_back_and_by_anything_else_never(value: bytes, seconds: float) -> None:
+    assert pushback_asked(value) == seconds
+
+
+def test_retry_after_is_a_number_of_seconds_and_a_date_says_nothing() -> None:
+    values = (b"5", b"0", b"-5", b"", b"1.5", b"Fri, 31 Dec 1999 23:59:59 GMT", b"1000000000", None)
+    assert [wait_asked(value) for value in values] == [5.0, *[0.0] * 7]

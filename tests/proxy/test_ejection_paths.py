@@ -136,6 +136,31 @@ async def test_an_endpoint_that_says_when_to_come_back_is_left_alone_as_long(hou
     assert least <= ejected.breaker.until - house.ctx.now < least + 1.1
 
 
+@pytest.mark.parametrize("in_trailers", [False, True])
+async def test_a_grpc_server_that_pushes_back_is_left_alone_as_long(houses, web, http2_peer, in_trailers):
+    def busy(asked):
+        head = [(":status", "200"), ("content-type", "application/grpc")]
+        said = [("grpc-status", "14"), ("grpc-retry-pushback-ms", "40000")]
+        if in_trailers:
+            asked.session.head(asked.stream_id, head, False)
+            asked.session.head(asked.stream_id, said, True)
+        else:
+            asked.session.head(asked.stream_id, head + said, True)
+
+    house, backend = houses(), await http2_peer(busy)
+    web.ports = [web.ports[0], backend.port]  # of the first it knows only that it speaks no HTTP/2
+    door = await outbound(house, web, breaking(max_penalty_s=60.0))
+
+    async def ejected() -> bool:
+        await request(door.port, GRPC)
+        return len(backend.asked) >= 7
+
+    await until(ejected, "seven calls at the server that pushes back")
+    await house.quiet()
+    out = next(one for one in house.ctx.endpoints if one.port == backend.port)
+    assert 39.0 <= out.breaker.until - house.ctx.now < 41.1
+
+
 async def test_a_probe_that_fails_keeps_it_out(houses, web):
     house = houses()
     web.broken = {1}

@@ -249,6 +249,54 @@ async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or
     await house.quiet()
 
 
+def pushes_back(value: str, status: str = "14"):
+    """A server that refuses every call and says when to come back: trailers-only, as a busy gRPC server does."""
+    said = [("grpc-status", status), *([("grpc-retry-pushback-ms", value)] if value else [])]
+
+    def answer(asked):
+        asked.session.head(asked.stream_id, [(":status", "200"), ("content-type", "application/grpc"), *said], True)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("value", "backoff_s", "asked", "skipped"),
+    [
+        ("1000", 0.0, 1, {"retry_after": 1}),
+        ("30", 0.05, 3, {"attempts": 1}),  # no longer than it waits anyway
+        ("0", 0.0, 3, {"attempts": 1}),
+        ("", 0.0, 3, {"attempts": 1}),
+        ("-1", 0.05, 1, {"retry_after": 1}),
+        ("soon", 0.05, 1, {"retry_after": 1}),
+    ],
+)
+async def test_a_grpc_call_that_was_pushed_back_waits_so_long_or_is_not_tried_again(
+    houses, http2_peer, value, backoff_s, asked, skipped
+):
+    backend, house = await http2_peer(pushes_back(value)), houses()
+    side = await house.forward(backend.port, upstream="http2")
+    side.route.retry = parse_policy(["unavailable"], attempts=2, backoff_s=backoff_s)
+    side.route.retry_responses = True
+    if backoff_s:
+        side.route.rule = Rule(RouteSpec("r"), [], None, backoff_s)
+    call = await (await connect(side.port)).call().end()
+    assert (call.head["grpc-status"], call.head.get("grpc-retry-pushback-ms", "")) == ("14", value)
+    assert (len(backend.asked), side.route.series.skipped) == (asked, skipped)
+    await house.quiet()
+
+
+async def test_who_says_by_pushback_that_it_wants_no_retry_is_taken_at_its_word_at_other_endpoints_too(houses, http2_peer):
+    backends = [await http2_peer(pushes_back("-1")) for _ in range(2)]
+    house = houses()
+    side = await house.forward(*[backend.port for backend in backends], upstream="http2")
+    side.route.retry = parse_policy(["unavailable"], attempts=2)
+    side.route.retry_responses = True
+    call = await (await connect(side.port)).call().end()
+    assert call.head["grpc-retry-pushback-ms"] == "-1"
+    assert sum(len(backend.asked) for backend in backends) == 1
+    await house.quiet()
+
+
 @pytest.mark.parametrize(("word", "status"), [("retriable-4xx", 409), ("429", 429)])
 @pytest.mark.parametrize("endpoints", [1, 2])
 async def test_an_answer_that_metrics_count_as_a_success_is_passed_on_if_nobody_else_can_be_asked(
