@@ -157,6 +157,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "AP-13 a target that says too little": (
         "access/test_access_problems.py::test_a_target_that_says_too_little_is_refused_with_its_reason",
         "mesh_e2e/test_e2e_access.py::test_a_target_that_is_spoilt_is_refused_and_the_last_good_one_stays",
+        "access/test_refused_target.py::test_a_first_version_that_is_refused_selects_its_pods_and_lets_nobody_in",
+        "mesh_e2e/test_e2e_access.py::test_a_target_whose_first_version_is_refused_closes_its_pods_and_says_so",
     ),
     # ---- 6.9: retries, time-outs, breaking, splitting
     "RT-01 an outage of everything": (

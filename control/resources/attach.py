@@ -9,6 +9,7 @@ Precedence, and one outcome for each contradiction (docs/traffic.md is this list
     routes of the client's namespace ("consumer") > of the Service's ("producer") > splits with matches > split > Service
     on one port   GRPCRoutes > HTTPRoutes: the others are Conflicted there (GEP-1294)
     of routes     exact path > regular expression > longest prefix > method > headers > query > oldest > namespace/name > first
+                  GRPCRoutes: longest service > longest method > headers > exact > oldest > ...
     of splits     most conditions > oldest > name > first
     a request no rule of the attached routes fits: 404.  No split fits: as if there were none
 

@@ -161,9 +161,10 @@ def _quoted(text: str) -> str:
 
 
 def _grpc_order(one: GrpcMatch) -> tuple[int, ...]:
+    """The specification counts characters, whatever the type; of as many, what is exact is more specific than a pattern."""
     method = one.method or gateway.MethodMatch()
-    exact = 0 if method.type == "Exact" else 1
-    return (exact, -len(method.service), -len(method.method), -len({header.name.lower() for header in one.headers}), 0)
+    headers = len({header.name.lower() for header in one.headers})
+    return (-len(method.service), -len(method.method), -headers, 0 if method.type == "Exact" else 1, 0)
 
 
 def _rule(route: Route, index: int, world: World) -> Rule | None:

@@ -19,6 +19,7 @@ from routing_objects import (
     tables,
     taken_by,
     to,
+    told,
 )
 
 from control.compile.snapshot import Memo
@@ -160,6 +161,45 @@ def test_a_grpc_method_is_its_path(method: str, fits: str, fits_not: str) -> Non
     rule = f"{{matches: [{{method: {method}}}], backendRefs: [{{name: web-v1, port: 80}}]}}"
     entry = service_entry(route("GRPCRoute", "g", rule))
     assert [goes_to(entry, f"POST {path}") for path in (fits, fits_not)] == ["web-v1", "404"]
+
+
+SHOP_REGEX = "{method: {type: RegularExpression, service: 'shop[.].*'}}"
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker"),
+    [
+        (SHOP_REGEX, "{}"),
+        (SHOP_REGEX, "{headers: [{name: x, value: '1'}, {name: y, value: '2'}]}"),
+        (SHOP_REGEX, "{method: {method: Get}}"),
+        ("{method: {type: RegularExpression, method: 'G.*'}}", "{}"),
+        ("{method: {type: RegularExpression, service: 'shop[.]Cart|none'}}", "{method: {service: shop.Cart, method: Get}}"),
+        ("{method: {service: shop.Cart}}", "{method: {type: RegularExpression, service: 'shop.*'}}"),
+        ("{method: {service: shop.Cart, method: Get}}", "{method: {service: shop.Cart}, headers: [{name: x, value: '1'}]}"),
+        ("{method: {service: shop.Cart, method: Get}}", "{method: {type: RegularExpression, service: shop.Cart, method: G.+}}"),
+        ("{method: {service: shop.Cart}, headers: [{name: x, value: '1'}]}", "{method: {service: shop.Cart}}"),
+        ("{method: {method: Get}}", "{headers: [{name: x, value: '1'}]}"),
+        ("{headers: [{name: x, value: '1'}]}", "{}"),
+    ],
+)
+def test_of_grpc_matches_the_longer_service_wins_then_the_longer_method_then_the_more_headers(
+    stronger: str, weaker: str
+) -> None:
+    call = "POST /shop.Cart/Get"
+    for rules in ([to("web-v1", stronger), to("web-v2", weaker)], [to("web-v2", weaker), to("web-v1", stronger)]):
+        grpc = route("GRPCRoute", "g", *rules)
+        assert goes_to(service_entry(grpc), call, x="1", y="2") == "web-v1"
+        assert [line for line in told(grpc) if line.startswith("GRPCRoute")] == []
+    assert goes_to(service_entry(route("GRPCRoute", "g", to("web-v2", weaker))), call, x="1", y="2") == "web-v2"
+
+
+def test_of_two_grpc_routes_whose_matches_are_as_long_the_oldest_wins_then_the_first_by_name() -> None:
+    one, other = "{method: {service: shop.Cart, method: Get}}", "{method: {service: shop.Cart, method: Get}}"
+    old = route("GRPCRoute", "z", to("web-v1", one), creationTimestamp="2026-01-01T00:00:00Z")
+    new = route("GRPCRoute", "a", to("web-v2", other), creationTimestamp="2026-02-01T00:00:00Z")
+    assert goes_to(service_entry(new, old), "POST /shop.Cart/Get") == "web-v1"
+    named = [route("GRPCRoute", name, to(backend, one)) for name, backend in (("b", "web-v2"), ("a", "web-v1"))]
+    assert goes_to(service_entry(*named), "POST /shop.Cart/Get") == "web-v1"
 
 
 def test_a_consumer_route_is_for_clients_of_its_namespace_and_then_instead_of_the_producers() -> None:
