@@ -145,13 +145,17 @@ class Chooser:
         """Is it still the choice for these: the same, in the same order, with the same weights and zones?"""
         return targets == self.targets and self.facts == [(target.weight, target.zone) for target in targets]
 
-    def pick(self, now: float, exclude: Target | None = None, key: bytes | None = None) -> Target | None:
+    def pick(
+        self, now: float, exclude: Target | None = None, key: bytes | None = None, told: list[Target] | None = None
+    ) -> Target | None:
         """The target for the next request; None if none is available.  `exclude` has just failed this request: it is taken
-        again only if no other is available.  `key`: of the request, for a consistent hash."""
+        again only if no other is available.  `told`: those that told this request to wait, which are not taken.  `key`: of the
+        request, for a consistent hash."""
         ejection = self.ejection
         if ejection is not None:
             if ejection.out:
-                probed = ejection.probe(ejection.out, now, exclude)
+                out = ejection.out if told is None else [target for target in ejection.out if target not in told]
+                probed = ejection.probe(out, now, exclude)
                 if probed is not None:
                     return probed
             back = ejection.returned_at
@@ -159,21 +163,21 @@ class Chooser:
                 self.cold_until = max(self.cold_until, back + self.policy.slow_start_s)
         table = self.table
         if table is not None and key is not None:
-            chosen = table.at(hash_key(key), exclude)
+            chosen = table.at(hash_key(key), exclude, told)
         else:
             near = self.near
             far = self.far
             if near is None or far is None:
-                chosen = self._cheaper_of_two(self.all, now, exclude)
+                chosen = self._cheaper_of_two(self.all, now, exclude, told)
             else:
-                chosen = self._cheaper_of_two(near, now, exclude)
-                other = self._cheaper_of_two(far, now, exclude)
+                chosen = self._cheaper_of_two(near, now, exclude, told)
+                other = self._cheaper_of_two(far, now, exclude, told)
                 if chosen is None or (
                     other is not None and self.cost(chosen, near, now) > CLEARLY * self.cost(other, far, now)
                 ):
                     chosen = other
         if chosen is None and exclude is not None and exclude.available and exclude in self.targets:
-            return exclude
+            return exclude if told is None or exclude not in told else None
         return chosen
 
     def cost(self, target: Target, group: Group, now: float) -> float:
@@ -186,14 +190,16 @@ class Chooser:
             return load.pending / capacity + 1.0
         return load.latency(now) * (load.pending / capacity + 1.0)
 
-    def _cheaper_of_two(self, group: Group, now: float, exclude: Target | None) -> Target | None:
+    def _cheaper_of_two(self, group: Group, now: float, exclude: Target | None, told: list[Target] | None) -> Target | None:
         if not group.targets:
             return None
         first = self._draw(group, now, None)
         second = self._draw(group, now, first)
-        if not (first.available and second.available) or first is exclude or second is exclude:
+        if not (first.available and second.available) or first is exclude or second is exclude or told is not None:
             # Rare: draw from what remains.
             remaining = [target for target in group.targets if target.available and target is not exclude]
+            if told is not None:
+                remaining = [target for target in remaining if target not in told]
             if not remaining:
                 return None
             group = Group(remaining)

@@ -74,9 +74,9 @@ def cookie(value: bytes, name: bytes) -> bytes | None:
 class Table:
     """Targets by hash.  `names` and `targets` in the same order; a name says which endpoint it is to every proxy."""
 
-    def at(self, hashed: int, exclude: Target | None = None) -> Target | None:
-        """Whose key it is; if that one is not available (or is `exclude`, which has just failed this request), the one that
-        would get its keys were it gone.  None: no other is available."""
+    def at(self, hashed: int, exclude: Target | None = None, told: list[Target] | None = None) -> Target | None:
+        """Whose key it is; if that one is not available (or is `exclude`, which has just failed this request, or of `told`,
+        which told it to wait), the one that would get its keys were it gone.  None: no other is available."""
         raise NotImplementedError
 
 
@@ -87,7 +87,7 @@ class Maglev(Table):
         self.size = next((size for size in _SIZES if size >= wanted), _SIZES[-1])
         self.slots = _populate(names, [target.weight for target in targets], self.size)
 
-    def at(self, hashed: int, exclude: Target | None = None) -> Target | None:
+    def at(self, hashed: int, exclude: Target | None = None, told: list[Target] | None = None) -> Target | None:
         targets = self.targets
         if not targets:
             return None
@@ -98,9 +98,9 @@ class Maglev(Table):
         for tried in range(size):
             index = slots[slot]
             target = targets[index]
-            if target.available and target is not exclude:
+            if target.available and target is not exclude and (told is None or target not in told):
                 return target
-            if tried == 8 and not _any(targets, exclude):
+            if tried == 8 and not _any(targets, exclude, told):
                 return None
             slot = slot + 1 if slot + 1 < size else 0
         return None
@@ -125,7 +125,7 @@ class Ring(Table):
         self.hashes = [point[0] for point in points]
         self.owners = [point[2] for point in points]
 
-    def at(self, hashed: int, exclude: Target | None = None) -> Target | None:
+    def at(self, hashed: int, exclude: Target | None = None, told: list[Target] | None = None) -> Target | None:
         owners = self.owners
         size = len(owners)
         if not size:
@@ -136,16 +136,16 @@ class Ring(Table):
             if point >= size:
                 point = 0
             target = targets[owners[point]]
-            if target.available and target is not exclude:
+            if target.available and target is not exclude and (told is None or target not in told):
                 return target
-            if tried == 8 and not _any(targets, exclude):
+            if tried == 8 and not _any(targets, exclude, told):
                 return None
             point += 1
         return None
 
 
-def _any(targets: list[Target], exclude: Target | None) -> bool:
-    return any(target.available and target is not exclude for target in targets)
+def _any(targets: list[Target], exclude: Target | None, told: list[Target] | None) -> bool:
+    return any(target.available and target is not exclude and (told is None or target not in told) for target in targets)
 
 
 def _populate(names: list[bytes], weights: list[float], size: int) -> list[int]:

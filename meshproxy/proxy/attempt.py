@@ -18,7 +18,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
-from meshproxy.policy.balancer import pick
+from meshproxy.policy.balancer import Target, pick
 from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC
 from meshproxy.policy.deadline import with_timeout
@@ -90,6 +90,7 @@ class Attempt(Outcome):
     replayable: bool = True
     held: bool = False  # downstream is paused: the request waits for a stream, or upstream takes no more of it
     try_timer: TryTimer | None = None
+    told: list[Target] | None = None  # who told this request to wait, longer than it would: at most one for each attempt
 
     # -- the exchange's
 
@@ -105,7 +106,8 @@ class Attempt(Outcome):
     # ---------------------------------------------------------------- the way there
 
     def attempt(self, failed: Endpoint | None, otherwise: Refusal) -> None:
-        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that `failed`).
+        """Choose an endpoint of the drawn backend (a retry stays within it, and avoids the endpoint that `failed`; who told
+        this request to wait does not get it again).
         With no one left to ask the answer is `otherwise`: for a retry, why the attempt before it failed."""
         ctx = self.ctx
         backend = self.backend
@@ -115,7 +117,10 @@ class Attempt(Outcome):
         if endpoint is None or failed is not None:
             endpoints = backend.endpoints
             if backend.chooser is None:
-                endpoint = pick(endpoints, ctx.rng, now, failed)
+                if failed is not None and self.told is not None:
+                    endpoint = pick([one for one in endpoints if one not in self.told], ctx.rng, now, failed)
+                else:
+                    endpoint = pick(endpoints, ctx.rng, now, failed)
             else:
                 endpoint = self.choose(backend.chooser, failed)
             if endpoint is None:
@@ -149,7 +154,7 @@ class Attempt(Outcome):
     def choose(self, chooser: Chooser, failed: Endpoint | None) -> Endpoint | None:
         """As the backend declares: its breaker, its balancer, by a key of the request where that has a say."""
         key = chooser.policy.key
-        chosen = chooser.pick(self.ctx.now, failed, key.of(self.head) if key is not None else None)
+        chosen = chooser.pick(self.ctx.now, failed, key.of(self.head) if key is not None else None, self.told)
         assert chosen is None or isinstance(chosen, Endpoint)
         return chosen
 

@@ -293,16 +293,22 @@ class Exchange(Ending):
 
     def told_to_wait(self, route: Route, head: Head) -> bool:
         """Does an answer that could be tried again say when to come back, while there is nobody else to ask; or never to?  Then
-        its client gets it, and knows."""
+        its client gets it, and knows.  Else its endpoint is not asked again.  A pod at its concurrency limit may be replaced by
+        one other, for the others may be as busy: a request is not to go round all of them."""
         seconds = self.wait_asked(head.fields)
         retry = route.retry
         if 0.0 <= seconds <= retry.backoff_s:
             return False
-        backend = self.backend
-        if seconds >= 0.0 and (backend is None or len(backend.endpoints) > 1):
-            return False
         if not retry.matches(Failure(RESPONDED, self.status, self.grpc_status), False):
             return False
+        endpoint = self.endpoint
+        backend = self.backend
+        told = self.told
+        if seconds > 0.0 and endpoint is not None and backend is not None and not (told is not None and self.limits(head)):
+            told = [endpoint] if told is None else [*told, endpoint]
+            if backend.somebody(None, self.ctx.now, told):
+                self.told = told
+                return False
         route.series.retry_skipped("retry_after")
         return True
 
@@ -311,7 +317,11 @@ class Exchange(Ending):
         once left it cannot be had again, and what the client would get is 502.  (Who waits before it tries again may find that
         everybody went meanwhile.)"""
         backend = self.backend
-        if backend is None or not is_success(self.status, self.grpc_status) or backend.somebody(self.endpoint, self.ctx.now):
+        if (
+            backend is None
+            or not is_success(self.status, self.grpc_status)
+            or backend.somebody(self.endpoint, self.ctx.now, self.told)
+        ):
             return False
         route.series.retry_skipped("no_endpoint")
         return True

@@ -4,7 +4,8 @@
                 \\--> 503 / UNAVAILABLE concurrency_limit, Retry-After: 1
 
 The class comes from the request's `priority` field (RFC 9218).  The refusal is an answer and no reset, also to a mesh peer: its
-client is to learn when to come back, and other pods of the service may be as busy.
+client is to learn when to come back, and other pods of the service may be as busy (where retries of it are declared, one of
+them is asked: `told_to_wait`).
 """
 
 from __future__ import annotations

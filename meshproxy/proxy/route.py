@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshproxy.policy.balancer import Target
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.ejection import allowed
@@ -38,18 +39,22 @@ class Backend:
         # Then there is nothing to pick.
         self.sole = endpoints[0] if len(endpoints) == 1 and chooser is None else None
 
-    def somebody(self, answered: Endpoint | None, now: float) -> bool:
-        """Is there an endpoint for another attempt after `answered` has given an answer that is no failure?  As the choice
-        would find it (balancer.pick, Chooser.pick), but nothing is drawn, and nobody marked as being probed."""
+    def somebody(self, answered: Endpoint | None, now: float, told: list[Target] | None = None) -> bool:
+        """Is there an endpoint for another attempt after `answered` has given an answer that is no failure?  `told`: those that
+        told the request to wait.  As the choice would find it (balancer.pick, Chooser.pick), but nothing is drawn, and nobody
+        marked as being probed."""
         for endpoint in self.endpoints:
-            if endpoint.available and endpoint is not answered:
+            if endpoint.available and endpoint is not answered and (told is None or endpoint not in told):
                 return True
         ejection = self.chooser.ejection if self.chooser is not None else None
         if ejection is not None:
             for target in ejection.out:
-                if target is not answered and target.breaker is not None and target.breaker.due(now):
+                breaker = target.breaker
+                if target is not answered and breaker is not None and (told is None or target not in told) and breaker.due(now):
                     return True
         if answered is None or not answered.available or answered not in self.endpoints:
+            return False
+        if told is not None and answered in told:
             return False
         if ejection is None or ejection.policy.success_rate == 0.0:
             return True

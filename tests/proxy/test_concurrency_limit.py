@@ -6,10 +6,20 @@ import asyncio
 
 import pytest
 from proxy_peers import read_head, request, until
+from test_exchange_machine import Loop, Spoken, request_head, response_head
 
+from meshproxy.policy.budget import Budget
 from meshproxy.policy.concurrency import Gradient
+from meshproxy.policy.retry import parse_policy
+from meshproxy.proxy.context import Context
+from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
+from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.inbound import ALL_UNAUTHENTICATED, Inbound, InboundPort
+from meshproxy.proxy.route import Backend, Route
+from meshproxy.proxy.settings import Settings
 from meshproxy.proxy.tls import Credentials
+from meshproxy.telemetry.registry import Registry
+from meshproxy.wire.message import Field, add_field
 
 GET = b"GET /work HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 GRPC = GET.replace(b"\r\n\r\n", b"\r\nContent-Type: application/grpc\r\n\r\n")
@@ -214,3 +224,33 @@ async def test_without_a_declaration_there_is_no_limit_and_no_metric_of_one(hous
     app.answer()
     assert {(await task)[0] for task in running} == {200}
     assert "concurrency" not in house.ctx.registry.render().decode()
+
+
+@pytest.mark.parametrize("attempts", [5, 1])
+def test_who_was_refused_by_a_pod_is_sent_to_one_other_and_no_further(attempts):
+    """Its caller's side: three pods whose sidecars all say that they are full.  (Time stands still; streams are stand-ins.)"""
+    ctx = Context(Loop(), Settings(), Registry(), 1, b"x-")
+    pods = [
+        Endpoint(ctx, "127.0.0.1", port, SPEAKS_MESH, ctx.registry.http("outbound", (("target_addr", f"a:{port}"),)))
+        for port in (1, 2, 3)
+    ]
+    retry = parse_policy(["5xx"], attempts=attempts, backoff_s=0.0)
+    route = Route("r", [Backend("b", list(pods))], None, retry, Budget(), None, ctx.registry.route("outbound"))
+    down = Spoken(over_when_said=True)
+    exchange = Exchange(ctx, down, request_head(False, b"", b"GET", 20), "outbound", False)
+    down.sink = exchange
+    exchange.begin(route, [], True)
+    asked = []
+    while not down.over:
+        pod, pool = next((pod, pool) for pod in pods for pool in pod.pools() if pool.waiting)
+        asked.append(pod)
+        up = Spoken(over_when_said=False)
+        up.sink = requester = pool.next_requester()
+        requester.attached(up)
+        head = response_head(503, False, b"")
+        add_field(head, Field(b"retry-after", b"1"))
+        add_field(head, Field(b"mesh-error", b"concurrency_limit"))
+        up.sink.response_head(head, True)
+    assert len(asked) == len(set(asked)) == 2
+    assert (down.head.status, down.head.field(b"retry-after")) == (503, b"1")
+    assert route.series.skipped == {"retry_after": 1}

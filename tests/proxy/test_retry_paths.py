@@ -10,7 +10,12 @@ from proxy_http2_peer import STREAMS, WINDOW, answers_ok
 from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 from raw_grpc_client import connect
 
+from meshproxy.policy.balancer import LEAST_REQUEST
+from meshproxy.policy.breaker import BreakerPolicy
+from meshproxy.policy.chooser import MAGLEV, RING_HASH, BalancerPolicy, Chooser
+from meshproxy.policy.consistent_hash import HashKey
 from meshproxy.policy.declared import RouteSpec
+from meshproxy.policy.ejection import Ejection
 from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.split import Split
 from meshproxy.proxy.rule import Rule
@@ -222,7 +227,7 @@ async def test_a_grpc_code_that_is_declared_is_tried_again_while_nothing_of_the_
 
 @pytest.mark.parametrize(
     ("endpoints", "backoff_s", "asked", "skipped"),
-    [(1, 0.0, 1, {"retry_after": 1}), (2, 0.0, 2, {"attempts": 1}), (1, 7.0, 1, {})],
+    [(1, 0.0, 1, {"retry_after": 1}), (2, 0.0, 2, {"retry_after": 1}), (3, 0.0, 3, {"retry_after": 1}), (1, 7.0, 1, {})],
 )
 async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or_as_late_or_not_at_all(
     houses, peer, endpoints, backoff_s, asked, skipped
@@ -236,7 +241,7 @@ async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or
 
     house = houses()
     side = await house.forward(*[(await peer(busy)).port for _ in range(endpoints)], timeout_s=0.2 if backoff_s else 0.0)
-    side.route.retry = parse_policy(["5xx"], backoff_s=backoff_s)
+    side.route.retry = parse_policy(["5xx"], attempts=5, backoff_s=backoff_s)
     side.route.retry_responses = True
     if backoff_s:
         side.route.rule = Rule(RouteSpec("r"), [], None, backoff_s)
@@ -246,6 +251,44 @@ async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or
     else:
         assert (status, fields[b"retry-after"]) == (503, b"7")
     assert (len(seen), side.route.series.skipped) == (asked, skipped)
+    await house.quiet()
+
+
+@pytest.mark.parametrize("balancer", [None, LEAST_REQUEST, MAGLEV, RING_HASH, "zone"])
+async def test_who_told_a_request_to_wait_does_not_get_it_again_whoever_failed_since(houses, peer, balancer):
+    """Two of three endpoints name a time; the third fails without, and is tried as often as there are attempts."""
+    asked = []
+
+    def busy(number, more):
+        async def script(reader, writer):
+            while True:
+                await read_head(reader)
+                asked.append(number)
+                writer.write(b"HTTP/1.1 503 Busy\r\n%sContent-Length: 0\r\n\r\n" % more)
+
+        return script
+
+    more = [b"Retry-After: 7\r\n", b"Retry-After: 7\r\n", b""]
+    house = houses()
+    side = await house.forward(*[(await peer(busy(*one))).port for one in enumerate(more)])
+    side.route.retry = parse_policy(["5xx"], attempts=5, backoff_s=0.0)
+    side.route.retry_responses = True
+    if balancer is not None:
+        how = LEAST_REQUEST if balancer == "zone" else balancer
+        key = HashKey("header=host") if how in (MAGLEV, RING_HASH) else None
+        (backend,) = side.route.backends
+        for endpoint, zone in zip(backend.endpoints, ("a", "a", "b"), strict=True):
+            endpoint.zone = zone
+        policy = BalancerPolicy(how, key, zone="a" if balancer == "zone" else "", breaker=BreakerPolicy(consecutive=100))
+        ejection = Ejection(policy.breaker, house.ctx.rng)
+        ejection.update(list(backend.endpoints), policy.breaker, house.ctx.now)
+        backend.chooser = Chooser(list(backend.endpoints), [b"%d" % n for n in range(3)], policy, house.ctx.rng, ejection)
+        backend.sole = None
+    for _ in range(10):
+        asked.clear()
+        status, fields, _ = await request(side.port, GET)
+        assert (status, b"retry-after" in fields) == (503, False)
+        assert sorted(asked) == [0, 1, 2, 2, 2, 2]
     await house.quiet()
 
 
