@@ -5,6 +5,7 @@ route --check_route--> parentRefs -> rules: matches -> filters -> backendRefs ->
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from control.resources.annotations import LINKERD, sharing_mistakes, traffic
@@ -14,6 +15,7 @@ from control.resources.quantity import seconds
 from control.resources.routegroup import check_header_name, check_regex
 from control.resources.shape import Report, shown, words
 from control.store.store import Object
+from meshproxy.policy.path import normal_path
 
 # The specification's bounds.
 MAX_RULES = 16
@@ -108,6 +110,8 @@ def _check_http_match(match: Any, path: Path, report: Report) -> None:
                 check_regex(one["value"], (*at, "value"), report)
 
 
+# The CRD's pattern: what is not one of these is no character of a path, nor an encoded one.
+_NO_PATH = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}|[^-A-Za-z0-9/._~!$&'()*+,;=:@%]", re.DOTALL)
 _BAD_IN_PATHS = ("//", "/./", "/../", "%2f", "%2F", "#")
 
 
@@ -119,6 +123,18 @@ def _check_path(value: str, path: Path, report: Report) -> None:
         report.error(path, f"found {shown(value)}, expected a path without {bad}")
     elif value.endswith(("/..", "/.")):
         report.error(path, f"found {shown(value)}, expected a path that does not end with a dot segment")
+    elif wrong := _NO_PATH.search(value):
+        found = wrong[0]
+        if found[0] == "%":
+            report.error(path, f"{found} is no encoded character", "two hexadecimal digits stand after %")
+        else:
+            written = "".join(f"%{byte:02X}" for byte in found.encode("utf-8", "replace"))
+            hint = "the query is matched by queryParams" if found == "?" else f"write {written}"
+            name = "a space" if found == " " else found if found.isprintable() else repr(found)
+            report.error(path, f"{name} is no character of a path", hint)
+    elif normal_path(value.encode("utf-8", "replace")) is None:
+        message = f"found {shown(value)}: no request fits it, because such a path is refused (400 ambiguous_path)"
+        report.warning(path, message, "two servers may read it as two paths")
 
 
 def _check_grpc_match(match: Any, path: Path, report: Report) -> None:
@@ -228,7 +244,7 @@ def _check_modified(rule: Any, modified: Any, path: Path, report: Report) -> Non
         report.error((*path, own), f"found {shown(modified[own])}, expected a path without query or fragment, in ASCII")
     if modified.get(other) is not None:
         report.error((*path, other), f"does not belong to type {modified['type']}")
-    matches = rule.get("matches") or []
+    matches = rule.get("matches") or [{}]  # the CRD's default: one, of the prefix /
     prefixes = [(match.get("path") or {}).get("type", "PathPrefix") == "PathPrefix" for match in matches]
     if not full and prefixes != [True]:
         report.error(path, "ReplacePrefixMatch needs exactly one match, of type PathPrefix", "make a rule of each match")

@@ -33,6 +33,7 @@ from control.resources.routing import (
     StringMatch,
 )
 from control.store.store import Key
+from meshproxy.policy.path import normal_path
 from meshproxy.policy.regex import Regex
 
 Name = tuple[str, str]  # namespace, name
@@ -112,12 +113,19 @@ def http_match(one: HttpMatch) -> RequestMatch:
 
 
 def _path_match(path: gateway.PathMatch) -> StringMatch | None:
-    if path.type == "Exact":
-        return StringMatch(EXACT, path.value)
     if path.type == "RegularExpression":
         return StringMatch(REGEX, path.value)
-    prefix = path.value.rstrip("/")
+    value = _spelt(path.value)
+    if path.type == "Exact":
+        return StringMatch(EXACT, value)
+    prefix = value.rstrip("/")
     return StringMatch(PREFIX, prefix) if prefix else None
+
+
+def _spelt(path: str) -> str:
+    """In the one spelling in which requests' paths are compared.  One that has none is as it is: no request has it."""
+    normal = normal_path(path.encode("utf-8", "replace"))
+    return path if normal is None else normal.decode()
 
 
 def _first_of_each(found: tuple[gateway.HeaderMatch, ...], fold: bool) -> tuple[StringMatch, ...]:
@@ -131,7 +139,7 @@ def _first_of_each(found: tuple[gateway.HeaderMatch, ...], fold: bool) -> tuple[
 
 def _http_order(one: HttpMatch) -> tuple[int, ...]:
     rank = {"Exact": 0, "RegularExpression": 1, "PathPrefix": 2}[one.path.type]
-    length = len(one.path.value.rstrip("/") if rank == 2 else one.path.value)
+    length = len(_spelt(one.path.value).rstrip("/") if rank == 2 else one.path.value)
     headers, query = len({header.name.lower() for header in one.headers}), len({param.name for param in one.query_params})
     return (rank, -length, 0 if one.method else 1, -headers, -query)
 

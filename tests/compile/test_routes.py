@@ -24,6 +24,7 @@ from routing_objects import (
 
 from control.compile.snapshot import Memo
 from control.store.store import Object
+from meshproxy.policy.filters import changed
 from meshproxy.policy.retry import RESPONDED, Failure
 from meshproxy.policy.service import RouteEntry, match
 
@@ -84,6 +85,41 @@ def test_a_match_on_the_target_fits_what_it_says_and_nothing_else(match_: str, f
     entry = service_entry(http_route("r", to("web-v1", match_)))
     assert [goes_to(entry, f"GET {path}") for path in fits] == ["web-v1"] * len(fits)
     assert [goes_to(entry, f"GET {path}") for path in fits_not] == ["404"] * len(fits_not)
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ("/caf%c3%a9", ["/caf%c3%a9", "/caf%C3%A9"]),
+        ("/caf%C3%A9", ["/caf%c3%a9", "/caf%C3%A9"]),
+        ("/%7Euser", ["/%7Euser", "/~user"]),
+        ("/~user", ["/%7Euser", "/~user"]),
+        ("/a%2Db", ["/a%2Db", "/a-b"]),
+        ("/a%20b", ["/a%20b"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Exact", "PathPrefix"])
+def test_a_path_fits_in_whatever_spelling_the_rule_has_it(kind: str, value: str, paths: list[str]) -> None:
+    entry = service_entry(http_route("r", to("web-v1", f'{{path: {{type: {kind}, value: "{value}"}}}}'), to("web-v2")))
+    assert [goes_to(entry, f"GET {path}") for path in paths] == ["web-v1"] * len(paths)
+    assert goes_to(entry, "GET /a") == "web-v2"
+    under = [goes_to(entry, f"GET {path}/more") for path in paths]
+    assert under == ["web-v1" if kind == "PathPrefix" else "web-v2"] * len(paths)
+
+
+def test_prefixes_are_as_long_as_what_they_are_compared_with() -> None:
+    rules = [to("web-v1", "{path: {value: /%61%61}}"), to("web-v2", "{path: {value: /aa/b}}")]
+    assert goes_to(service_entry(http_route("r", *rules)), "GET /aa/b") == "web-v2"
+
+
+def test_a_prefix_is_replaced_also_where_no_match_is_given() -> None:
+    rewrite = "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}"
+    entry = service_entry(http_route("r", f"{{filters: [{rewrite}], backendRefs: [{{name: web-v1, port: 80}}]}}"))
+    assert entry.matches is not None
+    head = request("GET /a/b?c")
+    match_ = entry.matches.find(head)
+    spec = entry.routes[match_.route].spec
+    assert changed(head, match_, entry.matches.on_paths, spec.rewrite, None).path == b"/v2/a/b?c"
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,24 @@ REFUSED = [
     ),
     ("{filters: [{type: URLRewrite, urlRewrite: {}}, {type: URLRewrite, urlRewrite: {}}]}", "URLRewrite is there twice"),
     (
-        "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /a}}}]}",
+        "{matches: [{path: {type: Exact, value: /a}}], "
+        "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /a}}}]}",
         "ReplacePrefixMatch needs exactly one match",
     ),
+    (
+        "{matches: [{path: {value: /a}}, {path: {value: /b}}], "
+        "filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /a}}}]}",
+        "ReplacePrefixMatch needs exactly one match",
+    ),
+    ("{matches: [{path: {type: Exact, value: /café}}]}", "é is no character of a path (write %C3%A9)"),
+    ("{matches: [{path: {value: '/a b'}}]}", "a space is no character of a path (write %20)"),
+    (
+        "{matches: [{path: {type: Exact, value: '/a?x=1'}}]}",
+        "? is no character of a path (the query is matched by queryParams)",
+    ),
+    ("{matches: [{path: {value: '/a%zz'}}]}", "%zz is no encoded character (two hexadecimal digits stand after %)"),
+    ("{matches: [{path: {value: '/a%4'}}]}", "%4 is no encoded character"),
+    ("{matches: [{path: {value: '/a\\b'}}]}", "\\ is no character of a path"),
     (
         "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replacePrefixMatch: /a}}}]}",
         "replaceFullPath: is missing",
@@ -172,6 +187,35 @@ REFUSED = [
     ("{retry: {codes: [200]}}", "expected a whole number from 400 to 599"),
     ("{name: a}, {name: a}", "a is the name of two rules"),
 ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/a%5cb", "/a%00", "/a%ff", "/a/%2e%2e/%2e%2e", "/a/..;x/b"],
+)
+@pytest.mark.parametrize("kind", ["Exact", "PathPrefix"])
+def test_a_path_that_no_request_can_have_is_warned_of(kind: str, path: str) -> None:
+    (line,) = told(http(f"{{matches: [{{path: {{type: {kind}, value: '{path}'}}}}], backendRefs: [{{name: web, port: 80}}]}}"))
+    assert " warning " in line
+    assert "no request fits it" in line
+
+
+@pytest.mark.parametrize("path", ["/caf%c3%a9", "/%7Euser", "/a%2Db", "/-._~!$&'()*+,;=:@", "/a%20b"])
+def test_a_path_with_all_that_the_specification_allows_is_taken_without_a_word(path: str) -> None:
+    assert (
+        told(http(f'{{matches: [{{path: {{type: Exact, value: "{path}"}}}}], backendRefs: [{{name: web, port: 80}}]}}')) == []
+    )
+
+
+@pytest.mark.parametrize("matches", ["", "matches: [], ", "matches: [{}], ", "matches: [{method: GET}], "])
+@pytest.mark.parametrize("place", ["rule", "redirect"])
+def test_a_prefix_is_replaced_where_the_one_match_is_the_default(matches: str, place: str) -> None:
+    path = "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}"
+    filters = {
+        "rule": f"filters: [{{type: URLRewrite, urlRewrite: {path}}}], backendRefs: [{{name: web, port: 80}}]",
+        "redirect": f"filters: [{{type: RequestRedirect, requestRedirect: {path}}}]",
+    }
+    assert told(http(f"{{{matches}{filters[place]}}}")) == []
 
 
 @pytest.mark.parametrize(("rule", "expected"), REFUSED)
