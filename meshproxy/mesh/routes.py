@@ -34,11 +34,16 @@ def routes_of(service: mesh_pb2.Service, namespace: str) -> tuple[list[tuple[Mat
     return matches, [_route(one) for one in service.routes] if matches else []
 
 
-def retry_of(declared: mesh_pb2.Retry) -> RetryPolicy:
+def retry_of(declared: mesh_pb2.Retry, tries: bool = False) -> RetryPolicy:
+    """`tries`: it is of a rule that gives each try a time.  Whoever declares both means the tries that run out of it too
+    (GEP-1731), whatever statuses are named."""
     if declared.none:
         return NO_RETRY
+    words = list(declared.conditions)
+    if tries and words:  # the control plane names what always holds
+        words.append("try-timeout")
     return parse_policy(
-        list(declared.conditions),
+        words,
         declared.attempts or 1,
         declared.budget_ratio or 0.2,
         declared.budget_floor_per_second or 10.0,
@@ -79,7 +84,7 @@ def _route(one: mesh_pb2.Route) -> RouteSpec:
         [(_backend(mirror.backend), mirror.numerator, mirror.denominator or 1) for mirror in one.mirrors],
         0.0 if one.no_timeout else one.timeout_ms / 1000.0 if one.timeout_ms else -1.0,
         one.try_timeout_ms / 1000.0,
-        retry_of(one.retry) if one.HasField("retry") else None,
+        retry_of(one.retry, one.try_timeout_ms > 0) if one.HasField("retry") else None,
         one.refuse,
         one.empty_backend == mesh_pb2.REDISTRIBUTE,
         sticky_of(one.sticky),

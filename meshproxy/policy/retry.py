@@ -35,6 +35,7 @@ RESET: Final = 4  # the connection or stream broke before a response; the reques
 STATUS_5XX: Final = 8  # any 500-599; also an attempt without a response, for which a gateway answers 502 or 504 (as Envoy)
 GATEWAY_ERROR: Final = 16  # 502, 503, 504; also a timed-out attempt, for which a gateway answers 504
 RETRIABLE_4XX: Final = 32  # 409, as Envoy
+TRY_TIMEOUT: Final = 64  # the attempt took longer than the rule's backendRequest (GEP-1731)
 
 CONDITIONS: Final[dict[str, int]] = {
     "connect-failure": CONNECT_FAILURE,
@@ -43,6 +44,7 @@ CONDITIONS: Final[dict[str, int]] = {
     "5xx": STATUS_5XX,
     "gateway-error": GATEWAY_ERROR,
     "retriable-4xx": RETRIABLE_4XX,
+    "try-timeout": TRY_TIMEOUT,
 }
 # A broken connection is in it for idempotent requests alone: RFC 9110 9.2.2 allows exactly that, and
 # without it every killed endpoint and every pooled connection closed at the moment of reuse is a client's 502.
@@ -74,6 +76,7 @@ CONNECT_FAILED: Final = 0  # no usable connection to the endpoint
 BROKEN: Final = 1  # reset or connection lost before a response (unprocessed or not: see `decide`)
 TIMED_OUT: Final = 2  # the attempt's own timeout; the request's timeout ends the exchange and asks nobody
 RESPONDED: Final = 3  # a response with a status
+TRY_TIMED_OUT: Final = 4  # as TIMED_OUT, by the time that its rule gives each try (backendRequest)
 
 
 class Failure:
@@ -134,7 +137,9 @@ class RetryPolicy:
             return True
         if kind == BROKEN:
             return conditions & (RESET | STATUS_5XX) != 0 or self.declares(failure)
-        if kind == TIMED_OUT:
+        if kind == TRY_TIMED_OUT and conditions & TRY_TIMEOUT:
+            return True
+        if kind in (TIMED_OUT, TRY_TIMED_OUT):
             return conditions & (GATEWAY_ERROR | STATUS_5XX) != 0 or 504 in self.statuses or self.declares(failure)
         status = failure.status
         if status in self.statuses or self.declares(failure):

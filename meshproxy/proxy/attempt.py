@@ -25,6 +25,7 @@ from meshproxy.policy.deadline import with_timeout
 from meshproxy.policy.ejection import is_out
 from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
 from meshproxy.policy.retry import TIMED_OUT as TIMED_OUT_KIND
+from meshproxy.policy.retry import TRY_TIMED_OUT as TRY_TIMED_OUT_KIND
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
@@ -46,8 +47,10 @@ UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
 _BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
 
-TIMED_OUT: Final = Failure(TIMED_OUT_KIND)
-TIMED_OUT_GRPC: Final = Failure(TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
+_TIMED_OUT: Final = Failure(TIMED_OUT_KIND)
+_TIMED_OUT_GRPC: Final = Failure(TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
+_TRY_TIMED_OUT: Final = Failure(TRY_TIMED_OUT_KIND)
+_TRY_TIMED_OUT_GRPC: Final = Failure(TRY_TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
 
 # How a stream's end is told when no answer has begun, by its code; every other one is UPSTREAM_RESET.
 _ENDED_BY: Final = {
@@ -253,6 +256,12 @@ class Attempt(Outcome):
             self.retry(refusal)
         else:
             self.refuse(refusal)
+
+    def overdue(self, by_rule: bool) -> Failure:
+        """The failure of an attempt that took too long; `by_rule`: longer than its rule gives each."""
+        if self.head.grpc:
+            return _TRY_TIMED_OUT_GRPC if by_rule else _TIMED_OUT_GRPC
+        return _TRY_TIMED_OUT if by_rule else _TIMED_OUT
 
     def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
         route = self.route

@@ -22,7 +22,7 @@ from typing import Final
 
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC
 from meshproxy.proxy.answer import send_refusal
-from meshproxy.proxy.attempt import TIMED_OUT, TIMED_OUT_GRPC, Attempt
+from meshproxy.proxy.attempt import Attempt
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING
 from meshproxy.proxy.refusals import (
     DEADLINE_EXCEEDED,
@@ -148,7 +148,7 @@ class Ending(Attempt):
                 self.end(refusal, CANCEL)
             elif state in (WAITING, SENT):
                 self.leave_endpoint("timeout")
-                if self.may_retry(TIMED_OUT_GRPC if self.head.grpc else TIMED_OUT, state == WAITING):
+                if self.may_retry(self.overdue(refusal is TRY_TIMEOUT), state == WAITING):
                     self.retry(refusal)
                 else:
                     self.refuse(refusal)

@@ -25,7 +25,7 @@ from routing_objects import (
 from control.compile.snapshot import Memo
 from control.store.store import Object
 from meshproxy.policy.filters import changed
-from meshproxy.policy.retry import RESPONDED, Failure
+from meshproxy.policy.retry import RESPONDED, TRY_TIMED_OUT, Failure
 from meshproxy.policy.service import RouteEntry, match
 
 # ---------------------------------------------------------------- Gateway API
@@ -320,6 +320,29 @@ def test_timeouts_and_retries_of_a_rule_are_its_own_and_else_the_services() -> N
     assert (own.timeout_s, own.spec.try_timeout_s, own.retry.statuses, own.retry.attempts) == (2.0, 0.5, {503}, 3)
     assert (none.timeout_s, none.retry.attempts, none.retry.conditions) == (0.0, 0, 0)
     assert (services.timeout_s, services.retry) == (9.0, entry.retry)
+
+
+@pytest.mark.parametrize(
+    ("rule", "annotation", "tried_again"),
+    [
+        ("timeouts: {backendRequest: 200ms}, retry: {attempts: 2}", "", True),
+        ("timeouts: {backendRequest: 200ms}, retry: {codes: [503]}", "", True),
+        ("timeouts: {backendRequest: 200ms}", "503", True),
+        ("timeouts: {backendRequest: 200ms}", "", False),
+        ("timeouts: {backendRequest: 200ms}, retry: {attempts: 0}", "", False),
+        ("retry: {attempts: 2}", "", False),
+    ],
+)
+def test_who_gives_each_try_a_time_and_declares_retries_means_those_that_run_out_of_it_too(
+    rule: str, annotation: str, tried_again: bool
+) -> None:
+    """GEP-1731, and its conformance test httproute-retry-with-timeouts."""
+    said = {"meshproxy.dev/retry-http": annotation} if annotation else {}
+    entry = service_entry(http_route("r", to("web-v1", "", rule), annotations=said))
+    found = taken_by(entry, request("GET /"))
+    assert isinstance(found, RouteEntry)
+    assert found.retry.matches(Failure(TRY_TIMED_OUT), False) == tried_again
+    assert not found.retry.matches(Failure(RESPONDED, 504), False)
 
 
 SERVICES_OWN = {

@@ -52,7 +52,7 @@ ROUTES = [
             ("tries", 1),
             matches=[{"path": {"value": "/api/again"}}],
             timeouts={"backendRequest": "700ms"},
-            **retrying([504], 2),
+            retry={"attempts": 2},
         ),
         to(("tries", 1), timeouts={"backendRequest": "700ms"}),
     ),

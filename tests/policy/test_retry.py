@@ -22,6 +22,7 @@ from meshproxy.policy.retry import (
     RESPONSE_STARTED,
     RETRY,
     TIMED_OUT,
+    TRY_TIMED_OUT,
     Failure,
     RetryPolicy,
     decide,
@@ -71,6 +72,16 @@ def test_by_default_a_broken_attempt_is_retried_if_idempotent_and_an_answer_neve
     assert ask(DEFAULT, LOST, method=b"POST") == "not_idempotent"
     for failure in (LATE, answered(503), answered(409), answered(200, 14)):
         assert ask(DEFAULT, failure) == "not_retryable"
+
+
+def test_a_try_that_ran_out_of_its_own_time_is_retried_where_the_rule_declares_retries_or_names_504() -> None:
+    late = Failure(TRY_TIMED_OUT)
+    assert ask(DEFAULT, late) == "not_retryable"
+    for words in (["try-timeout"], ["gateway-error"], ["5xx"], ["504"]):
+        assert ask(parse_policy(words), late) == "retry"
+        assert ask(parse_policy(words), late, method=b"POST") == "not_idempotent"
+    assert ask(parse_policy(["try-timeout"]), LATE) == "not_retryable", "another timer"
+    assert ask(parse_policy(["deadline-exceeded"]), Failure(TRY_TIMED_OUT, 0, 4), method=b"POST") == "retry"
 
 
 def test_refused_streams_are_retried_only_if_the_policy_says_so() -> None:

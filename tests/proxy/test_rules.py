@@ -261,9 +261,10 @@ async def test_a_rule_has_its_own_timeout_for_the_whole_request(houses: Any, web
     assert (status, fields[b"mesh-error"]) == (504, b"request_timeout")
 
 
-async def test_an_attempt_that_takes_too_long_is_tried_again_where_504_is_among_the_codes(houses: Any, web: Web) -> None:
+@pytest.mark.parametrize("word", ["504", "try-timeout"])
+async def test_an_attempt_that_takes_too_long_is_tried_again_where_the_rule_says_so(houses: Any, web: Web, word: str) -> None:
     web.silent = {"v1": 1}
-    spec = to("v1", try_timeout_s=0.05, retry=parse_policy(["504"], 1))
+    spec = to("v1", try_timeout_s=0.05, retry=parse_policy([word], 1))
     house = houses()
     door = await outbound(house, web.tables((ALL, spec)))
     assert (await request(door.port, ask()))[0] == 200
