@@ -17,11 +17,16 @@ something failed for lack of time or was refused by the server counts as a gradi
 
 **Priority.**  Three classes.  For each higher class as many slots are kept free as it lately had in flight at once or asked
 for in vain, less those it has in flight now.  Nobody loses a slot to a class that no one uses, and the lowest is shed first.
+
+    needed    |#### a peak: all of it            a class that asks once a minute is to find a slot: what it needed is not
+              |    #..half the limit at most      forgotten at once, but halved every two minutes; one slot stays.  After a
+              |        ###### 1 slot              peak the others have at least half of the limit all the same.
+            0 +----10 s-------------300 s         since the class last asked: nothing is kept
 """
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 from typing import Final
 
 # ---------------------------------------------------------------- classes
@@ -32,7 +37,9 @@ SHEDDABLE: Final = 2
 CLASSES: Final = 3
 CLASS_NAMES: Final = ("critical", "ordinary", "sheddable")
 
-_MEMORY_S: Final = 10.0  # how long a class is believed to need what it lately needed
+_PEAK_S: Final = 10.0  # how long a class is believed to need all that it needed at once
+_HALF_S: Final = 120.0  # then it is believed to need half as much after so long
+_FORGOTTEN_S: Final = 300.0  # and nothing, when it has not asked for so long
 
 
 def class_of(priority: bytes | None) -> int:
@@ -98,6 +105,10 @@ class Gradient:
         self._dropped = False
         self._window_ends = 0.0
 
+    def binds(self) -> None:
+        """A request was turned away: it is the limit that keeps more from being in flight, also while slots of it are kept."""
+        self._peak = max(self._peak, int(self.limit))
+
     def sample(self, now: float, rtt: float, in_flight: int, dropped: bool) -> None:
         """One request ended after `rtt`; `in_flight` includes it.  `dropped`: it timed out, or the server refused it for
         overload."""
@@ -143,7 +154,7 @@ class Concurrency:
     rejected    requests turned away, by class
     """
 
-    __slots__ = ("_needed", "_needed_at", "fixed", "gradient", "in_flight", "rejected", "total")
+    __slots__ = ("_asked_at", "_level", "_needed", "_needed_at", "fixed", "gradient", "in_flight", "rejected", "total")
 
     def __init__(self, limit: int, gradient: Gradient | None = None) -> None:
         if not 1 <= limit <= 1_000_000:
@@ -153,8 +164,10 @@ class Concurrency:
         self.total = 0
         self.in_flight = [0] * CLASSES
         self.rejected = [0] * CLASSES
-        self._needed = [0] * CLASSES  # what a class lately had in flight at once, or asked for
-        self._needed_at = [0.0] * CLASSES
+        self._needed = [0] * CLASSES  # what a class lately had in flight at once, or asked for: `_level`, rounded up
+        self._needed_at = [0.0] * CLASSES  # when that was so
+        self._level = [0.0] * CLASSES
+        self._asked_at = [0.0] * CLASSES
 
     @property
     def limit(self) -> int:
@@ -167,15 +180,16 @@ class Concurrency:
         limit = self.fixed if gradient is None else int(gradient.limit)
         free = limit - self.total
         for higher in range(cls):
-            if now - self._needed_at[higher] >= _MEMORY_S:
-                self._needed[higher] = self.in_flight[higher]  # nothing new for so long: what it has is what it needs
-                self._needed_at[higher] = now
+            if now - self._needed_at[higher] >= _PEAK_S:
+                self._forget(higher, limit, now)
             kept = self._needed[higher] - self.in_flight[higher]
             if kept > 0:
                 free -= kept
         in_flight = self.in_flight[cls] + 1
         if free <= 0:
             self.rejected[cls] += 1
+            if gradient is not None:
+                gradient.binds()
             self._note(cls, min(in_flight, limit), now)
             return False
         self.in_flight[cls] = in_flight
@@ -183,9 +197,22 @@ class Concurrency:
         self._note(cls, in_flight, now)
         return True
 
+    def _forget(self, cls: int, limit: int, now: float) -> None:
+        """Nothing new for a while: what a class needed counts for less."""
+        level = 0.0
+        if now - self._asked_at[cls] < _FORGOTTEN_S:
+            level = self._level[cls] * 0.5 ** ((now - self._needed_at[cls]) / _HALF_S)
+            level = min(max(level, 1.0), float(limit // 2)) if level else 0.0
+        level = max(level, float(self.in_flight[cls]))
+        self._level[cls] = level
+        self._needed[cls] = ceil(level - 1e-6)
+        self._needed_at[cls] = now
+
     def _note(self, cls: int, needed: int, now: float) -> None:
+        self._asked_at[cls] = now
         if needed >= self._needed[cls]:
             self._needed[cls] = needed
+            self._level[cls] = float(needed)
             self._needed_at[cls] = now
 
     def release(self, cls: int, now: float, rtt: float, dropped: bool = False, sampled: bool = True) -> None:

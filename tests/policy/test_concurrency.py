@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,13 +138,97 @@ def test_slots_that_a_higher_class_lately_used_are_kept_for_it() -> None:
     assert sum(gate.admit(CRITICAL, 0.3) for _ in range(20)) == 3
 
 
-def test_what_a_higher_class_needed_long_ago_is_no_longer_kept() -> None:
-    gate = Concurrency(10)
-    for _ in range(4):
-        gate.admit(CRITICAL, 0.0)
-    for _ in range(4):
+def burst(limit: int, critical: int) -> Concurrency:
+    """So many critical ones at once, at 0; then none."""
+    gate = Concurrency(limit)
+    for _ in range(critical):
+        assert gate.admit(CRITICAL, 0.0)
+    for _ in range(critical):
         gate.release(CRITICAL, 0.1, 0.1)
-    assert sum(gate.admit(ORDINARY, 15.0) for _ in range(20)) == 10
+    return gate
+
+
+def left(gate: Concurrency, now: float) -> int:
+    """How many ordinary ones are let in at once."""
+    admitted = sum(gate.admit(ORDINARY, now) for _ in range(100))
+    for _ in range(admitted):
+        gate.release(ORDINARY, now, 0.1)
+    return admitted
+
+
+def test_what_a_higher_class_needed_is_kept_ever_less_and_after_minutes_not_at_all() -> None:
+    gate = burst(100, 40)
+    assert [left(gate, now) for now in (5.0, 60.0, 120.0, 240.0, 299.0, 310.0)] == [60, 71, 80, 90, 92, 100]
+    gate = burst(10, 4)
+    assert [left(gate, now) for now in (5.0, 60.0, 120.0, 240.0, 299.0, 310.0)] == [6, 7, 8, 9, 9, 10]
+
+
+def test_what_is_kept_after_a_peak_is_half_of_the_limit_at_most() -> None:
+    assert [left(burst(10, 10), now) for now in (5.0, 11.0)] == [0, 5]
+    assert [left(burst(1, 1), now) for now in (5.0, 11.0)] == [0, 1]
+
+
+def overloaded(gate: Concurrency, seconds: float, every: float, at_once: int, seed: int) -> tuple[int, int, int]:
+    """Half as much again of sheddable requests as the limit takes, of 1 s each, and `at_once` critical ones `every` so many
+    seconds: (critical refused, critical, sheddable served)."""
+    chance = random.Random(seed)
+    now, next_critical = 0.0, every
+    ends: list[tuple[float, int]] = []
+    refused = asked = served = 0
+    while now < seconds:
+        now = min(now + chance.expovariate(1.5 * gate.limit), next_critical)
+        while ends and ends[0][0] <= now:
+            end, cls = heapq.heappop(ends)
+            gate.release(cls, end, 1.0)
+        if now == next_critical:
+            next_critical += every
+            for _ in range(at_once):
+                asked += 1
+                if gate.admit(CRITICAL, now):
+                    heapq.heappush(ends, (now + 1.0, CRITICAL))
+                else:
+                    refused += 1
+        elif gate.admit(SHEDDABLE, now):
+            served += 1
+            heapq.heappush(ends, (now + 1.0, SHEDDABLE))
+    return refused, asked, served
+
+
+@pytest.mark.parametrize("every", [0.5, 9.0, 11.0, 30.0, 100.0, 290.0])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_class_that_asks_now_and_then_is_served_while_a_lower_one_is_shed(every: float, seed: int) -> None:
+    seconds = max(200.0, 8 * every)
+    refused, asked, served = overloaded(Concurrency(10), seconds, every, 1, seed)
+    assert asked >= 7
+    assert refused <= 1  # the first, of which nobody could know
+    assert served >= 0.7 * 10 * seconds  # nine slots, and chance
+
+
+def test_a_class_that_asks_for_several_at_once_every_half_minute_is_served() -> None:
+    refused, asked, served = overloaded(Concurrency(20), 600.0, 30.0, 5, 1)
+    assert asked == 100
+    assert refused <= 5  # the first time, of which nobody could know
+    assert served >= 0.65 * 20 * 600
+
+
+def test_slots_that_are_kept_do_not_teach_the_adaptive_limit_that_a_queue_is_usual() -> None:
+    """One critical request a minute, and sheddable ones without end: what is admitted is less than the limit, yet the limit
+    is what binds."""
+    gradient = Gradient(initial=8.0, greatest=8)
+    gate = Concurrency(8, gradient)
+    steady(gradient, 0.010, 4, 10.0)
+    now, asked = 20.0, 0.0
+    for _ in range(24_000):  # ten minutes
+        if now >= asked:
+            asked = now + 60.0
+            if gate.admit(CRITICAL, now):
+                gate.release(CRITICAL, now, 0.010, sampled=False)
+        while gate.admit(SHEDDABLE, now):
+            pass
+        now += 0.025
+        for _ in range(gate.in_flight[SHEDDABLE]):
+            gate.release(SHEDDABLE, now, 0.100)
+    assert gradient.long_rtt < 0.020
 
 
 def test_a_higher_class_that_finds_everything_taken_gets_the_next_slot() -> None:
