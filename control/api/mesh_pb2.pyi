@@ -483,7 +483,7 @@ class Sticky(_message.Message):
     def __init__(self, header: _Optional[str] = ..., cookie: _Optional[str] = ...) -> None: ...
 
 class Retry(_message.Message):
-    __slots__ = ("conditions", "attempts", "budget_ratio", "budget_floor_per_second", "budget_ttl_ms", "backoff_ms", "none")
+    __slots__ = ("conditions", "attempts", "budget_ratio", "budget_floor_per_second", "budget_ttl_ms", "backoff_ms", "none", "any_method")
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_RATIO_FIELD_NUMBER: _ClassVar[int]
@@ -491,6 +491,7 @@ class Retry(_message.Message):
     BUDGET_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_MS_FIELD_NUMBER: _ClassVar[int]
     NONE_FIELD_NUMBER: _ClassVar[int]
+    ANY_METHOD_FIELD_NUMBER: _ClassVar[int]
     conditions: _containers.RepeatedScalarFieldContainer[str]
     attempts: int
     budget_ratio: float
@@ -498,7 +499,8 @@ class Retry(_message.Message):
     budget_ttl_ms: int
     backoff_ms: int
     none: bool
-    def __init__(self, conditions: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., budget_ratio: _Optional[float] = ..., budget_floor_per_second: _Optional[float] = ..., budget_ttl_ms: _Optional[int] = ..., backoff_ms: _Optional[int] = ..., none: _Optional[bool] = ...) -> None: ...
+    any_method: bool
+    def __init__(self, conditions: _Optional[_Iterable[str]] = ..., attempts: _Optional[int] = ..., budget_ratio: _Optional[float] = ..., budget_floor_per_second: _Optional[float] = ..., budget_ttl_ms: _Optional[int] = ..., backoff_ms: _Optional[int] = ..., none: _Optional[bool] = ..., any_method: _Optional[bool] = ...) -> None: ...
 
 class Endpoints(_message.Message):
     __slots__ = ("namespace", "name", "endpoints")

@@ -88,6 +88,7 @@ def _route(rule: Rule) -> mesh_pb2.Route:
                 attempts=retries.attempts,
                 backoff_ms=retries.backoff_ms,
                 none=retries.attempts == 0,
+                any_method=retries.any_method,
             )
         )
     return made

@@ -48,6 +48,7 @@ def compile_service(
             budget_floor_per_second=BUDGET_FLOOR_PER_SECOND,
             budget_ttl_ms=BUDGET_TTL_MS,
             none=declared.attempts == 0,
+            any_method=declared.any_method,
         )
     routes, matches = compile_routes(attached) if attached is not None else ([], [])
     cluster_ip = service.spec.cluster_ip

@@ -139,6 +139,7 @@ class Traffic:
     What is said of retries on a route stands instead of all that its Service says of them, and so do times (as Linkerd has it):
     declared_retry, declared_times   anything valid is said of them at all
     conditions  beyond connect-failure, refused-stream and reset, which always hold
+    any_method  those on answers hold for every method: retry.linkerd.io/http is the one in force, not ours
     timeout_ms  None: not given.  All times: 0 is none
     mistakes    annotation, what is wrong, hint; a wrong one is left out
     """
@@ -146,6 +147,7 @@ class Traffic:
     declared_retry: bool
     declared_times: bool
     conditions: tuple[str, ...]
+    any_method: bool
     attempts: int
     timeout_ms: int | None
     response_start_ms: int
@@ -159,7 +161,7 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
     """What the annotations of a Service, HTTPRoute or GRPCRoute declare.  Never raises."""
     mistakes: list[tuple[str, str, str]] = []
     conditions: list[str] = []
-    attempts, declared = 1, False
+    attempts, declared, any_method = 1, False, False
 
     def given(ours: str) -> tuple[str, str] | None:
         if kind not in PLACES[ours]:
@@ -177,6 +179,7 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
         words = [word for part in found[1].split(",") if (word := part.strip().lower())]
         right = [word for word in words if word in allowed or (allowed is _HTTP_WORDS and _is_status(word))]
         declared = declared or not words or bool(right)  # "": nothing, and that instead of the Service's
+        any_method = any_method or found[0] == "retry.linkerd.io/http"
         conditions += [word for word in dict.fromkeys(right) if word not in conditions]
         for word in words:
             if word not in right:
@@ -212,6 +215,7 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
         declared,
         bool(times),
         tuple(conditions),
+        any_method,
         attempts,
         times.get("request"),
         times.get("response-start", 0),

@@ -202,7 +202,7 @@ def _rule(route: Route, index: int, world: World) -> Rule | None:
         mirrors,
         _timeout_ms(timeouts, said),
         _ms(timeouts.backend_request) if timeouts.backend_request is not None else 0,
-        _retries(http.retry if http is not None else None, said),
+        _retries(http, said),
         refuse,
         sharing(route.metadata.annotations),
         AnswerTimes(said.response_start_ms, said.response_ms, said.idle_ms) if said.declared_times else None,
@@ -317,10 +317,13 @@ def _ms(duration: str) -> int:
     return round(seconds(duration) * 1000)
 
 
-def _retries(given: gateway.Retry | None, said: Traffic) -> Retries | None:
-    """The rule's own field comes before the route's annotations (Linkerd does not read the field)."""
+def _retries(http: gateway.HttpRule | None, said: Traffic) -> Retries | None:
+    """The rule's own field comes before the route's annotations (Linkerd does not read the field).  Retries of a rule that is
+    for certain methods alone are declared for those, POST too."""
+    chosen = http is not None and bool(http.matches) and all(one.method for one in http.matches)
+    given = http.retry if http is not None else None
     if given is None:
-        return Retries(said.conditions, said.attempts, 0) if said.declared_retry else None
+        return Retries(said.conditions, said.attempts, 0, said.any_method or chosen) if said.declared_retry else None
     attempts = 1 if given.attempts is None else min(given.attempts, MAX_RETRIES)
     backoff = _ms(given.backoff) if given.backoff is not None else 0
-    return Retries(tuple(map(str, sorted(set(given.codes)))), attempts, backoff)
+    return Retries(tuple(map(str, sorted(set(given.codes)))), attempts, backoff, chosen)

@@ -104,11 +104,13 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """conditions  beside those that always hold: statuses, and the words of `meshproxy.dev/retry-http` and `retry-grpc`"""
+    """conditions  beside those that always hold: statuses, and the words of `meshproxy.dev/retry-http` and `retry-grpc`
+    any_method  answers are tried again also where the request is not idempotent"""
 
     conditions: tuple[str, ...]
     attempts: int
     backoff_ms: int
+    any_method: bool = False
 
 
 @dataclass(frozen=True, slots=True)

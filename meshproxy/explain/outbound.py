@@ -287,6 +287,7 @@ def retry(side: Outbound, route: Route, head: Head, now: float) -> dict[str, Any
         "conditions": words + codes,
         "grpc_codes": codes,
         "idempotent": is_idempotent(head.method),
+        "any_method": policy.any_method,
         "body_up_to": side.ctx.settings.replay_bytes,
         "backoff_s": policy.backoff_s,
         "budget": {

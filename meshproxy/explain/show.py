@@ -85,6 +85,8 @@ def conduct(trail: dict[str, Any]) -> list[str]:
         kind = "idempotent" if retry["idempotent"] else "not idempotent: tried again only where nobody can have acted on it"
         if retry["grpc_codes"] and not retry["idempotent"]:
             kind += ", or after a declared gRPC code"
+        if retry["any_method"] and not retry["idempotent"]:
+            kind += ", or after such an answer"
         lines.append(f"{INDENT}{trail['asked']['method']} is {kind}; a body up to {retry['body_up_to'] // 1024} KiB")
         if retry["backoff_s"]:
             lines.append(f"{INDENT}at least {seconds(retry['backoff_s'])} between two tries")

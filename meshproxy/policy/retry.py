@@ -15,6 +15,8 @@ above GOAWAY's last id, or no byte was handed to the socket.  Only then may a PO
 
 **gRPC** is always POST, so its method says nothing.  A service that lists gRPC codes declares with it that its calls may be
 repeated when they end so (as `retryableStatusCodes` does in gRPC's own service config); such a failure counts as idempotent.
+So do **answers** where any method is declared: by a rule that is for certain methods (`method: POST`) and has retries, or by
+`retry.linkerd.io/http`, which is for every method.  A lost connection or a timeout is no answer: who knows what became of it?
 
 Default: connect-failure, refused-stream, and reset (which only idempotent requests pass).  Responses are retried by
 declaration alone, in Envoy's and Linkerd's words.
@@ -99,10 +101,12 @@ class RetryPolicy:
     attempts        retries of one request at most (the first attempt not counted), 0..10; 1
     budget_ratio, budget_floor, budget_ttl    see policy.budget: retries a request, retries a second, seconds
     backoff_s       at least this long between two tries, seconds; 0.0: at once
+    any_method      an answer that is named is tried again whatever the method was
     """
 
     __slots__ = (
-        "attempts", "backoff_s", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes", "statuses",
+        "any_method", "attempts", "backoff_s", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes",
+        "statuses",
     )  # fmt: skip
 
     def __init__(
@@ -115,8 +119,10 @@ class RetryPolicy:
         budget_floor: float = 10.0,
         budget_ttl: float = 10.0,
         backoff_s: float = 0.0,
+        any_method: bool = False,
     ) -> None:
         self.backoff_s = backoff_s
+        self.any_method = any_method
         if not 0 <= attempts <= MAX_ATTEMPTS:
             raise ValueError(f"retry attempts must be 0 to {MAX_ATTEMPTS}, not {attempts}")
         self.conditions = conditions
@@ -155,9 +161,12 @@ class RetryPolicy:
             return True
         return (status >= 400 or grpc_status > 0) and self.matches(Failure(RESPONDED, status, grpc_status), False)
 
+    def harmless(self, failure: Failure) -> bool:
+        """Did the service declare this failure, which it names, harmless to repeat, whatever the method?"""
+        return self.declares(failure) or (self.any_method and failure.kind == RESPONDED)
+
     def declares(self, failure: Failure) -> bool:
-        """Did the service declare this failure harmless to repeat, whatever the method?  A gRPC status it listed (a broken
-        connection is UNAVAILABLE to a gRPC caller)."""
+        """A gRPC status that the service listed (a broken connection is UNAVAILABLE to a gRPC caller)?"""
         code = failure.grpc_status
         return code >= 0 and (self.grpc_codes >> code) & 1 != 0
 
@@ -172,6 +181,7 @@ def parse_policy(
     budget_floor: float = 10.0,
     budget_ttl: float = 10.0,
     backoff_s: float = 0.0,
+    any_method: bool = False,
 ) -> RetryPolicy:
     """A policy from its words: conditions, gRPC codes by name, `503`, `500-503`.  No words: the default conditions.
 
@@ -192,7 +202,9 @@ def parse_policy(
         else:
             accepted = ", ".join([*CONDITIONS, *GRPC_CODES])
             raise ValueError(f"unknown retry condition {given!r}; accepted: {accepted}, a status (503), a range (500-503)")
-    return RetryPolicy(conditions, frozenset(statuses), grpc_codes, attempts, budget_ratio, budget_floor, budget_ttl, backoff_s)
+    return RetryPolicy(
+        conditions, frozenset(statuses), grpc_codes, attempts, budget_ratio, budget_floor, budget_ttl, backoff_s, any_method
+    )
 
 
 def _is_status(text: str) -> bool:
@@ -251,7 +263,7 @@ def decide(
     unprocessed = request_unprocessed or failure.kind == CONNECT_FAILED
     if not policy.matches(failure, unprocessed):
         return NOT_RETRYABLE
-    if not (unprocessed or method_idempotent or policy.declares(failure)):
+    if not (unprocessed or method_idempotent or policy.harmless(failure)):
         return NOT_IDEMPOTENT
     if not body_replayable:
         return NOT_REPLAYABLE

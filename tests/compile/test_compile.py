@@ -188,6 +188,7 @@ def test_retries_are_declared_by_annotation(prefix: str) -> None:
         "unavailable",
     ]
     assert (found.retry.attempts, found.retry.budget_ratio, found.retry.budget_floor_per_second) == (3, 0.2, 10)
+    assert found.retry.any_method == prefix.startswith("retry.linkerd.io"), "Linkerd retries POST too"
 
 
 @pytest.mark.parametrize("name", ["timeout.linkerd.io/request", "meshproxy.dev/timeout-request"])

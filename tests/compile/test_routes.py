@@ -345,6 +345,36 @@ def test_who_gives_each_try_a_time_and_declares_retries_means_those_that_run_out
     assert not found.retry.matches(Failure(RESPONDED, 504), False)
 
 
+@pytest.mark.parametrize(
+    ("matches", "more", "annotations", "declared"),
+    [
+        ("[{method: POST}]", "retry: {codes: [503]}", {}, True),
+        ("[{method: POST, path: {value: /orders}}, {method: PATCH}]", "retry: {codes: [503]}", {}, True),
+        ("[{method: POST}, {path: {value: /orders}}]", "retry: {codes: [503]}", {}, False),
+        ("[{path: {value: /}}]", "retry: {codes: [503]}", {}, False),
+        ("[]", "retry: {codes: [503]}", {}, False),
+        ("[{method: POST}]", "", {"meshproxy.dev/retry-http": "503"}, True),
+        ("[]", "", {"meshproxy.dev/retry-http": "503"}, False),
+        ("[]", "", {"retry.linkerd.io/http": "503"}, True),
+        ("[]", "", {"meshproxy.dev/retry-http": "503", "retry.linkerd.io/http": "503"}, False),
+        ("[]", "retry: {codes: [503]}", {"retry.linkerd.io/http": "503"}, False),
+        ("[{method: POST}]", "", {}, True),  # the Service's, by Linkerd's annotation
+    ],
+)
+def test_a_rule_for_certain_methods_that_declares_retries_declares_them_for_those_as_linkerds_annotation_does_for_all(
+    matches: str, more: str, annotations: dict[str, str], declared: bool
+) -> None:
+    rule = f"{{matches: {matches}, backendRefs: [{{name: web-v1, port: 80}}]{', ' + more if more else ''}}}"
+    web = service("web", **{"retry.linkerd.io/http": "503"})
+    entry = tables(web, *WEB[1:], *ENDPOINTS, http_route("r", rule, annotations=annotations)).service("shop", "web", 80)
+    assert entry is not None
+    assert entry.retry.any_method, "Linkerd's means every method"
+    found = match(entry, request("POST /orders"))
+    assert found is not None
+    assert found.retry.matches(Failure(RESPONDED, 503), False)
+    assert found.retry.any_method == declared
+
+
 SERVICES_OWN = {
     "retry.linkerd.io/http": "409",
     "retry.linkerd.io/limit": "4",

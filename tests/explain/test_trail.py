@@ -19,6 +19,7 @@ from meshproxy.policy.declared import BackendSpec, RouteSpec, ServiceSpec
 from meshproxy.policy.filters import HeaderChanges, NewPath, Redirect, Rewrite
 from meshproxy.policy.match import EXACT, PREFIX, Match, Value
 from meshproxy.policy.regex import Regex
+from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.service import EndpointEntry
 from meshproxy.policy.tables import build_tables
 from meshproxy.proxy.context import Context
@@ -330,6 +331,17 @@ def test_the_budget_is_told_as_it_is() -> None:
     assert ask(outbound, "POST http://stable/")["retry"]["budget"]["retries_left"] == 109
     assert not ask(outbound, "POST http://stable/")["retry"]["idempotent"]
     assert trail(outbound, Question.parse("GET", "stable").head(), now + 60.0)["retry"]["budget"]["retries_left"] == 100
+
+
+def test_what_is_tried_again_of_a_post_is_said() -> None:
+    outbound = side(routed=False)
+    route = outbound.routes[("shop/stable:80", False)]
+    caller = {"pod": "web-1", "namespace": "shop", "identity": WEB}
+    told = show({**ask(outbound, "POST http://stable/"), "caller": caller})
+    assert "POST is not idempotent: tried again only where nobody can have acted on it; a body" in told
+    route.retry = parse_policy(["503"], any_method=True)
+    told = show({**ask(outbound, "POST http://stable/"), "caller": caller})
+    assert "only where nobody can have acted on it, or after such an answer; a body" in told
 
 
 def counted(outbound: Outbound) -> list[bytes]:

@@ -34,6 +34,7 @@ SERVICES = [
     front("timed", "one", retry_grpc="deadline-exceeded"),
     front("backs", "one"),
     front("late", "one"),
+    front("orders", "one"),
 ]
 
 
@@ -57,6 +58,7 @@ ROUTES = [
         to(("tries", 1), timeouts={"backendRequest": "700ms"}),
     ),
     route("timed", to(("timed", 1), port=GRPC_PORT, timeouts={"backendRequest": "700ms"})),
+    route("orders", to(("orders", 1), matches=[{"method": "POST"}], **retrying([503], 1)), to(("orders", 1))),
     route("backs", to(("backs", 1), **retrying([503], 3, backoff="100ms"))),
 ]
 
@@ -70,7 +72,10 @@ def retries(policy_mesh: World) -> None:
     policy_mesh.mesh.write("retries", *SERVICES, *ROUTES, *slices, outage("60s"))
     until(lambda: policy_mesh.addresses("lost") == {web["one"].ip, dead}, "the endpoints")
     until(lambda: all(len(policy_mesh.addresses(name)) == 2 for name in ("refused", "outage")), "the endpoints")
-    until(lambda: all(policy_mesh.resource(name).get("routes") for name in ("tries", "timed", "backs", "outage")), "the routes")
+    until(
+        lambda: all(policy_mesh.resource(name).get("routes") for name in ("tries", "timed", "backs", "orders", "outage")),
+        "the routes",
+    )
     until(lambda: policy_mesh.resource("halves").get("backends"), "the split")
 
 
@@ -135,6 +140,12 @@ def test_what_may_have_been_done_is_not_done_twice(world: World) -> None:
     assert world.came("pay") == {"one": 1}
     assert skipped(world, "not_idempotent") == before + 1
     assert world.ask("declared", "PUT", b"put", status=503, times=1, id="put").status == 200
+
+
+def test_a_post_is_done_again_where_its_rule_declares_that(world: World) -> None:
+    assert world.ask("orders", "POST", b"order", status=503, times=1, id="order").status == 200
+    assert world.ask("orders", "PATCH", b"change", status=503, times=1, id="change").status == 503
+    assert [world.came(name) for name in ("order", "change")] == [{"one": 2}, {"one": 1}]
 
 
 async def test_a_grpc_call_is_tried_again_for_the_codes_that_are_declared(world: World) -> None:

@@ -140,6 +140,15 @@ def test_a_post_that_may_have_been_acted_on_is_never_sent_again() -> None:
         assert ask(policy, failure, method=b"PUT") == "retry"
 
 
+def test_an_answer_to_a_post_is_tried_again_where_any_method_is_declared_but_silence_is_not() -> None:
+    policy = parse_policy(["5xx", "reset", "409", "try-timeout"], any_method=True)
+    assert [ask(policy, answered(status), method=b"POST") for status in (503, 409, 404)] == ["retry", "retry", "not_retryable"]
+    for failure in (LOST, LATE, Failure(TRY_TIMED_OUT)):
+        assert ask(policy, failure, method=b"POST") == "not_idempotent", "nobody knows what became of it"
+        assert ask(policy, failure, method=b"GET") == "retry"
+    assert ask(policy, answered(503), method=b"PATCH", replayable=False) == "not_replayable"
+
+
 def test_listing_grpc_codes_declares_those_calls_repeatable() -> None:
     policy = parse_policy(["unavailable"])
     assert ask(policy, answered(200, 14), method=b"POST") == "retry"

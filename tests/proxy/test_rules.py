@@ -307,6 +307,20 @@ async def test_a_retry_waits_as_long_as_the_rule_says_and_stays_with_its_backend
     await house.quiet()
 
 
+@pytest.mark.parametrize(("any_method", "size", "seen"), [(True, 10, 2), (False, 10, 1), (True, 100_000, 1)])
+async def test_a_post_is_tried_again_with_its_body_where_that_is_declared_and_the_body_was_kept(
+    houses: Any, web: Web, any_method: bool, size: int, seen: int
+) -> None:
+    web.answers, web.bodies = {"v1": [503, 200]}, size
+    retry = parse_policy(["503"], any_method=any_method)
+    house = houses()
+    door = await outbound(house, web.tables((ALL, to("v1", retry=retry))))
+    status, _, _ = await request(door.port, ask("POST /", content_length=str(size)) + b"x" * size)
+    assert (status, web.seen["v1"]) == (200 if seen == 2 else 503, seen)
+    assert all(head.endswith("x" * size) for head in web.heads["v1"])
+    await house.quiet()
+
+
 async def test_a_client_that_leaves_while_a_retry_waits_is_forgotten(houses: Any, web: Web) -> None:
     web.answers = {"v1": [503]}
     retry = parse_policy(["503"], 1, backoff_s=9.0)
