@@ -19,7 +19,7 @@ from control.canary.evidence.standing import Compared
 from control.canary.machine.group import Member
 from control.canary.machine.question import Answer, Question
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import Status
+from control.canary.machine.status import RUNNING, Status
 from control.canary.measuring.source import Arms
 from control.canary.objects import declaration, foreign, manifests, promoted
 from control.canary.objects.baseline import Baseline, seen
@@ -52,8 +52,8 @@ class Facts:
     primary: Workload | None
     problem: str = ""  # why the target cannot be released at all
     anew: frozenset[str] = frozenset()  # of "services", "apex", "routing": differ because what is declared has changed
-    foreign: str = ""  # what stands where the primary, or its scaler, is to be, and is no Canary's
-    foreign_config: str = ""  # the same of the primary's copies of the configs that the target uses now
+    foreign: str = ""  # what stands where the primary is to be, and is no Canary's
+    foreign_copy: str = ""  # the same of the primary's copies: of its scaler, of the configs that the target uses now
     mark: str = ""  # the stamp that the primary, which Flagger made, is to have; "": it has one
     kept: str = ""  # the stamp of the primary that is kept, to be made again from; "": none is
     keeps: bool = True  # what the primary runs is kept; also where there is no primary, or nothing in it to keep
@@ -64,7 +64,7 @@ class Facts:
     scaler_problem: str = ""  # why there is none although the Canary names one
     routing: Routing | None = None  # as the router's objects say; None: absent, or not as wanted apart from weights
     routed_before: str = ""  # objects of the other router that still carry the weights, "" if there are none
-    routing_problem: str = ""  # why those objects have no effect, "" if they have
+    routing_problem: str = ""  # of a release, when it is due: why those objects have no effect, "" if they have
     tracked: Mapping[str, str] = field(default_factory=dict)  # configs the template uses -> hash
     source_problem: str = ""  # why the metric source is not available, "" if it is
     commands: Commands = field(default_factory=Commands)
@@ -126,7 +126,8 @@ def collect(
         "routing": routing,
         "baseline": seen(store, spec, now),
         "routed_before": ", ".join(f"{key.kind} {key.name}" for key in router.left(store, spec)),
-        "routing_problem": router.problem(store, spec),
+        # Looks at all routing of the namespace, so only where it is asked for.
+        "routing_problem": router.problem(store, spec) if due and status.phase in RUNNING else "",
         "source_problem": source_problem,
         "due": due,
         "anew": frozenset(anew),
@@ -167,8 +168,8 @@ def collect(
         services_ok=services_ok,
         apex_ok=apex_ok,
         tracked=tracked,
-        foreign=foreign.foreign(spec, _made(store, spec), store.get),
-        foreign_config=foreign.foreign(spec, foreign.config_keys(spec, tracked), store.get),
+        foreign=foreign.foreign(spec, [manifests.primary_key(spec)], store.get),
+        foreign_copy=foreign.foreign(spec, [*_scaler_copy(store, spec), *foreign.config_keys(spec, tracked)], store.get),
         mark=mark,
         **_scaler(store, spec),
         **{**common, "anew": frozenset({*anew, *(("services",) if services_anew else ()), *(("apex",) if apex_anew else ())})},
@@ -190,14 +191,14 @@ def _services(store: Store, wanted: list[tuple[Object, str]]) -> tuple[bool, boo
         for current, obj, mark in found
         if not manifests.contains(current, obj) or declaration.is_anew(current, mark)
     ]
-    return not differing, declaration.is_followed(differing)
+    return not differing, bool(differing) and declaration.is_followed(differing)
 
 
-def _made(store: Store, spec: CanarySpec) -> list[Key]:
-    """The primary, and its scaler where there is one to copy."""
+def _scaler_copy(store: Store, spec: CanarySpec) -> list[Key]:
+    """The primary's scaler, where there is one to copy."""
     scaler = manifests.scaler_key(spec)
-    copied = [replace(scaler, name=f"{scaler.name}-primary")] if scaler is not None and store.get(scaler) is not None else []
-    return [manifests.primary_key(spec), *copied]
+    there = scaler is not None and store.get(scaler) is not None
+    return [replace(scaler, name=f"{scaler.name}-primary")] if scaler is not None and there else []
 
 
 def _promoted(store: Store, spec: CanarySpec, primary: Object | None) -> dict[str, Any]:

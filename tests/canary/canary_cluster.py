@@ -23,7 +23,7 @@ from control.canary.machine import machine
 from control.canary.machine.analysis import Measurement
 from control.canary.machine.decision import Decision
 from control.canary.machine.question import Answer, AskHook, Question
-from control.canary.machine.status import Status
+from control.canary.machine.status import Phase, Status
 from control.store.files import FileStore
 from control.store.store import Key, Object
 
@@ -155,6 +155,25 @@ class Cluster:
         self.now += 10
         await self.roll_out()
         return len(decision.actions)
+
+
+async def ticks(cluster: Cluster, count: int) -> None:
+    for _ in range(count):
+        await cluster.tick()
+
+
+async def until(cluster: Cluster, *phases: Phase) -> None:
+    """Ticks until it is in one of these."""
+    for _ in range(30):
+        if cluster.status().phase in phases:
+            return
+        await cluster.tick()
+    raise AssertionError(cluster.status())
+
+
+def told(cluster: Cluster, kind: str = "Warning") -> str:
+    """The Events about the Canary, a line each."""
+    return "\n".join(event["message"] for event in cluster.store.events(CANARY) if event["type"] == kind)
 
 
 def condition(kind: str, status: str, reason: str, at: float) -> Object:

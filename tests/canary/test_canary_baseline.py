@@ -369,6 +369,15 @@ async def test_on_files_it_is_there_for_the_analysis_only_and_the_target_can_be_
     assert cluster.weights() == (0, 100)
 
 
+def test_none_is_left_of_a_suspended_release_that_is_aborted():
+    play = begun()
+    walked(play, 3)
+    play.spec = replace(play.spec, suspend=True)
+    assert walked(play, 2)[-1] == ("Progressing", "canary 20, primary 60, baseline 20", "baseline of v1 x 2")
+    play.order("abort")
+    assert walked(play, 2)[-1] == GONE
+
+
 async def test_on_files_what_somebody_else_made_under_its_name_stays(cluster):
     mine = deployment("mine")
     mine["metadata"]["name"] = "podinfo-baseline"

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from canary_cluster import APEX, Cluster, deployment, service
+from canary_cluster import APEX, CANARY, Cluster, deployment, service
 from canary_plays import canary_object
 
+from control.canary.declared.spec import parse
+from control.canary.facts import collect
 from control.canary.machine.status import Phase
 from control.store.store import Key, Object
 
@@ -134,6 +136,13 @@ async def test_another_hand_is_warned_of(cluster, key, change, text, after_an_ed
         await said(cluster)
     await edit(cluster, key, change)
     assert await said(cluster) == [(True, text)]
+
+
+async def test_what_is_as_it_should_be_is_not_declared_anew(cluster):
+    await initialise(cluster, provider="gatewayapi:v1", service=BEFORE)
+    obj = cluster.store.get(CANARY)
+    facts = collect(cluster.store, parse(obj), cluster.status(), obj["metadata"], cluster.now)
+    assert (facts.services_ok, facts.apex_ok, facts.anew) == (True, True, frozenset())
 
 
 @pytest.mark.parametrize(("key", "change", "text"), OTHERS)

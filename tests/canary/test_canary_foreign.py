@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from canary_cluster import APEX, CANARY, PRIMARY, TARGET, Cluster, deployment, service
+from canary_cluster import APEX, CANARY, PRIMARY, TARGET, Cluster, deployment, service, ticks, told, until
 from canary_plays import canary_object
 
 from control.canary.act import TargetChanged
@@ -41,23 +41,6 @@ def settings(value: str, name: str = "settings") -> Object:
 
 def copied() -> Key:
     return Key("", "ConfigMap", "test", "settings-primary")
-
-
-async def ticks(cluster: Cluster, count: int) -> None:
-    for _ in range(count):
-        await cluster.tick()
-
-
-async def until(cluster: Cluster, *phases: Phase) -> None:
-    for _ in range(30):
-        if cluster.status().phase in phases:
-            return
-        await cluster.tick()
-    raise AssertionError(cluster.status())
-
-
-def told(cluster: Cluster, kind: str = "Warning") -> str:
-    return "\n".join(event["message"] for event in cluster.store.events(CANARY) if event["type"] == kind)
 
 
 NOT_OURS = "is there already and not of Canary podinfo's making; nothing is written over it"
@@ -143,6 +126,26 @@ async def test_a_scaler_that_has_the_name_of_the_primarys_stops_the_canary(clust
     theirs = cluster.store.get(Key("autoscaling", "HorizontalPodAutoscaler", "test", "podinfo-primary"))
     assert theirs["spec"]["maxReplicas"] == 9
     assert f"HorizontalPodAutoscaler podinfo-primary.test {NOT_OURS}" in told(cluster)
+
+
+@pytest.mark.parametrize(("at", "ends"), [(Phase.PROGRESSING, Phase.FAILED), (Phase.PROMOTING, Phase.SUCCEEDED)])
+async def test_such_a_scaler_that_comes_in_a_release_rolls_it_back_and_a_promotion_goes_on(cluster, at, ends):
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"}
+    cluster.begin(autoscalerRef={"kind": "HorizontalPodAutoscaler", "name": "podinfo"})
+    await cluster.roll_out()
+    await ticks(cluster, 3)
+    cluster.write(deployment("v2"))
+    await until(cluster, at)
+    for name, most in (("podinfo-primary", 9), ("podinfo", 4)):
+        metadata = {"name": name, "namespace": "test"}
+        body = {"scaleTargetRef": reference, "maxReplicas": most}
+        await cluster.cli.apply(
+            {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": body}
+        )
+    await until(cluster, Phase.FAILED, Phase.SUCCEEDED)
+    assert (cluster.status().phase, cluster.weights()) == (ends, (0, 100))
+    theirs = cluster.store.get(Key("autoscaling", "HorizontalPodAutoscaler", "test", "podinfo-primary"))
+    assert theirs["spec"]["maxReplicas"] == 9
 
 
 @pytest.mark.parametrize("action", [CreatePrimary, PromoteTemplate])

@@ -8,15 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from canary_cluster import CANARY, PRIMARY, TARGET, Cluster, deployment, service
+from canary_cluster import CANARY, PRIMARY, TARGET, Cluster, deployment, service, ticks, told, until
 from canary_plays import canary_object
 from test_canary_controller import Numbers, running, step, stepper
 from test_canary_crash import BAD, Crash, FragileCluster, FragileStore
+from test_canary_together import Team
 
 from control.canary.declared.spec import SUCCESS_RATE, Flags, parse
 from control.canary.machine.analysis import Measurement
 from control.canary.machine.decision import PromoteTemplate
 from control.canary.machine.status import Phase, Status
+from control.canary.objects import promoted
 from control.store.store import Key, Object
 
 NEVER = "never approved"
@@ -47,19 +49,6 @@ async def initialise(cluster: Cluster, **canary: Any) -> None:
     assert cluster.status().phase is Phase.INITIALIZED
 
 
-async def ticks(cluster: Cluster, count: int) -> None:
-    for _ in range(count):
-        await cluster.tick()
-
-
-async def until(cluster: Cluster, *phases: Phase) -> None:
-    for _ in range(30):
-        if cluster.status().phase in phases:
-            return
-        await cluster.tick()
-    raise AssertionError(cluster.status())
-
-
 async def lose(cluster: Cluster, *keys: Key) -> None:
     for key in keys or (PRIMARY,):
         await cluster.store.delete(key)
@@ -81,10 +70,6 @@ def served(cluster: Cluster) -> tuple[str, str, str]:
         cluster.store.get(config("settings-primary"))["data"]["x"],
         cluster.store.get(Key("", "Secret", "test", "token-primary"))["data"]["token"],
     )
-
-
-def told(cluster: Cluster, kind: str = "Warning") -> str:
-    return "\n".join(event["message"] for event in cluster.store.events(CANARY) if event["type"] == kind)
 
 
 # ---------------------------------------------------------------- deleted, at any time
@@ -298,6 +283,17 @@ async def test_where_nothing_is_kept_a_way_back_to_the_old_revision_is_a_release
     assert cluster.image(PRIMARY) == "podinfo:v1"
 
 
+async def test_where_nothing_is_kept_a_way_back_is_a_release_also_if_no_other_began(cluster):
+    await initialise(cluster)
+    cluster.write(podinfo("v2"))
+    await forget(cluster)
+    await cluster.tick()
+    assert (cluster.image(PRIMARY), cluster.status().phase) == ("podinfo:v2", Phase.INITIALIZED)
+    cluster.write(podinfo("v1", 3))
+    await until(cluster, Phase.SUCCEEDED)
+    assert cluster.image(PRIMARY) == "podinfo:v1"
+
+
 async def test_where_nothing_is_kept_and_the_target_still_is_what_was_promoted_all_is_well(cluster):
     await initialise(cluster)
     await forget(cluster)
@@ -305,6 +301,28 @@ async def test_where_nothing_is_kept_and_the_target_still_is_what_was_promoted_a
     assert (cluster.status().phase, served(cluster)) == (Phase.INITIALIZED, ("podinfo:v1", "1", "b25l"))
     assert NEVER not in told(cluster)
     assert len(kept(cluster)) == 1
+
+
+def test_of_several_released_together_what_was_never_approved_is_promoted_too():
+    """The status says so first, and the copy is for the next tick: the primary must not count as copied by then."""
+    team = Team()
+    team.until_begun()
+    team.plays["web"].primary = None
+    team.run()
+    for one in team.plays.values():
+        assert (one.primary.revision, one.primary.approved, one.status.last_promoted) == ("v2", True, "v2")
+
+
+async def test_what_two_primaries_keep_of_one_config_are_two_objects(cluster):
+    """Else the one that is promoted next would delete what the other needs."""
+    await initialise(cluster)
+    spec, primary = parse(cluster.store.get(CANARY)), cluster.store.get(PRIMARY)
+    mine, theirs = (
+        [Key.of(obj) for obj in promoted.keeping(one, primary, cluster.store.get, None)]
+        for one in (spec, replace(spec, target="other"))
+    )
+    assert sorted(key.kind for key in mine) == ["ConfigMap", "ControllerRevision", "Secret"]
+    assert not {*mine} & {*theirs}
 
 
 # ---------------------------------------------------------------- crashes

@@ -15,13 +15,14 @@ from test_canary_policy import policy, policy_object
 from test_canary_steps_invariants import ByPolicy
 
 from control.canary.declared.commands import ANNOTATION_APPROVE, Command, Commands
+from control.canary.facts import READY
 from control.canary.history import decisions, policy_key
 from control.canary.machine.analysis import Measurement
 from control.canary.machine.gates import gate_it_waits_at
 from control.canary.machine.progress import progress
 from control.canary.machine.question import AskHook, AskMetrics, Question
 from control.canary.machine.routing import TO_PRIMARY, Routing
-from control.canary.machine.status import Phase
+from control.canary.machine.status import Phase, Status
 
 LOST = {"name": "orders-lost", "query": "sum(increase(orders_lost_total[1m]))", "thresholdRange": {"max": 0}}
 GIVING_BACK = [
@@ -232,6 +233,37 @@ def test_a_promotion_that_waits_is_ended_by_canary_pods_that_never_get_ready_aga
     assert play.line()[:2] == ("Promoting", 25)
     play.target = replace(play.target, readiness=stuck())
     assert play.line()[:2] == ("Finalising", 0)
+
+
+def test_a_promotion_that_waits_is_ended_by_another_hand_that_scales_the_canarys_pods_away():
+    play = GivingBack.begun(GIVING_BACK)
+    play.tick()
+    play.target = replace(play.target, replicas=0)
+    assert play.line() == ("Finalising", 0, ["Advance podinfo.test primary weight 100"])
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_failed_promotion_that_a_person_tries_again_goes_through_its_pauses_however_late_the_order_is_seen(late):
+    play = GivingBack.begun(GIVING_BACK)
+    play.primary = replace(play.primary, readiness=stuck())
+    play.until(Phase.FAILED)
+    play.primary = replace(play.primary, readiness=READY)
+    play.order("promote", at=play.now)
+    play.now += late
+    assert play.line()[:2] == ("Promoting", 100)
+    play.until(Phase.SUCCEEDED, limit=5)
+    assert HALT not in [event.text for decision in play.decisions[-6:] for event in decision.events]
+
+
+def test_a_promotion_by_the_canarys_own_steps_has_whole_percents_whatever_weight_it_begins_at():
+    play = GivingBack.initialised(canary_spec({"stepWeightPromotion": 10}))
+    play.policy = policy(steps=[{"weight": 50.5}])
+    play.edit("v2")
+    play.until(Phase.PROMOTING)
+    assert play.line()[:2] == ("Promoting", 40)
+    play.commands = Commands(pause=True)
+    play.status = Status.of(play.status.to_object())
+    assert play.line() == ("Promoting", 40, ["Canary podinfo.test is paused at weight 40"])
 
 
 def test_a_primary_that_breaks_while_its_promotion_waits_leaves_everyone_with_the_canary():

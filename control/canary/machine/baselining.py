@@ -56,7 +56,7 @@ def settle(draft: Draft) -> None:
     """Last of all: nothing is left of a baseline that is over.  In the tick after the one that decided so: a crash in between
     goes back to the analysis, and must still have it."""
     seen, routing = draft.facts.baseline, draft.facts.routing
-    if seen is None or seen.problem or draft.asks or draft.spec.suspend:
+    if seen is None or seen.problem or draft.asks:
         return
     over = all(status.condition(BASELINE) is None for status in (draft.before, draft.status))
     if over and (draft.routed or routing is None or not routing.baseline):  # else it still has requests

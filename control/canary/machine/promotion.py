@@ -34,10 +34,8 @@ def commit(draft: Draft, why: str) -> NoReturn:
 
 def resume(draft: Draft) -> None:
     """A crash after the copy and before the status: the primary already is the new revision.  To analyse again could only
-    end in a roll back onto the very revision that failed.  A primary that was made of it for want of anything else was not
-    promoted."""
-    primary = draft.facts.primary
-    if primary is None or not primary.approved or not copied(draft):
+    end in a roll back onto the very revision that failed."""
+    if not copied(draft):
         return
     draft.to(Phase.PROMOTING)
     name = f"{draft.spec.primary}.{draft.spec.namespace}"
@@ -46,16 +44,22 @@ def resume(draft: Draft) -> None:
 
 
 def retry(draft: Draft) -> None:
-    """Failed with all traffic on the canary: a person's `promote` copies the template again."""
-    if draft.status.canary_weight == 100 and draft.ordered(draft.facts.commands.promote):
-        draft.halt(f"Promotion of {draft.spec.full_target} ordered by hand, trying again")
-        promote(draft)
+    """Failed with all traffic on the canary: a person's `promote` copies the template again.  The order is the beginning of
+    that run, however late it is seen: it holds for the pauses of its steps too."""
+    order = draft.facts.commands.promote
+    if order is None or draft.status.canary_weight != 100 or not draft.ordered(order):
+        return
+    draft.halt(f"Promotion of {draft.spec.full_target} ordered by hand, trying again")
+    _copy_template(draft)
+    draft.to(Phase.PROMOTING)
+    draft.status = draft.status.begun(order.at)
+    raise Stop
 
 
 def copied(draft: Draft) -> bool:
-    """Does the primary run what is being released?"""
-    primary = draft.facts.primary
-    return primary is not None and primary.revision == stamp_for(draft.status.last_applied, draft.status.tracked)
+    """Does the primary run what is being released?  One that was made of it for want of anything else was not promoted."""
+    primary, status = draft.facts.primary, draft.status
+    return primary is not None and primary.approved and primary.revision == stamp_for(status.last_applied, status.tracked)
 
 
 def route_to_primary(draft: Draft) -> NoReturn:

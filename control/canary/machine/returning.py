@@ -1,6 +1,6 @@
 """The primary takes the traffic back by steps: a policy's promotionSteps, or the Canary's own stepWeightPromotion.
 
-    the canary's pods are another revision, or stuck   -> all to the primary: nobody is better off with them
+    the canary's pods: another revision, stuck, none   -> all to the primary: nobody is better off with them
     a check of the present step                        -> a failed check; `threshold` of them: all to the canary, Failed
     paused by a person; the step's time; its pause     -> the weight stays
     else                                               -> the next weight, at the end all to the primary
@@ -11,6 +11,7 @@ the first step on: what failed before was about other pods.  A person who orders
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from control.canary.declared.policy import PolicyStep, ReleasePolicy
@@ -38,17 +39,17 @@ def next_routing(draft: Draft) -> Routing:
         return TO_PRIMARY
     if policy is None:
         _hold(draft)
-        return Routing(max(0, round(draft.status.canary_weight - step, 2)))
+        return Routing(max(0, math.floor(draft.status.canary_weight - step)))  # whole percents, which the status keeps
     return _by_steps(draft, policy)
 
 
 def _has_no_canary(draft: Draft) -> bool:
-    """Do the pods that still have a part of the requests not run what was analysed, or not at all?  To wait would be to leave
-    their users there."""
+    """Do the pods that still have a part of the requests not run what was analysed, or not at all, or has another hand scaled
+    them away?  To wait would be to leave their users there."""
     target, status = draft.facts.target, draft.status
     assert target is not None
     same = draft.revision == status.last_applied and dict(draft.facts.tracked) == dict(status.tracked)
-    return not same or target.readiness.stuck
+    return not same or target.readiness.stuck or not target.replicas
 
 
 def _hold(draft: Draft) -> None:

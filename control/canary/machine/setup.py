@@ -53,7 +53,7 @@ def ensure_objects(draft: Draft) -> None:
     if facts.primary is None:
         make_primary(draft)
     _as_promoted(draft)
-    if not facts.scaler_ok:
+    if not facts.scaler_ok and not facts.foreign_copy:
         draft.do(EnsureScaler())
     if initial and facts.scaler_problem:
         draft.warn(facts.scaler_problem)
@@ -77,7 +77,7 @@ def _nobody_elses(draft: Draft) -> None:
     """Ends the tick where an object that is no Canary's has a name we need.  A release under way is not left alone with its
     canary, but for one that is being promoted: what it needs is there."""
     facts, phase = draft.facts, draft.status.phase
-    text = facts.foreign or ("" if phase in (Phase.PROMOTING, Phase.FINALISING) else facts.foreign_config)
+    text = facts.foreign or ("" if phase in (Phase.PROMOTING, Phase.FINALISING) else facts.foreign_copy)
     if not text:
         return
     failure.abort(draft)
@@ -138,6 +138,8 @@ def _never_approved(draft: Draft) -> None:
     """No revision counts as promoted any more: each that comes now is a release, going back included."""
     spec = draft.spec
     draft.noted(last_promoted="")
+    if draft.status.phase in (Phase.INITIALIZED, Phase.SUCCEEDED):
+        draft.noted(last_applied="")  # it was promoted, so that coming back to it would be no change
     draft.warn(
         f"what {spec.primary}.{spec.namespace} serves was never approved: it was created from {spec.full_target} "
         f"when what was promoted was not kept; the next promotion ends this"

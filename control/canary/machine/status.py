@@ -146,6 +146,14 @@ class Status:
         moved = replace(self, phase=phase, transitioned=float(int(now)), **changes)
         return moved.with_condition(PROMOTED, status, phase.value, message or text.format(kind=kind), now)
 
+    def begun(self, at: float) -> Status:
+        """The same with a release that began at `at`, if that is earlier."""
+        found = self.condition(PROMOTED)
+        if found is None or found.transitioned <= at:
+            return self
+        others = (c for c in self.conditions if c.type != PROMOTED)
+        return replace(self, conditions=(replace(found, transitioned=float(int(at))), *others))
+
     def says(self, message: str, now: float) -> Status:
         """The same phase with another message in its condition Promoted: what it waits for, "" for the phase's own words."""
         before = self.condition(PROMOTED)

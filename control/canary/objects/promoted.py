@@ -82,7 +82,8 @@ def keeping(spec: CanarySpec, primary: Object, find: Find, newest: Kept | None) 
         source = find(config_key(kind, spec.namespace, name))
         if source is not None and is_ours(spec, source):
             content = _content(source)
-            configs[f"{kind}/{name}"] = kept_name = f"{name}-{digest([content, _labels(source)])}"
+            # Of this primary alone: another that uses the same config, with another Canary, keeps what it needs itself.
+            configs[f"{kind}/{name}"] = kept_name = f"{name}-{digest([spec.primary, content, _labels(source)])}"
             made.append(
                 {
                     "apiVersion": "v1",
@@ -161,8 +162,8 @@ def _copies(spec: CanarySpec, one: Kept, find: Find) -> Iterator[Object]:
 
 
 def _is_kept(spec: CanarySpec, obj: Mapping[str, Any]) -> bool:
-    promoted = (obj["metadata"].get("annotations") or {}).get(ANNOTATION_PROMOTED)
-    return promoted == spec.primary and is_ours(spec, obj)
+    metadata = obj["metadata"]
+    return (metadata.get("annotations") or {}).get(ANNOTATION_PROMOTED) == spec.primary and is_ours(spec, obj)
 
 
 def _metadata(spec: CanarySpec, name: str) -> Object:
