@@ -30,7 +30,7 @@ from control.resources.gateway_rules import (
 )
 from control.resources.routing import Problem
 from control.resources.split import splits_by_apex
-from control.store.store import Key, Object
+from control.store.store import Key, Object, Store
 
 CONTROLLER = "meshproxy.dev/mesh"  # controllerName in the status of routes
 KINDS = (
@@ -113,6 +113,13 @@ def problems(traffic: Traffic, missing: Missing = lambda key: True) -> list[Prob
     for route in traffic.routes:
         found += _route(route, traffic, missing)
     return [*found, *_empty(traffic), *_targets(traffic, missing)]
+
+
+def standing(store: Store) -> tuple[Traffic, list[Problem]]:
+    """All that routes traffic in a mesh, and what is wrong with it now."""
+    traffic = Traffic.of((obj for group, kind in LIVE_KINDS for obj in store.list(group, kind)), live=True)
+    refused = {one.key for one in store.diagnostics() if one.severity == "error"}
+    return traffic, problems(traffic, lambda key: key not in refused and None not in refused)
 
 
 # ---------------------------------------------------------------- what runs

@@ -17,7 +17,7 @@ from typing import Final
 from control.resources import gateway
 from control.resources.documents import field_name
 from control.resources.routing import Problem
-from control.resources.traffic import EMPTY, LIVE_KINDS, Traffic, problems, status_of
+from control.resources.traffic import EMPTY, LIVE_KINDS, Traffic, standing, status_of
 from control.store.eventlog import MAX_MESSAGE
 from control.store.store import Change, Key, Store, StoreError
 
@@ -55,11 +55,10 @@ class TrafficStatus:
         """Tell what changed since the last look."""
         self._changed = False
         objects = {Key.of(obj): obj for group, kind in LIVE_KINDS for obj in self._store.list(group, kind)}
-        refused = {one.key for one in self._store.diagnostics() if one.severity == "error"}
-        traffic = Traffic.of(objects.values(), live=True)
+        traffic, found = standing(self._store)
         now: dict[_Told, str] = {}
         empty: dict[_Told, float] = {}
-        for problem in problems(traffic, lambda key: key not in refused and None not in refused):
+        for problem in found:
             told = (problem.key, field_name(problem.path), problem.reason)
             if problem.reason == EMPTY:
                 empty[told] = since = self._empty_since.get(told, self._clock())

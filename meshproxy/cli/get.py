@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -27,15 +28,16 @@ from meshproxy.cli.common import (
     open_store,
     watch_option,
 )
-from meshproxy.cli.printers import ALL, KINDS, Kind, table
+from meshproxy.cli.printers import ALL, KINDS, Kind, Told, table
 
 if TYPE_CHECKING:
     from control.store.files import FileStore
-    from control.store.store import Object, Store
+    from control.store.store import Key, Object, Store
 
 SYSTEM_NAMESPACE = "meshproxy"  # control.runtime.layout's, which is imported with the rest of control: late
 
 Found = list[tuple[Kind, list["Object"]]]
+Standing = Mapping["Key", Sequence[Told]]  # what is wrong with objects that have no status
 
 
 @dataclass(slots=True)
@@ -79,8 +81,8 @@ def command(
 
     KIND is pods (po), deployments (deploy), services (svc), endpointslices, trafficsplits (ts), httproutes, grpcroutes,
     httproutegroups (htr), traffictargets (tt), canaries (cd), events (ev), configmaps (cm), secrets, serviceaccounts (sa),
-    namespaces (ns), or all.  Columns are kubectl's; READY of a pod counts the sidecar too.  Works read-only on a mesh that is
-    not up, and says so.
+    namespaces (ns), or all.  Columns are kubectl's; READY of a pod counts the sidecar too; STATUS of SMI's objects is `ok`, or
+    the reasons of what contradicts them (-o wide: in words).  Works read-only on a mesh that is not up, and says so.
 
     \b
         meshproxy get pods -A -o wide
@@ -97,7 +99,8 @@ def command(
         click.echo(line, err=True)
 
     def text(objects: Found, *, headers: bool) -> str:
-        return show(objects, request, output, labels=show_labels, headers=headers)
+        said = standing(store, request)
+        return show(objects, request, output, labels=show_labels, headers=headers, standing=said)
 
     there = find(store, request)
     nothing = not any(objects for _, objects in there)
@@ -179,12 +182,12 @@ def find(store: Store, request: Request) -> Found:
 
 def changes(store: FileStore, request: Request, before: Found, interval: float = 1.0) -> Iterator[tuple[Found, Found]]:
     """For ever, looking every `interval` seconds: all that is there, and of it what is new or another than before."""
-    seen = _versions(before)
+    seen = _versions(before, standing(store, request))
     while True:
         time.sleep(interval)
         store.refresh()
         now = find(store, request)
-        then, seen = seen, _versions(now)
+        then, seen = seen, _versions(now, standing(store, request))
         changed = [(kind, [obj for obj in objects if then.get(_uid(obj)) != seen[_uid(obj)]]) for kind, objects in now]
         if any(objects for _, objects in changed):
             yield now, changed
@@ -195,8 +198,36 @@ def _uid(obj: Object) -> str:
     return str(metadata.get("uid") or (obj["kind"], metadata.get("namespace"), metadata["name"]))
 
 
-def _versions(found: Found) -> dict[str, str]:
-    return {_uid(obj): str(obj["metadata"].get("resourceVersion") or obj) for _, objects in found for obj in objects}
+def _versions(found: Found, standing: Standing) -> dict[str, tuple[str, Sequence[Told]]]:
+    return {
+        _uid(obj): (str(obj["metadata"].get("resourceVersion") or obj), told_of(obj, standing))
+        for _, objects in found
+        for obj in objects
+    }
+
+
+def standing(store: Store, request: Request) -> Standing:
+    """What is wrong between objects that have no status, if such are asked for; the reasons are those of Events."""
+    kinds = {(kind.group, kind.kind) for kind in request.kinds if kind.told}
+    if not kinds:
+        return {}
+    from control.resources.traffic import standing as now
+    from control.serve.manifest_events import REFUSED
+
+    found: dict[Key, list[Told]] = {}
+    for one in store.diagnostics():
+        if one.severity == "error" and one.key is not None and (one.key.group, one.key.kind) in kinds:
+            found.setdefault(one.key, []).append((REFUSED, f"{one.field}: {one.message}" if one.field else one.message))
+    for problem in now(store)[1]:
+        if (problem.key.group, problem.key.kind) in kinds:
+            found.setdefault(problem.key, []).append((problem.reason, problem.message))
+    return found
+
+
+def told_of(obj: Object, standing: Standing) -> Sequence[Told]:
+    from control.store.store import Key
+
+    return standing.get(Key.of(obj), ()) if standing else ()
 
 
 def objects_of(store: Store, kind: Kind, namespace: str | None) -> list[Object]:
@@ -236,7 +267,15 @@ def _elsewhere(objects: Sequence[Object]) -> str:
 # ---------------------------------------------------------------- how it is shown
 
 
-def show(found: Found, request: Request, output: str, *, labels: bool = False, headers: bool = True) -> str:
+def show(
+    found: Found,
+    request: Request,
+    output: str,
+    *,
+    labels: bool = False,
+    headers: bool = True,
+    standing: Standing = MappingProxyType({}),
+) -> str:
     if output in ("json", "yaml"):
         return dump([obj for _, objects in found for obj in objects], output, single=request.single)
     if output == "name":
@@ -250,6 +289,7 @@ def show(found: Found, request: Request, output: str, *, labels: bool = False, h
             prefix=len(request.kinds) > 1,
             labels=labels,
             headers=headers,
+            told=lambda obj: told_of(obj, standing),
         )
         for kind, objects in found
         if objects

@@ -1,6 +1,7 @@
 """Objects as rows: kubectl's columns for each kind.  Pure.
 
 KINDS["po"] is the same as KINDS["pods"]: names, the object's group and kind, the header, one row for each object.
+SMI's objects have no status: what is wrong with them is found between objects, and given to `table`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from meshproxy.cli.common import age, columns
 
 Object = dict[str, Any]
 Row = list[str]
+Told = tuple[str, str]  # reason and message of what is wrong with an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Kind:
     wide: Callable[[Object], Row] = lambda obj: []
     cluster_scoped: bool = False
     after_wide: int = 0  # so many of the columns stand behind the wide ones
+    told: bool = False  # it has no status of its own: STATUS before the last column, and a wide one MESSAGE, are what is told
 
     @property
     def plural(self) -> str:
@@ -40,10 +43,15 @@ class Kind:
         return f"{self.names[1]}.{self.group}" if self.group else self.names[1]
 
     def headers(self, wide: bool) -> list[str]:
+        if self.told:
+            return [*self.header[:-1], "STATUS", self.header[-1], *(["MESSAGE"] if wide else [])]
         return self._joined(self.header, self.wide_header if wide else ())
 
-    def cells(self, obj: Object, wide: bool, now: float | None = None) -> Row:
+    def cells(self, obj: Object, wide: bool, now: float | None = None, told: Sequence[Told] = ()) -> Row:
         row = self.row(obj, time.time() if now is None else now)
+        if self.told:
+            reasons = ",".join(dict.fromkeys(reason for reason, _ in told)) or "ok"
+            return [*row[:-1], reasons, row[-1], *(["; ".join(message for _, message in told)] if wide else [])]
         return self._joined(row, self.wide(obj) if wide else ())
 
     def _joined(self, columns: Sequence[str], wide: Sequence[str]) -> list[str]:
@@ -240,6 +248,7 @@ _ALL_KINDS = (
         "TrafficSplit",
         ("NAME", "SERVICE", "WEIGHTS", "AGE"),
         _split,
+        told=True,
     ),
     Kind(
         ("traffictargets", "traffictarget", "tt"),
@@ -247,6 +256,7 @@ _ALL_KINDS = (
         "TrafficTarget",
         ("NAME", "DESTINATION", "SOURCES", "RULES", "AGE"),
         _target,
+        told=True,
     ),
     Kind(
         ("httproutes", "httproute"),
@@ -262,7 +272,14 @@ _ALL_KINDS = (
         ("NAME", "SERVICES", "ACCEPTED", "RESOLVEDREFS", "AGE"),
         _route,
     ),
-    Kind(("httproutegroups", "httproutegroup", "htr"), "specs.smi-spec.io", "HTTPRouteGroup", ("NAME", "AGE"), _plain),
+    Kind(
+        ("httproutegroups", "httproutegroup", "htr"),
+        "specs.smi-spec.io",
+        "HTTPRouteGroup",
+        ("NAME", "AGE"),
+        _plain,
+        told=True,
+    ),
     Kind(
         ("canaries", "canary", "cd"),
         "flagger.app",
@@ -293,12 +310,14 @@ def table(
     prefix: bool = False,
     labels: bool = False,
     headers: bool = True,
+    told: Callable[[Object], Sequence[Told]] = lambda obj: (),
 ) -> str:
-    """Rows with a header; `namespaces` adds the first column, `labels` the last, `prefix` writes names as kind/name."""
+    """Rows with a header; `namespaces` adds the first column, `labels` the last, `prefix` writes names as kind/name.
+    told: what is wrong with an object of a kind that has no status."""
     rows = []
     for obj in objects:
         metadata = obj["metadata"]
-        cells = kind.cells(obj, wide)
+        cells = kind.cells(obj, wide, told=told(obj) if kind.told else ())
         if prefix and kind.header[0] == "NAME":
             cells[0] = f"{kind.prefix}/{cells[0]}"
         row = [metadata.get("namespace") or "default", *cells] if namespaces else cells
