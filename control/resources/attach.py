@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from control.resources import core, gateway, split
+from control.resources.cover import covers
 from control.resources.documents import Path
 from control.resources.gateway import GrpcRoute, HttpRoute, Route
 from control.resources.gateway_rules import Name, World, candidates_of, home_of, key_of, parents, tcp_ports
@@ -129,23 +130,21 @@ def attachable(service: core.Service) -> bool:
 
 
 def _without_shadowed(found: list[Candidate], problems: list[Problem]) -> list[Candidate]:
-    """A candidate that can never be reached, because one before it fits all that it fits, is told and left out."""
+    """A candidate that can never be reached, because those before it fit all that it fits, is told and left out."""
     kept: list[Candidate] = []
-    seen: dict[RequestMatch, list[Candidate]] = {}
     for one in found:
-        before = [*seen.get(one.match, ()), *(seen.get(EVERYTHING, ()) if one.match != EVERYTHING else ())]
+        before = [other for other in kept[:MAX_CANDIDATES] if covers(other.match, one.match)]
         left = set(one.ports)
         for other in before:
             left -= set(other.ports)
         if left:
             kept.append(one)
-            seen.setdefault(one.match, []).append(one)
             continue
         winner = before[0]
         if winner.origin == one.origin and winner.rule is one.rule:
             continue
         reason = "ShadowedSplit" if one.origin.kind == "TrafficSplit" else "ShadowedRule"
-        message = f"{winner.rule.name} fits the same requests and comes before: this one has no effect"
+        message = f"{winner.rule.name} fits all of these requests and comes before: this one has no effect"
         problems.append(Problem(one.origin, one.path, reason, message, "remove one, or tell them apart by a condition"))
     return kept
 
