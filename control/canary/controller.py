@@ -22,18 +22,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from control.canary import register
 from control.canary.act import Actor, TargetChanged
-from control.canary.declared.hooks import HookResult, checksum, payload
-from control.canary.declared.metric import DURATION, Kind, Metric
+from control.canary.asking import Asking
 from control.canary.declared.policy import ReleasePolicy
-from control.canary.declared.spec import GROUP, KIND, NO_FLAGS, CanarySpec, Flags, SpecError, parse
+from control.canary.declared.spec import GROUP, KIND, NO_FLAGS, CanarySpec, Flags, SpecError
 from control.canary.facts import Facts, collect
 from control.canary.machine import machine
-from control.canary.machine.analysis import Measurement
 from control.canary.machine.decision import Decision
-from control.canary.machine.question import Answer, AskHook, AskMetrics, Question
+from control.canary.machine.question import Answer, Question
 from control.canary.machine.status import ANALYSED, ENDING, INITIAL, RUNNING, Status
-from control.canary.measuring.source import MetricSource, Query, Subject
+from control.canary.measuring.source import MetricSource, Subject
 from control.canary.metrics import CanaryMetrics
 from control.canary.objects import manifests
 from control.canary.observer import LOOK_S, Observer, is_judged
@@ -90,7 +89,6 @@ class Controller:
     ) -> None:
         self._store = store
         self._source = source
-        self._hooks = hooks
         self._courier = courier
         self._clock = clock
         self._settings = settings or Settings()
@@ -100,7 +98,11 @@ class Controller:
         self._groups: dict[tuple[str, str], asyncio.Lock] = {}  # of at most MAX_CANARIES policies at a time
         self._wake = asyncio.Event()
         self._news = True  # something happened since all Canaries were last gone through
+        self._stale = -math.inf  # when they are to be gone through all the same
+        self._targets: dict[Key, Key] = {}  # as of then
+        self._register = register.Register(self._settings.flags)
         self.metrics = CanaryMetrics()
+        self._asking = Asking(source, hooks, self.metrics)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -134,9 +136,10 @@ class Controller:
 
     async def _start(self, now: float) -> float:
         """Begin every tick and every look that is due at `now`."""
-        if self._news or any(job.early or (job.task is None and job.due <= now) for job in self._jobs.values()):
-            await self._start_ticks(now)
+        if self._news or now >= self._stale:
+            await self._go_through(now)
         for key, job in self._jobs.items():
+            self._start_tick(key, job, now)
             obj = self._store.get(key) if job.looker is None and job.look <= now else None
             if obj is not None:
                 job.looker = asyncio.create_task(
@@ -145,35 +148,41 @@ class Controller:
                 job.looker.add_done_callback(partial(self._looked, job))
         return self._next_due(now)
 
-    async def _start_ticks(self, now: float) -> None:
-        self._news = False
+    async def _go_through(self, now: float) -> None:
+        """All Canaries: who is there, who may move which target, which releases run.  Not at each tick: with a thousand of them
+        that would be more work than all their ticks."""
+        self._news, self._stale = False, now + IDLE_S
         canaries = self._store.list(GROUP, KIND)
         if len(canaries) > MAX_CANARIES:
             log.error("%d canaries; only the first %d are run", len(canaries), MAX_CANARIES)
             canaries = canaries[:MAX_CANARIES]
-        present = {Key.of(obj): obj for obj in canaries}
-        await self._forget(present.keys())
-        for key in present:
-            self._jobs.setdefault(key, _Job(due=now))
+        present = frozenset(map(Key.of, canaries))
+        self._forget(present)
+        await self._give_back(present)
+        for key in sorted(present - self._jobs.keys()):
+            self._jobs[key] = _Job(due=now)
         self._watch_metrics(canaries)
-        targets = self._targets(canaries)
-        for key, job in self._jobs.items():
-            if job.task is not None and job.early and job.asking:
-                # An order, a new revision or evidence must not wait for a webhook, which may take an hour.  Nothing was done:
-                # the tick begins again, and sees what is new before it asks.
-                job.task.cancel()
-                job.asking = False
-                job.due = now
-            if job.task is None and (job.early or job.due <= now):
-                job.task = asyncio.create_task(
-                    self._guarded_tick(key, job, present[key], targets, now), name=f"canary {key.name}.{key.namespace}"
-                )
-                job.task.add_done_callback(partial(self._ticked, job))
+        self._targets = self._register.targets(canaries)
+
+    def _start_tick(self, key: Key, job: _Job, now: float) -> None:
+        if job.task is not None and job.early and job.asking:
+            # An order, a new revision or evidence must not wait for a webhook, which may take an hour.  Nothing was done:
+            # the tick begins again, and sees what is new before it asks.
+            job.task.cancel()
+            job.asking = False
+            job.due = now
+        if job.task is not None or not (job.early or job.due <= now):
+            return
+        if (obj := self._store.get(key)) is None:
+            self._news = True
+        else:
+            job.task = asyncio.create_task(self._guarded_tick(key, job, obj, now), name=f"canary {key.name}.{key.namespace}")
+            job.task.add_done_callback(partial(self._ticked, job))
 
     def _ticked(self, job: _Job, task: asyncio.Task[None]) -> None:
         if job.task is task:
             job.task = None
-        self._news = True
+        self._news = self._news or task.cancelled()  # a write of its may have gone through all the same
         self._wake.set()
 
     def _looked(self, job: _Job, task: asyncio.Task[None]) -> None:
@@ -190,22 +199,19 @@ class Controller:
         looks = [job.look for job in self._jobs.values() if job.looker is None]
         return min((*ticks, *looks), default=now + IDLE_S)
 
-    def _parse(self, obj: Object) -> CanarySpec:
-        return replace(parse(obj), flags=self._settings.flags)
-
     # -- one tick
 
-    async def _guarded_tick(self, key: Key, job: _Job, obj: Object, targets: dict[Key, Key], now: float) -> None:
+    async def _guarded_tick(self, key: Key, job: _Job, obj: Object, now: float) -> None:
         due = job.due <= now
         job.early = False
         if due:
             job.due = now + self._settings.minimum_interval_s  # until the spec says otherwise
         try:
             if (group := self._group(key)) is None:
-                await self._tick(key, job, obj, targets, now, due)
+                await self._tick(key, job, obj, now, due)
             else:
                 async with group:  # members decide one after the other, each on what the one before it left
-                    await self._tick(key, job, self._store.get(key) or obj, targets, now, due)
+                    await self._tick(key, job, self._store.get(key) or obj, now, due)
         except TargetChanged as error:
             log.info("canary %s.%s: %s; deciding again", key.name, key.namespace, error)
         except (StoreError, ValueError) as error:
@@ -227,13 +233,13 @@ class Controller:
             return None
         return self._groups.setdefault((policy.namespace, policy.name), asyncio.Lock())
 
-    async def _tick(self, key: Key, job: _Job, obj: Object, targets: dict[Key, Key], now: float, due: bool) -> None:
+    async def _tick(self, key: Key, job: _Job, obj: Object, now: float, due: bool) -> None:
         begun = time.perf_counter()
         status = Status.of(obj.get("status"))
         name = f"{key.name}.{key.namespace}"
         good = job.good if status.phase in RUNNING else None
         try:
-            spec = self._parse(obj)
+            spec = self._register.parse(obj)
             if good is not None and spec.refused and not good[0].refused:
                 raise SpecError(spec.refused[0])
         except SpecError as error:
@@ -245,7 +251,7 @@ class Controller:
         job.spec = spec
         if due:
             job.due = now + max(self._settings.minimum_interval_s, spec.interval_s)
-        first = targets.get(manifests.target_key(spec))
+        first = self._targets.get(manifests.target_key(spec))
         if first not in (None, key):
             text = f"{spec.full_target} is already the target of Canary {first.name}.{first.namespace}" if first else ""
             await self._invalid(key, job, status, text, now)
@@ -282,6 +288,7 @@ class Controller:
         for event in decision.events:
             log.log(logging.WARNING if event.warning else logging.INFO, "canary %s: %s", name, event.text)
         await self._actor.carry_out(spec, status, decision)
+        self._news = self._news or decision.status.phase is not status.phase
         if facts.compared is not None and decision.status != status:
             await self._observer.record(key, now)
         job.look = now + LOOK_S if is_judged(spec, decision.status, job.policy) else math.inf
@@ -320,37 +327,10 @@ class Controller:
                     raise RuntimeError(f"the machine asks again for {question}")
                 job.asking = True
                 try:
-                    answers[question] = await self._answer(spec, status, question)
+                    answers[question] = await self._asking.answer(spec, status, question)
                 finally:
                     job.asking = False
         return decision
-
-    async def _answer(self, spec: CanarySpec, status: Status, question: Question) -> Answer:
-        match question:
-            case AskHook(hook=hook, phase=phase):
-                if self._hooks is None:
-                    return HookResult(False, "this controller calls no webhooks")
-                said = checksum(status.tracked, status.last_applied)
-                body = payload(spec.name, spec.namespace, phase, said, dict(hook.metadata))
-                return await self._hooks.call(hook, body)
-            case AskMetrics(besides=besides, of_primary=of_primary):
-                metrics = tuple(dict.fromkeys(besides if of_primary else (*spec.metrics, *besides)))
-                # Side by side: one server that hangs delays none of the others.
-                return dict(
-                    zip(metrics, await asyncio.gather(*(self._measure(spec, one, of_primary) for one in metrics)), strict=True)
-                )
-
-    async def _measure(self, spec: CanarySpec, metric: Metric, of_primary: bool) -> Measurement:
-        try:
-            seen = await self._source.measure(Query(metric, Subject.of(spec), metric.interval_s, of_primary))
-        except Exception as error:  # noqa: BLE001  # whatever broke: not to know is a failed check, counted, so that it cannot hang a release
-            self.metrics.error(error)
-            log.warning("canary %s: %s of %s: %s", spec.full_name, type(error).__name__, metric.name, error)
-            return Measurement(error=True, reason=f"{type(error).__name__}: {error}")
-        if seen.value is not None:
-            in_seconds = metric.name == DURATION and metric.kind is Kind.BUILT_IN
-            self.metrics.analysed(spec, metric.name, seen.value / 1000.0 if in_seconds else seen.value)
-        return seen
 
     async def _source_problem(self, spec: CanarySpec, status: Status) -> str:
         """Asked while the Canary is being set up: the one time that anybody reads the answer with the manifest before them."""
@@ -377,49 +357,32 @@ class Controller:
 
     def _watch_metrics(self, canaries: Sequence[Object]) -> None:
         """The source gathers for releases that run, and rests otherwise."""
-        running = set()
-        for obj in canaries:
-            try:
-                if Status.of(obj.get("status")).phase in RUNNING:
-                    running.add(Subject.of(self._parse(obj)))
-            except ValueError:  # its own tick says what is wrong with it, and may go on by what was meant before
-                job = self._jobs.get(Key.of(obj))
-                if job is not None and job.good is not None:
-                    running.add(Subject.of(job.good[0]))
-        self._source.watch(running)
+        self._source.watch(self._register.running(canaries, self._meant_before))
         self._source.hurry({Subject.of(job.spec) for job in self._jobs.values() if job.spec and job.look < math.inf})
 
-    @staticmethod
-    def _targets(canaries: Sequence[Object]) -> dict[Key, Key]:
-        """Target -> the one Canary that may move it: one that already does, else the first by name."""
-        owners: dict[Key, tuple[bool, Key]] = {}
-        for obj in canaries:
-            with suppress(ValueError):
-                spec, key = parse(obj), Key.of(obj)
-                claim = (Status.of(obj.get("status")).phase in INITIAL, key)
-                target = manifests.target_key(spec)
-                owners[target] = min(owners.get(target, claim), claim)
-        return {target: key for target, (_, key) in owners.items()}
+    def _meant_before(self, key: Key) -> CanarySpec | None:
+        job = self._jobs.get(key)
+        return job.good[0] if job is not None and job.good is not None else None
 
-    async def _forget(self, present: Container[Key]) -> None:
-        """Canaries that are gone, also those that went while nobody was looking: give back what we hold for them."""
+    def _forget(self, present: Container[Key]) -> None:
+        """Canaries that are gone."""
         for key in [key for key in self._jobs if key not in present]:
             log.info("canary %s.%s is gone", key.name, key.namespace)
             job = self._jobs.pop(key)
             for task in (job.task, job.looker):
                 if task is not None:
                     task.cancel()
+        self._register.keep_only(present)
         self._observer.keep_only(frozenset(self._jobs))
         self._groups = {group: lock for group, lock in self._groups.items() if lock.locked()}
         self.metrics.keep_only((key.namespace, key.name) for key in self._jobs)
-        for obj in (obj for group, kind in manifests.HELD_KINDS for obj in self._store.list(group, kind)):
-            name = manifests.held_for(obj)
-            namespace = obj["metadata"].get("namespace") or "default"
-            if not name or Key(GROUP, KIND, namespace, name) in present:
-                continue
+
+    async def _give_back(self, present: Container[Key]) -> None:
+        """What we hold for Canaries that are gone, also those that went while nobody was looking."""
+        for canary, obj in register.left(self._store, present):
             try:
                 await self._actor.give_back(obj)
-                log.info("%s: given back, Canary %s.%s is gone", Key.of(obj), name, namespace)
+                log.info("%s: given back, Canary %s.%s is gone", Key.of(obj), canary.name, canary.namespace)
             except StoreError as error:
                 self.metrics.error(error)
                 log.warning("%s: cannot be given back: %s", Key.of(obj), error)
