@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from control.resources.annotations import LINKERD, sharing_mistakes, traffic
+from control.resources.annotations import LINKERD, MAX_ATTEMPTS, MAX_TIMEOUT_MS, sharing_mistakes, traffic
 from control.resources.documents import Path
 from control.resources.gateway import GROUP, SERVICE_GROUPS
 from control.resources.quantity import seconds
@@ -16,6 +16,7 @@ from control.resources.routegroup import check_header_name, check_regex
 from control.resources.shape import Report, shown, words
 from control.store.store import Object
 from meshproxy.policy.path import normal_path
+from meshproxy.policy.retry import MAX_BACKOFF_S
 
 # The specification's bounds.
 MAX_RULES = 16
@@ -269,19 +270,32 @@ def _is_service(reference: Any) -> bool:
     return reference.get("kind", "Service") == "Service" and reference.get("group", "") in SERVICE_GROUPS
 
 
+_DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|m|s|ms)){1,4}\Z")  # the CRD's pattern
+
+
 def _check_times(rule: Any, path: Path, report: Report) -> None:
     found: dict[str, float] = {}
     for outer, name in (("timeouts", "request"), ("timeouts", "backendRequest"), ("retry", "backoff")):
         value = (rule.get(outer) or {}).get(name)
         if value is None:
             continue
-        try:
-            found[name] = seconds(value)
-        except ValueError as mistake:
-            report.error((*path, outer, name), f"found {mistake}")
+        where: Path = (*path, outer, name)
+        if _DURATION.match(value) is None:
+            expected = "expected a duration as GEP-2257 has it, such as 500ms, 10s or 1m30s"
+            hint = "whole numbers: 1s500ms" if "." in value else "at most four numbers of five digits, each with h, m, s or ms"
+            report.error(where, f"found {shown(value)}, {expected}", hint)
             continue
-        if found[name] > 86_400:
-            report.error((*path, outer, name), f"found {shown(value)}, expected at most 24h")
+        found[name] = seconds(value)
+        longest, shortly = (MAX_BACKOFF_S, "10s") if name == "backoff" else (MAX_TIMEOUT_MS / 1000, "24h")
+        if found[name] > longest:
+            report.warning(where, f"found {shown(value)}: {shortly} is the longest, and holds")
+    attempts = (rule.get("retry") or {}).get("attempts")
+    if attempts == 0:
+        hint = 'for none: the annotation meshproxy.dev/retry-limit: "0" on the route'
+        report.error((*path, "retry", "attempts"), f"found {shown(attempts)}, expected at least 1", hint)
+    elif attempts is not None and attempts > MAX_ATTEMPTS:
+        message = f"found {shown(attempts)}: {MAX_ATTEMPTS} is the most, and holds"
+        report.warning((*path, "retry", "attempts"), message, "more is load, not help")
     whole, each = found.get("request", 0.0), found.get("backendRequest", 0.0)
     if whole and each > whole:
         report.error((*path, "timeouts", "backendRequest"), "is longer than the whole request may take")

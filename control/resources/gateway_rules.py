@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from control.resources import core, gateway, split
-from control.resources.annotations import Traffic, sharing, traffic
+from control.resources.annotations import MAX_TIMEOUT_MS, Traffic, sharing, traffic
 from control.resources.documents import Path
 from control.resources.gateway import GrpcMatch, HttpMatch, Route
 from control.resources.quantity import seconds
@@ -314,7 +314,8 @@ def reference_mistake(ref: gateway.ObjectRef, home: str, world: World) -> tuple[
 
 
 def _ms(duration: str) -> int:
-    return round(seconds(duration) * 1000)
+    """At most a day, which `gateway_check` tells: the specification has durations of eleven years."""
+    return min(round(seconds(duration) * 1000), MAX_TIMEOUT_MS)
 
 
 def _retries(http: gateway.HttpRule | None, said: Traffic) -> Retries | None:

@@ -440,6 +440,13 @@ def test_annotations_of_a_route_hold_for_all_its_rules(
         assert (found.retry.matches(answer, False), found.retry.attempts) == (bool(status), attempts)
 
 
+def test_what_goes_beyond_a_bound_holds_at_the_bound() -> None:
+    rule = to("web-v1", "{}", "timeouts: {request: 99999h, backendRequest: 48h}, retry: {attempts: 50}")
+    found = taken_by(service_entry(http_route("r", rule)), request())
+    assert isinstance(found, RouteEntry)
+    assert (found.timeout_s, found.spec.try_timeout_s, found.retry.attempts) == (86_400.0, 86_400.0, 10)
+
+
 def test_a_grpc_route_says_which_codes_are_tried_again_and_how_long_its_calls_take() -> None:
     annotations = {"retry.linkerd.io/grpc": "unavailable,internal", "timeout.linkerd.io/request": "1s"}
     grpc = route("GRPCRoute", "g", to("web-v1", "{method: {service: shop.Web}}"), annotations=annotations)

@@ -184,6 +184,18 @@ REFUSED = [
     ),
     ("{timeouts: {request: 1s, backendRequest: 2s}}", "is longer than the whole request may take"),
     ("{timeouts: {request: soon}}", "expected a duration"),
+    (
+        "{timeouts: {request: 1.5s}}",
+        "expected a duration as GEP-2257 has it, such as 500ms, 10s or 1m30s (whole numbers: 1s500ms)",
+    ),
+    ("{timeouts: {backendRequest: 100000s}}", "expected a duration as GEP-2257 has it"),
+    ("{timeouts: {request: '0'}}", "expected a duration as GEP-2257 has it"),
+    ("{timeouts: {request: 1us}}", "expected a duration as GEP-2257 has it"),
+    ("{retry: {backoff: 1h1m1s1ms1ms}}", "expected a duration as GEP-2257 has it"),
+    (
+        "{retry: {attempts: 0}}",
+        'found the number 0, expected at least 1 (for none: the annotation meshproxy.dev/retry-limit: "0" on the route)',
+    ),
     ("{retry: {codes: [200]}}", "expected a whole number from 400 to 599"),
     ("{name: a}, {name: a}", "a is the name of two rules"),
 ]
@@ -216,6 +228,26 @@ def test_a_prefix_is_replaced_where_the_one_match_is_the_default(matches: str, p
         "redirect": f"filters: [{{type: RequestRedirect, requestRedirect: {path}}}]",
     }
     assert told(http(f"{{{matches}{filters[place]}}}")) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("timeouts: {request: 48h}", 'timeouts.request: found the string "48h": 24h is the longest, and holds'),
+        ("timeouts: {backendRequest: 99999h}", 'timeouts.backendRequest: found the string "99999h": 24h is the longest'),
+        ("retry: {attempts: 50}", "retry.attempts: found the number 50: 10 is the most, and holds"),
+        ("retry: {backoff: 1m}", 'retry.backoff: found the string "1m": 10s is the longest, and holds'),
+    ],
+)
+def test_what_goes_beyond_a_bound_of_ours_is_taken_with_a_warning(rule: str, expected: str) -> None:
+    (line,) = told(http(f"{{{rule}, backendRefs: [{{name: web, port: 80}}]}}"))
+    assert " warning " in line
+    assert expected in line
+
+
+@pytest.mark.parametrize("duration", ["0s", "24h", "1h30m5s10ms", "99999ms", "500ms"])
+def test_durations_of_the_specification_are_taken_without_a_word(duration: str) -> None:
+    assert told(http(f"{{timeouts: {{request: {duration}}}, backendRefs: [{{name: web, port: 80}}]}}")) == []
 
 
 @pytest.mark.parametrize(("rule", "expected"), REFUSED)
