@@ -178,7 +178,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     ),
     "RT-05 a large body with retries on": ("proxy/test_retry_paths.py::test_a_body_beyond_the_replay_bound_is_not_sent_twice",),
     "RT-08 time-outs of request and attempt": (
-        "proxy/test_rules.py::test_an_attempt_that_takes_too_long_is_tried_again_where_504_is_among_the_codes",
+        "proxy/test_rules.py::test_an_attempt_that_takes_too_long_is_tried_again_where_the_rule_says_so",
         "proxy/test_rules.py::test_and_else_the_client_is_told_which_timer_it_was",
         "proxy/test_forward.py::test_the_request_timeout_answers_504_and_cancels_upstream",
     ),

@@ -49,6 +49,7 @@ def compile_service(
             budget_ttl_ms=BUDGET_TTL_MS,
             none=declared.attempts == 0,
             any_method=declared.any_method,
+            backoff_ms=declared.backoff_ms,
         )
     routes, matches = compile_routes(attached) if attached is not None else ([], [])
     cluster_ip = service.spec.cluster_ip

@@ -2,6 +2,7 @@
 
 on a Service, HTTPRoute or GRPCRoute (for all its rules, instead of the Service's: `Traffic`)
                retry.linkerd.io/http | grpc | limit     meshproxy.dev/retry-http | retry-grpc | retry-limit
+               meshproxy.dev/retry-backoff              the first wait between two tries; 25 ms, and to 250 ms
                timeout.linkerd.io/request | response | idle
                                                         meshproxy.dev/timeout-request | timeout-response | timeout-idle
                meshproxy.dev/timeout-response-start     how long an endpoint may take to begin its answer
@@ -67,7 +68,7 @@ _POD = ("Pod",)  # also the template of a Deployment
 # annotation -> the kinds on which it is read
 PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
-        [f"{PREFIX}{name}" for name in ("retry-limit", *(f"timeout-{time}" for time in _TIMES))],
+        [f"{PREFIX}{name}" for name in ("retry-limit", "retry-backoff", *(f"timeout-{time}" for time in _TIMES))],
         ("Service", "HTTPRoute", "GRPCRoute"),
     ),
     "meshproxy.dev/retry-http": ("Service", "HTTPRoute"),
@@ -113,6 +114,7 @@ _GRPC_CODES = (*_LINKERDS_CODES, "aborted", "unknown")  # gRPC's own word for AB
 _STATUS = re.compile(r"([45][0-9][0-9])(?:-([45][0-9][0-9]))?\Z")  # of an answer that is no failure nothing is tried again
 MAX_CONDITIONS = 32
 MAX_ATTEMPTS = 10  # retries of one request: more is load, not help
+MAX_BACKOFF_MS = 10_000  # as the proxy keeps to (meshproxy/policy/retry.py)
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 LINKERD = {
@@ -140,6 +142,7 @@ class Traffic:
     declared_retry, declared_times   anything valid is said of them at all
     conditions  beyond connect-failure, refused-stream and reset, which always hold
     any_method  those on answers hold for every method: retry.linkerd.io/http is the one in force, not ours
+    backoff_ms  None: not given
     timeout_ms  None: not given.  All times: 0 is none
     mistakes    annotation, what is wrong, hint; a wrong one is left out
     """
@@ -149,6 +152,7 @@ class Traffic:
     conditions: tuple[str, ...]
     any_method: bool
     attempts: int
+    backoff_ms: int | None
     timeout_ms: int | None
     response_start_ms: int
     response_ms: int
@@ -194,20 +198,25 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
             attempts, declared = int(text), True
         else:
             mistakes.append((found[0], f"found {found[1]!r}, expected a whole number from 0 to {MAX_ATTEMPTS}", ""))
-    times: dict[str, int] = {}
-    for name in _TIMES:
-        if (found := given(f"{PREFIX}timeout-{name}")) is None:
-            continue
+
+    def time(name: str, most_ms: int, most: str) -> int | None:
+        """Milliseconds; None: not given, or wrong."""
+        if (found := given(f"{PREFIX}{name}")) is None:
+            return None
         try:
             given_s = seconds(found[1])
             milliseconds = max(round(given_s * 1000), 1) if given_s > 0.0 else 0
         except ValueError as mistake:
             mistakes.append((found[0], f"found {mistake}", ""))
-            continue
-        if milliseconds > MAX_TIMEOUT_MS:
-            mistakes.append((found[0], f"found {found[1]!r}, expected at most 24h", ""))
-        else:
-            times[name] = milliseconds
+            return None
+        if milliseconds > most_ms:
+            mistakes.append((found[0], f"found {found[1]!r}, expected at most {most}", ""))
+            return None
+        return milliseconds
+
+    backoff_ms = time("retry-backoff", MAX_BACKOFF_MS, "10s")
+    declared = declared or backoff_ms is not None
+    times = {name: at for name in _TIMES if (at := time(f"timeout-{name}", MAX_TIMEOUT_MS, "24h")) is not None}
     word = annotations.get(PROPAGATE, "false") if kind in PLACES[PROPAGATE] else "false"
     if word not in PROPAGATES:
         mistakes.append((PROPAGATE, f"found {shown(word)}, expected true or false", nearest(word, list(PROPAGATES))))
@@ -217,6 +226,7 @@ def traffic(annotations: Mapping[str, str], kind: str = "Service") -> Traffic:
         tuple(conditions),
         any_method,
         attempts,
+        backoff_ms,
         times.get("request"),
         times.get("response-start", 0),
         times.get("response", 0),

@@ -324,7 +324,9 @@ def _retries(http: gateway.HttpRule | None, said: Traffic) -> Retries | None:
     chosen = http is not None and bool(http.matches) and all(one.method for one in http.matches)
     given = http.retry if http is not None else None
     if given is None:
-        return Retries(said.conditions, said.attempts, 0, said.any_method or chosen) if said.declared_retry else None
+        return (
+            Retries(said.conditions, said.attempts, said.backoff_ms, said.any_method or chosen) if said.declared_retry else None
+        )
     attempts = 1 if given.attempts is None else min(given.attempts, MAX_RETRIES)
-    backoff = _ms(given.backoff) if given.backoff is not None else 0
+    backoff = _ms(given.backoff) if given.backoff is not None else None
     return Retries(tuple(map(str, sorted(set(given.codes)))), attempts, backoff, chosen)

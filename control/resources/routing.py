@@ -105,11 +105,12 @@ class Mirror:
 @dataclass(frozen=True, slots=True)
 class Retries:
     """conditions  beside those that always hold: statuses, and the words of `meshproxy.dev/retry-http` and `retry-grpc`
+    backoff_ms  None: not declared
     any_method  answers are tried again also where the request is not idempotent"""
 
     conditions: tuple[str, ...]
     attempts: int
-    backoff_ms: int
+    backoff_ms: int | None
     any_method: bool = False
 
 

@@ -16,7 +16,7 @@ from meshproxy.explain.matching import SHOWN, text
 from meshproxy.policy.consistent_hash import HashKey, hash_key
 from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.match import NO_MATCH, Match
-from meshproxy.policy.retry import CONDITIONS, GRPC_CODES, RetryPolicy, is_idempotent
+from meshproxy.policy.retry import CONDITIONS, GRPC_CODES, TRY_TIMEOUT, RetryPolicy, is_idempotent
 from meshproxy.policy.service import OPAQUE, BackendEntry, ServiceEntry
 from meshproxy.policy.tables import DEFAULT_PORT, parse_authority
 from meshproxy.proxy.outbound import Outbound
@@ -282,6 +282,7 @@ def retry(side: Outbound, route: Route, head: Head, now: float) -> dict[str, Any
     words += [str(status) for status in sorted(policy.statuses)]
     codes = [name for name, code in GRPC_CODES.items() if (policy.grpc_codes >> code) & 1]
     budget = route.budget
+    waits = policy.always_waits or route.retry_responses or policy.conditions & TRY_TIMEOUT
     return {
         "attempts": policy.attempts,
         "conditions": words + codes,
@@ -289,7 +290,7 @@ def retry(side: Outbound, route: Route, head: Head, now: float) -> dict[str, Any
         "idempotent": is_idempotent(head.method),
         "any_method": policy.any_method,
         "body_up_to": side.ctx.settings.replay_bytes,
-        "backoff_s": policy.backoff_s,
+        "backoff_s": policy.backoff_s if waits else 0.0,
         "budget": {
             "retries_left": budget.peek(now),
             "ratio": budget.ratio,

@@ -48,7 +48,7 @@ def retry_of(declared: mesh_pb2.Retry, tries: bool = False) -> RetryPolicy:
         declared.budget_ratio or 0.2,
         declared.budget_floor_per_second or 10.0,
         (declared.budget_ttl_ms or 10_000) / 1000.0,
-        declared.backoff_ms / 1000.0,
+        declared.backoff_ms / 1000.0 if declared.HasField("backoff_ms") else None,
         declared.any_method,
     )
 

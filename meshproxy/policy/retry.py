@@ -28,6 +28,7 @@ from typing import Final
 
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.classify import NO_GRPC, is_success
+from meshproxy.policy.random import Rng
 
 # ---------------------------------------------------------------- what a policy may name
 
@@ -63,6 +64,11 @@ GRPC_CODES: Final[dict[str, int]] = {
 }
 
 MAX_ATTEMPTS: Final = 10  # more retries of one request than this is a loop, not a policy
+
+# Where no back-off is declared: an endpoint that has just failed is given a moment, and clients fall out of step (Linkerd's).
+BACKOFF_S: Final = 0.025
+LONGEST_BACKOFF_S: Final = 0.25
+MAX_BACKOFF_S: Final = 10.0  # of a declared one, however often it was doubled; as the dials of an endpoint (reconnect_max_s)
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
@@ -100,13 +106,14 @@ class RetryPolicy:
     grpc_codes      gRPC codes, as bits 1 << code
     attempts        retries of one request at most (the first attempt not counted), 0..10; 1
     budget_ratio, budget_floor, budget_ttl    see policy.budget: retries a request, retries a second, seconds
-    backoff_s       at least this long between two tries, seconds; 0.0: at once
+    backoff_s       at least this long between two tries, seconds, doubled for each further one; 0.0: at once.  None: 25 ms to
+                    250 ms after an answer or a timeout; what found nobody goes elsewhere at once
     any_method      an answer that is named is tried again whatever the method was
     """
 
     __slots__ = (
-        "any_method", "attempts", "backoff_s", "budget_floor", "budget_ratio", "budget_ttl", "conditions", "grpc_codes",
-        "statuses",
+        "always_waits", "any_method", "attempts", "backoff_s", "budget_floor", "budget_ratio", "budget_ttl", "conditions",
+        "grpc_codes", "longest_backoff_s", "statuses",
     )  # fmt: skip
 
     def __init__(
@@ -118,10 +125,12 @@ class RetryPolicy:
         budget_ratio: float = 0.2,
         budget_floor: float = 10.0,
         budget_ttl: float = 10.0,
-        backoff_s: float = 0.0,
+        backoff_s: float | None = None,
         any_method: bool = False,
     ) -> None:
-        self.backoff_s = backoff_s
+        self.always_waits = backoff_s is not None
+        self.backoff_s = BACKOFF_S if backoff_s is None else backoff_s
+        self.longest_backoff_s = LONGEST_BACKOFF_S if backoff_s is None else MAX_BACKOFF_S
         self.any_method = any_method
         if not 0 <= attempts <= MAX_ATTEMPTS:
             raise ValueError(f"retry attempts must be 0 to {MAX_ATTEMPTS}, not {attempts}")
@@ -154,6 +163,21 @@ class RetryPolicy:
             return conditions & STATUS_5XX != 0 or (502 <= status <= 504 and conditions & GATEWAY_ERROR != 0)
         return status == 409 and conditions & RETRIABLE_4XX != 0
 
+    def waits_after(self, failure: Failure) -> bool:
+        """Is there a wait before the next try?"""
+        if self.backoff_s == 0.0:
+            return False
+        return self.always_waits or failure.kind in (RESPONDED, TIMED_OUT, TRY_TIMED_OUT)
+
+    def least_wait(self, tried: int) -> float:
+        """How long before the next try at least, after so many (from 1)."""
+        doubled: float = self.backoff_s * (1 << (tried - 1))
+        return min(doubled, self.longest_backoff_s)
+
+    def wait_s(self, tried: int, rng: Rng) -> float:
+        """How long before the next try: up to half as long again by chance, so that clients fall out of step."""
+        return self.least_wait(tried) * (1.0 + rng.below(1000) / 2000.0)
+
     def asks(self, status: int, grpc_status: int) -> bool:
         """Is a complete answer one to `decide` about?  A failure as metrics have it; and what they count as a success, if the
         policy names it: 409, 429, CANCELLED, RESOURCE_EXHAUSTED, ABORTED."""
@@ -180,7 +204,7 @@ def parse_policy(
     budget_ratio: float = 0.2,
     budget_floor: float = 10.0,
     budget_ttl: float = 10.0,
-    backoff_s: float = 0.0,
+    backoff_s: float | None = None,
     any_method: bool = False,
 ) -> RetryPolicy:
     """A policy from its words: conditions, gRPC codes by name, `503`, `500-503`.  No words: the default conditions.

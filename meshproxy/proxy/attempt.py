@@ -23,7 +23,7 @@ from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC
 from meshproxy.policy.deadline import with_timeout
 from meshproxy.policy.ejection import is_out
-from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
+from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, RetryPolicy, decide, is_idempotent
 from meshproxy.policy.retry import TIMED_OUT as TIMED_OUT_KIND
 from meshproxy.policy.retry import TRY_TIMED_OUT as TRY_TIMED_OUT_KIND
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
@@ -238,7 +238,7 @@ class Attempt(Outcome):
         try:
             self.attempt_failed(refusal.reason, not refusal.ours)
             if not refusal.ours and self.may_retry(UNREACHED, True):
-                self.retry(refusal)
+                self.retry(refusal, UNREACHED)
             else:
                 self.refuse(DEADLINE_EXCEEDED if self.deadline_passed() else refusal)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
@@ -252,8 +252,9 @@ class Attempt(Outcome):
             return
         self.attempt_failed("reset")
         refusal = UPSTREAM_RESET if unprocessed else _ENDED_BY.get(code, UPSTREAM_RESET)
-        if self.may_retry(_BROKEN_GRPC if self.head.grpc else _BROKEN, unprocessed):
-            self.retry(refusal)
+        failure = _BROKEN_GRPC if self.head.grpc else _BROKEN
+        if self.may_retry(failure, unprocessed):
+            self.retry(refusal, failure)
         else:
             self.refuse(refusal)
 
@@ -266,7 +267,7 @@ class Attempt(Outcome):
     def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
         route = self.route
         assert route is not None
-        if self.deadline_passed():
+        if self.deadline_passed() or self.ends_before(route.retry, failure):
             route.series.retry_skipped("deadline")
             return False
         verdict = decide(
@@ -285,22 +286,21 @@ class Attempt(Outcome):
         route.series.retry_skipped(REASONS[verdict])
         return False
 
-    def retry(self, otherwise: Refusal) -> None:
+    def retry(self, otherwise: Refusal, failure: Failure) -> None:
         failed = self.endpoint
         self.up = None
         route = self.route
-        rule = route.rule if route is not None else None
-        if rule is None:
-            self.attempt(failed, otherwise)
-            return
-        self.stop_try()
-        if rule.backoff_s == 0.0:
+        assert route is not None
+        if route.rule is not None:
+            self.stop_try()
+        policy = route.retry
+        if not policy.waits_after(failure):
             self.again(failed, otherwise)
             return
         # No endpoint is asked meanwhile.  The timer finds out by itself if the exchange has ended.
         self.endpoint = None
         self.enter(WAITING)
-        self.ctx.loop.call_later(rule.wait_s(self.attempts, self.ctx.rng), self.waited, failed, otherwise)
+        self.ctx.loop.call_later(policy.wait_s(self.attempts, self.ctx.rng), self.waited, failed, otherwise)
 
     def waited(self, failed: Endpoint | None, otherwise: Refusal) -> None:
         if self.state != WAITING:
@@ -312,7 +312,7 @@ class Attempt(Outcome):
             self.broken("waited")
 
     def again(self, failed: Endpoint | None, otherwise: Refusal) -> None:
-        """Try again where a rule has a say."""
+        """Try again now."""
         route = self.route
         rule = route.rule if route is not None else None
         if rule is not None and rule.tries is not None:
@@ -338,6 +338,11 @@ class Attempt(Outcome):
         whole = deadline - self.started
         rounding = whole * _DEADLINE_ROUNDING if self.head.grpc else 0.0
         return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - rounding
+
+    def ends_before(self, policy: RetryPolicy, failure: Failure) -> bool:
+        """Would the deadline that its client set pass while the next try waits?  Then there is none: what is known is told."""
+        deadline = self.deadline
+        return deadline > 0.0 and policy.waits_after(failure) and self.ctx.now + policy.least_wait(self.attempts) >= deadline
 
     # ---------------------------------------------------------------- leaving an endpoint
 

@@ -148,8 +148,9 @@ class Ending(Attempt):
                 self.end(refusal, CANCEL)
             elif state in (WAITING, SENT):
                 self.leave_endpoint("timeout")
-                if self.may_retry(self.overdue(refusal is TRY_TIMEOUT), state == WAITING):
-                    self.retry(refusal)
+                failure = self.overdue(refusal is TRY_TIMEOUT)
+                if self.may_retry(failure, state == WAITING):
+                    self.retry(refusal, failure)
                 else:
                     self.refuse(refusal)
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only

@@ -39,6 +39,7 @@ from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
 _OVER_LIMIT: Final = b"concurrency_limit"  # of proxy/limited.py, which imports this module
+_ANSWERED: Final = Failure(RESPONDED)
 _RETRY_AFTER: Final = b"retry-after"
 _PUSHBACK: Final = b"grpc-retry-pushback-ms"
 
@@ -228,7 +229,7 @@ class Exchange(Ending):
                     self.limited = self.limits(head)
                 self.abandon()
                 self.limited = False
-                self.retry(UPSTREAM_RESET)
+                self.retry(UPSTREAM_RESET, _ANSWERED)
                 return
             if status < 300 and (request.protocol or request.method == b"CONNECT") and not self.tunnel_granted(head):
                 return
@@ -297,7 +298,7 @@ class Exchange(Ending):
         one other, for the others may be as busy: a request is not to go round all of them."""
         seconds = self.wait_asked(head.fields)
         retry = route.retry
-        if 0.0 <= seconds <= retry.backoff_s:
+        if 0.0 <= seconds <= retry.least_wait(self.attempts):
             return False
         if not retry.matches(Failure(RESPONDED, self.status, self.grpc_status), False):
             return False

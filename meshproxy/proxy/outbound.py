@@ -184,7 +184,7 @@ class Outbound(Side):
             tries = ctx.deadlines.queue(one.spec.try_timeout_s) if one.spec.try_timeout_s > 0.0 else None
             deadlines = ctx.deadlines.queue(one.timeout_s) if one.timeout_s > 0.0 else None
             mirrors = [self.mirror(made, mirror, entry, one) for mirror in one.mirrors]
-            rule = Rule(one.spec, one.backends, tries, one.retry.backoff_s, mirrors or None)
+            rule = Rule(one.spec, one.backends, tries, mirrors or None)
             route = Route(one.key, backends, split, one.retry, service.budget, deadlines, series, None, rule)
             route.times = Times(ctx, one.times) if one.times is not None else None
             rules[number] = made.rules[one.key] = route
@@ -266,8 +266,8 @@ class Outbound(Side):
             )
         deadlines = ctx.deadlines.queue(entry.timeout_s) if entry.timeout_s > 0.0 and not opaque else None
         rule: Rule | None = None
-        if not opaque and (entry.sticky is not None or retry.backoff_s > 0.0):
-            rule = Rule(RouteSpec(entry.key, sticky=entry.sticky), entry.backends, None, retry.backoff_s)
+        if not opaque and entry.sticky is not None:
+            rule = Rule(RouteSpec(entry.key, sticky=entry.sticky), entry.backends, None)
         return Route(entry.key, backends, split, retry, budget, deadlines, series, None, rule)
 
     def pod_route(self, address: str, endpoint: Endpoint) -> Route:

@@ -1,6 +1,6 @@
 """A rule of a route, as the data path follows it: what it wants beyond a weighted draw and the Service's times.
 
-    Route.rule: Rule    refuse at once | keep a client with its backend | time each try | wait between tries | change the answer
+    Route.rule: Rule    refuse at once | keep a client with its backend | time each try | change the answer
       leaves[i]: Leaf   what is special about one of the route's backends
 
 A Route without one pays a test: see proxy/exchange.py `by_rule`.
@@ -8,19 +8,14 @@ A Route without one pays a test: see proxy/exchange.py `by_rule`.
 
 from __future__ import annotations
 
-from typing import Final
-
 from meshproxy.policy.consistent_hash import HashKey, hash_key
 from meshproxy.policy.declared import RouteSpec
-from meshproxy.policy.random import Rng
 from meshproxy.policy.service import BackendEntry
 from meshproxy.policy.split import Split
 from meshproxy.proxy.mirror import Mirror
 from meshproxy.proxy.refusals import BACKEND_INVALID, NO_RULE, RULE_INVALID, Refusal
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.message import Field, Head
-
-MAX_BACKOFF_S: Final = 10.0  # however often a wait was doubled; as the dials of an endpoint (reconnect_max_s)
 
 
 class Leaf:
@@ -35,7 +30,6 @@ class Leaf:
 class Rule:
     """tries     the queue for the timeout of each attempt, None without one
     mirrors   who gets copies of requests
-    backoff_s  at least this long between two tries, doubled for each further one; 0.0: at once
     """
 
     def __init__(
@@ -43,14 +37,12 @@ class Rule:
         spec: RouteSpec,
         entries: list[BackendEntry],
         tries: DeadlineQueue | None,
-        backoff_s: float = 0.0,
         mirrors: list[Mirror] | None = None,
     ) -> None:
         self.mirrors = mirrors
         self.spec = spec
         self.leaves = [Leaf(entry) for entry in entries]
         self.tries = tries
-        self.backoff_s = backoff_s
         self.sticky: HashKey | None = spec.sticky
         self.response_headers = spec.response_headers
         self.refusal: Refusal | None = None
@@ -76,15 +68,6 @@ class Rule:
         if leaf is not None and leaf.response_headers is not None:
             fields = leaf.response_headers.apply(fields)
         return head if fields is head.fields else head.copied(fields)
-
-    def wait_s(self, tried: int, rng: Rng) -> float:
-        """How long before the next try, after so many: up to half as long again by chance, so that clients fall out of step."""
-        base = self.backoff_s
-        for _ in range(tried - 1):
-            base += base
-            if base >= MAX_BACKOFF_S:
-                break
-        return min(base * (1.0 + rng.below(1000) / 2000.0), MAX_BACKOFF_S)
 
 
 def redirect_head(status: int, location: bytes) -> Head:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from meshproxy.policy.deadline import ServiceTimes
+from meshproxy.policy.retry import Failure
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.outcome import DONE, RESPONDING, SENT
@@ -129,10 +130,10 @@ class TimedExchange(Exchange):
             self.response_timer = timer = AnswerTimer(self, times.response, RESPONSE_TIMEOUT)
             times.response.add(timer, now)
 
-    def retry(self, otherwise: Refusal) -> None:
+    def retry(self, otherwise: Refusal, failure: Failure) -> None:
         self.stop_start()
         self.stop_response()
-        super().retry(otherwise)
+        super().retry(otherwise, failure)
 
     # ---------------------------------------------------------------- the way back
 

@@ -191,6 +191,23 @@ def test_retries_are_declared_by_annotation(prefix: str) -> None:
     assert found.retry.any_method == prefix.startswith("retry.linkerd.io"), "Linkerd retries POST too"
 
 
+@pytest.mark.parametrize(
+    ("annotations", "backoff_ms"),
+    [
+        ({"meshproxy.dev/retry-backoff": "80ms"}, 80),
+        ({"meshproxy.dev/retry-backoff": "0s", "meshproxy.dev/retry-http": "5xx"}, 0),
+        ({"meshproxy.dev/retry-backoff": "10s"}, 10_000),
+        ({"meshproxy.dev/retry-backoff": "11s", "meshproxy.dev/retry-http": "5xx"}, None),
+        ({"meshproxy.dev/retry-backoff": "soon", "meshproxy.dev/retry-http": "5xx"}, None),
+        ({"meshproxy.dev/retry-http": "5xx"}, None),
+    ],
+)
+def test_the_wait_between_two_tries_is_declared_by_annotation(annotations: dict[str, str], backoff_ms: int | None) -> None:
+    found = the_service(service("web", **annotations)).retry
+    assert list(found.conditions)[:3] == ["connect-failure", "refused-stream", "reset"]
+    assert (found.backoff_ms if found.HasField("backoff_ms") else None) == backoff_ms
+
+
 @pytest.mark.parametrize("name", ["timeout.linkerd.io/request", "meshproxy.dev/timeout-request"])
 def test_a_timeout_is_declared_by_annotation(name: str) -> None:
     assert the_service(service("web", **{name: "1.5s"})).timeout_ms == 1500

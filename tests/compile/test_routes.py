@@ -375,6 +375,31 @@ def test_a_rule_for_certain_methods_that_declares_retries_declares_them_for_thos
     assert found.retry.any_method == declared
 
 
+@pytest.mark.parametrize(
+    ("annotations", "rule", "waits"),
+    [
+        ({}, "retry: {codes: [503]}", [0.025, 0.05, 0.1, 0.2, 0.25]),
+        ({}, "retry: {codes: [503], backoff: 40ms}", [0.04, 0.08, 0.16, 0.32, 0.64]),
+        ({}, "retry: {codes: [503], backoff: 0s}", [0.0] * 5),
+        ({"meshproxy.dev/retry-backoff": "40ms"}, "", [0.04, 0.08, 0.16, 0.32, 0.64]),
+        ({"meshproxy.dev/retry-backoff": "0s"}, "", [0.0] * 5),
+        ({"meshproxy.dev/retry-backoff": "40ms"}, "retry: {codes: [503]}", [0.025, 0.05, 0.1, 0.2, 0.25]),
+        ({"meshproxy.dev/retry-limit": "3"}, "", [0.025, 0.05, 0.1, 0.2, 0.25]),
+        ({}, "", [3.0, 6.0, 10.0, 10.0, 10.0]),  # the Service's
+    ],
+)
+def test_the_wait_between_two_tries_is_the_rules_or_its_routes_or_its_services(
+    annotations: dict[str, str], rule: str, waits: list[float]
+) -> None:
+    web = service("web", **{"meshproxy.dev/retry-backoff": "3s"})
+    route_of = http_route("r", to("web-v1", "", rule), annotations=annotations)
+    entry = tables(web, *WEB[1:], *ENDPOINTS, route_of).service("shop", "web", 80)
+    assert entry is not None
+    found = match(entry, request("GET /"))
+    assert found is not None
+    assert [found.retry.least_wait(tried) for tried in range(1, 6)] == pytest.approx(waits)
+
+
 SERVICES_OWN = {
     "retry.linkerd.io/http": "409",
     "retry.linkerd.io/limit": "4",

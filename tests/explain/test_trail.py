@@ -339,9 +339,12 @@ def test_what_is_tried_again_of_a_post_is_said() -> None:
     caller = {"pod": "web-1", "namespace": "shop", "identity": WEB}
     told = show({**ask(outbound, "POST http://stable/"), "caller": caller})
     assert "POST is not idempotent: tried again only where nobody can have acted on it; a body" in told
+    assert "between two tries" not in told, "what found nobody goes elsewhere at once"
     route.retry = parse_policy(["503"], any_method=True)
+    route.retry_responses = True
     told = show({**ask(outbound, "POST http://stable/"), "caller": caller})
     assert "only where nobody can have acted on it, or after such an answer; a body" in told
+    assert "at least 25ms between two tries" in told
 
 
 def counted(outbound: Outbound) -> list[bytes]:

@@ -43,7 +43,7 @@ def retrying(codes: list[int], attempts: int, **more: Any) -> Object:
 
 
 def outage(timeout: str) -> Object:
-    return route("outage", to(("outage", 1), timeouts={"request": timeout}, **retrying([503], 10)))
+    return route("outage", to(("outage", 1), timeouts={"request": timeout}, **retrying([503], 10, backoff="0s")))
 
 
 ROUTES = [
@@ -163,6 +163,12 @@ def test_a_retry_stays_with_its_backend_so_that_a_bad_canary_is_seen(world: Worl
     failed = [name for name, answer in zip(ids, answers, strict=True) if answer.status == 500]
     assert world.came(*failed).keys() == {"two"}
     assert world.came(*failed)["two"] > len(failed), "they were tried again, there"
+
+
+def test_two_that_both_say_when_to_come_back_are_asked_once_each(world: World) -> None:
+    answer = world.ask("outage", status=503, retry_after=5, id="both")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    assert world.came("both") == {"one": 1, "two": 1}, "ten further tries were declared"
 
 
 # ---------------------------------------------------------------- how much

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.policy.budget import Budget
+from meshproxy.policy.random import Rng
 from meshproxy.policy.retry import (
     ATTEMPTS,
     BROKEN,
@@ -239,3 +240,40 @@ def test_a_grpc_server_says_in_milliseconds_when_to_come_back_and_by_anything_el
 def test_retry_after_is_a_number_of_seconds_and_a_date_says_nothing() -> None:
     values = (b"5", b"0", b"-5", b"", b"1.5", b"Fri, 31 Dec 1999 23:59:59 GMT", b"1000000000", None)
     assert [wait_asked(value) for value in values] == [5.0, *[0.0] * 7]
+
+
+# ---------------------------------------------------------------- the wait between two tries
+
+
+def waits(policy: RetryPolicy, tries: int = 10) -> list[float]:
+    return [round(policy.least_wait(tried), 6) for tried in range(1, tries + 1)]
+
+
+def test_where_nothing_is_declared_an_answer_is_followed_by_25_to_250_ms_and_what_nobody_answered_by_nothing() -> None:
+    policy = parse_policy(["5xx", "try-timeout"])
+    assert waits(policy) == [0.025, 0.05, 0.1, 0.2, *[0.25] * 6]
+    assert [policy.waits_after(failure) for failure in (answered(503), LATE, Failure(TRY_TIMED_OUT))] == [True] * 3
+    assert not policy.waits_after(UNREACHED), "it goes elsewhere, at once"
+    assert not policy.waits_after(LOST)
+
+
+def test_a_declared_back_off_doubles_up_to_10_s_and_holds_between_any_two_tries() -> None:
+    policy = parse_policy(["5xx"], backoff_s=0.1)
+    assert waits(policy) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0]
+    assert waits(parse_policy(["5xx"], backoff_s=60.0), 2) == [10.0, 10.0]
+    assert all(policy.waits_after(failure) for failure in (answered(503), UNREACHED, LOST, LATE))
+
+
+def test_a_declared_back_off_of_nothing_is_none() -> None:
+    policy = parse_policy(["5xx"], backoff_s=0.0)
+    assert waits(policy, 2) == [0.0, 0.0]
+    assert not any(policy.waits_after(failure) for failure in (answered(503), UNREACHED, LOST, LATE))
+
+
+def test_the_wait_is_up_to_half_as_long_again_by_chance_so_that_clients_fall_out_of_step() -> None:
+    policy, rng = parse_policy(["5xx"]), Rng(1)
+    for tried in (1, 5):
+        least = policy.least_wait(tried)
+        drawn = [policy.wait_s(tried, rng) for _ in range(1000)]
+        assert least <= min(drawn) < 1.01 * least
+        assert 1.49 * least < max(drawn) <= 1.5 * least

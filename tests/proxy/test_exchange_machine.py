@@ -18,7 +18,7 @@ from meshproxy.policy.retry import RetryPolicy, parse_policy
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.endpoint import SPEAKS_HTTP2, Endpoint
 from meshproxy.proxy.exchange import Exchange
-from meshproxy.proxy.outcome import DONE
+from meshproxy.proxy.outcome import DONE, WAITING
 from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, QUEUE_FULL
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.settings import Settings
@@ -42,7 +42,12 @@ class Handle:
 
 
 class Loop:
-    def call_later(self, delay: float, callback: object) -> Handle:
+    def __init__(self) -> None:
+        self.waits: list[tuple[Any, ...]] = []  # of exchanges, between two tries: what to call, with what
+
+    def call_later(self, delay: float, callback: object, *args: object) -> Handle:
+        if args:
+            self.waits.append((callback, *args))
         return Handle()
 
     def call_soon(self, callback: object) -> Handle:
@@ -146,6 +151,7 @@ class AnyOrder(RuleBasedStateMachine):
         route_timeout=st.sampled_from([0.0, 0.5, 5.0]),
         replay=st.sampled_from([0, 10, 65536]),
         expected=st.sampled_from([b"", b"", b"15", b"2000", b"0"]),
+        backoff_s=st.sampled_from([0.0, None, 0.05]),
         times=st.sampled_from([None, ServiceTimes(0.5, 2.0, 1.0, True), ServiceTimes(0.2), ServiceTimes(0.0, 0.6, 0.4)]),
     )
     def begin(
@@ -160,13 +166,14 @@ class AnyOrder(RuleBasedStateMachine):
         route_timeout: float,
         replay: int,
         expected: bytes = b"",
+        backoff_s: float | None = 0.0,
         times: ServiceTimes | None = None,
     ) -> None:
         chosen = Settings()
         chosen.replay_bytes = replay
         self.ctx = ctx = Context(Loop(), chosen, Registry(), 1, b"x-")
         ctx.now = 1000.0
-        policy: RetryPolicy = parse_policy(retry, attempts=3)
+        policy: RetryPolicy = parse_policy(retry, attempts=3, backoff_s=backoff_s)
         self.endpoints = [
             Endpoint(ctx, "127.0.0.1", port, SPEAKS_HTTP2, ctx.registry.http("outbound", (("target_addr", f"a:{port}"),)))
             for port in (1, 2)
@@ -212,6 +219,14 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(refusal=st.sampled_from([CONNECT_FAILED, CONNECT_TIMEOUT, QUEUE_FULL]))
     def no_stream_will_come(self, refusal: Any) -> None:
         self.waits().next_requester().unreachable(refusal)
+
+    @precondition(lambda self: self.ctx.loop.waits)
+    @rule()
+    def a_wait_is_over(self) -> None:
+        callback, *args = self.ctx.loop.waits.pop(0)
+        now = self.ctx.now
+        callback(*args)
+        self.ctx.now = now  # it looks at the real clock
 
     # -- the endpoint
 
@@ -335,7 +350,9 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.route.series.in_flight() == (0 if done else 1)
         attempts = [endpoint.series.in_flight() for endpoint in self.endpoints]
         assert min(attempts) >= 0
-        assert sum(attempts) == (0 if done else 1)
+        waits = exchange.state == WAITING and exchange.endpoint is None  # between two tries
+        assert sum(attempts) == (0 if done or waits else 1)
+        assert not waits or len(self.ctx.loop.waits) > 0, "it waits for nothing"
         pending = sum(endpoint.load.pending for endpoint in self.endpoints)
         assert 0 <= pending <= (0 if done else 1)
         assert sum(len(pool.waiting) for pool in self.pools()) <= (0 if done else 1)

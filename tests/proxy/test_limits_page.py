@@ -40,7 +40,7 @@ def test_constants_on_the_page_have_the_value_it_gives():
     assert len(constants) >= 5
     for name, value in constants.items():
         module, _, attribute = name.rpartition(".")
-        package = "meshproxy" if module.startswith("mesh.") else "meshproxy.proxy"
+        package = "meshproxy" if module.startswith(("mesh.", "policy.")) else "meshproxy.proxy"
         assert repr(getattr(importlib.import_module(f"{package}.{module}"), attribute)) == value, name
 
 

@@ -14,11 +14,9 @@ from meshproxy.policy.balancer import LEAST_REQUEST
 from meshproxy.policy.breaker import BreakerPolicy
 from meshproxy.policy.chooser import MAGLEV, RING_HASH, BalancerPolicy, Chooser
 from meshproxy.policy.consistent_hash import HashKey
-from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.ejection import Ejection
 from meshproxy.policy.retry import parse_policy
 from meshproxy.policy.split import Split
-from meshproxy.proxy.rule import Rule
 from meshproxy.telemetry.series import HttpSeries
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -243,8 +241,6 @@ async def test_an_answer_that_says_when_to_come_back_is_tried_again_elsewhere_or
     side = await house.forward(*[(await peer(busy)).port for _ in range(endpoints)], timeout_s=0.2 if backoff_s else 0.0)
     side.route.retry = parse_policy(["5xx"], attempts=5, backoff_s=backoff_s)
     side.route.retry_responses = True
-    if backoff_s:
-        side.route.rule = Rule(RouteSpec("r"), [], None, backoff_s)
     status, fields, _ = await request(side.port, GET)
     if backoff_s:  # it waits, and its client's time is up
         assert (status, fields[b"mesh-error"]) == (504, b"request_timeout")
@@ -320,8 +316,6 @@ async def test_a_grpc_call_that_was_pushed_back_waits_so_long_or_is_not_tried_ag
     side = await house.forward(backend.port, upstream="http2")
     side.route.retry = parse_policy(["unavailable"], attempts=2, backoff_s=backoff_s)
     side.route.retry_responses = True
-    if backoff_s:
-        side.route.rule = Rule(RouteSpec("r"), [], None, backoff_s)
     call = await (await connect(side.port)).call().end()
     assert (call.head["grpc-status"], call.head.get("grpc-retry-pushback-ms", "")) == ("14", value)
     assert (len(backend.asked), side.route.series.skipped) == (asked, skipped)

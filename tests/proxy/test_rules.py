@@ -307,6 +307,20 @@ async def test_a_retry_waits_as_long_as_the_rule_says_and_stays_with_its_backend
     await house.quiet()
 
 
+async def test_where_none_is_declared_a_retry_of_an_answer_waits_25_ms_and_more_without_a_rule_too(
+    houses: Any, web: Web
+) -> None:
+    web.answers = {"web": [503, 503, 200]}
+    house = houses()
+    door = await outbound(house, web.tables(retry=parse_policy(["503"], 2)))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert (await request(door.port, ask()))[::2] == (200, b"web")
+    assert loop.time() - began >= 0.075, "25 ms and then 50 ms, at least"
+    assert web.seen == {"web": 3}
+    await house.quiet()
+
+
 @pytest.mark.parametrize(("any_method", "size", "seen"), [(True, 10, 2), (False, 10, 1), (True, 100_000, 1)])
 async def test_a_post_is_tried_again_with_its_body_where_that_is_declared_and_the_body_was_kept(
     houses: Any, web: Web, any_method: bool, size: int, seen: int

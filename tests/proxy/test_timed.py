@@ -39,6 +39,7 @@ class Call:
         timeout: bytes = b"",
         route_timeout: float = 0.0,
         retry: tuple[str, ...] = (),
+        backoff_s: float | None = 0.0,
     ) -> None:
         self.ctx = ctx = Context(Loop(), Settings(), Registry(), 1, b"x-")
         ctx.now = 1000.0
@@ -46,7 +47,7 @@ class Call:
         self.thought = self.endpoint.load.estimate
         deadlines = ctx.deadlines.queue(route_timeout) if route_timeout else None
         backend = Backend("b", [self.endpoint])
-        policy = parse_policy(list(retry), attempts=1)
+        policy = parse_policy(list(retry), attempts=1, backoff_s=backoff_s)
         self.route = Route("r", [backend], None, policy, Budget(), deadlines, ctx.registry.route("outbound"))
         self.down = Spoken(over_when_said=True)
         self.ups: list[Spoken] = []
@@ -98,6 +99,21 @@ class Call:
 
     def over(self) -> bool:
         return self.exchange.state == DONE and self.waiting() == 0
+
+
+# ---------------------------------------------------------------- a wait between two tries
+
+
+def test_an_answer_is_not_given_up_for_a_try_that_would_come_after_the_clients_deadline() -> None:
+    call = Call(ServiceTimes(idle_s=9.0), expected=b"100", retry=("503",), backoff_s=None).after(0.05)
+    call.attach().sink.response_head(response_head(503, False, b""), True)
+    assert call.told == (0, ""), "it waits 25 ms"
+    assert call.after(0.06).told == (504, "deadline_exceeded")
+    call = Call(ServiceTimes(idle_s=9.0), expected=b"100", retry=("503",), backoff_s=None).after(0.08)
+    call.attach().sink.response_head(response_head(503, False, b""), True)
+    assert call.told == (503, "")
+    assert call.route.series.skipped == {"deadline": 1}
+    assert call.over()
 
 
 # ---------------------------------------------------------------- the beginning of the answer

@@ -170,6 +170,15 @@ def test_what_a_rule_and_its_route_both_say_is_told_where_it_has_no_effect() -> 
     assert route("HTTPRoute", '{timeout.linkerd.io/idle: "1s"}', "timeouts: {request: 2s}") == []
 
 
+def test_a_wait_between_two_tries_is_a_time_to_10s() -> None:
+    assert service('{meshproxy.dev/retry-backoff: "50ms"}') == []
+    assert [route(kind, '{meshproxy.dev/retry-backoff: "0s"}') for kind in ("HTTPRoute", "GRPCRoute")] == [[], []]
+    (line,) = service('{meshproxy.dev/retry-backoff: "11s"}')
+    assert line.endswith("found '11s', expected at most 10s")
+    (line,) = service('{meshproxy.dev/retry-backoff: "50"}')
+    assert "found '50', expected a duration" in line
+
+
 def test_a_status_that_is_no_failure_is_nothing_to_try_again() -> None:
     (line,) = service('{meshproxy.dev/retry-http: "200"}')
     assert "found '200', expected reset, 5xx, gateway-error, retriable-4xx, a status from 400" in line
