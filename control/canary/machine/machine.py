@@ -4,11 +4,11 @@ One call is one tick.  Its order is Flagger's (flagger.md 3); the drawing of the
 
     deleted? refused? suspended? target there?   -> terminate; say so, stop (suspended: abort only)  termination.py
     services, primary, routing, apex             -> make them, wait for the primary (-> Initialized) setup.py
-    new revision?                                -> gate, scale the target up       (-> Progressing) approval.py
+    new revision?                                -> gate, scale the target up       (-> Progressing) beginning.py
     order to abort                               -> roll back                                        failure.py
     the primary has no pods?                     -> halt: requests stay where they are
     evidence of harm                             -> roll back                                        comparison.py
-    newer revision                               -> restart from weight 0
+    newer revision                               -> restart from weight 0                            beginning.py
     canary pods ready? routing in force?         -> wait, or roll back when stuck  (the baseline's too: baselining.py)
     rollback hooks                               -> roll back
     Promoting, Finalising                        -> traffic back to the primary, target to zero      promotion.py
@@ -28,19 +28,17 @@ Where we differ from Flagger, on purpose, is in docs/canary/machine.md.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
-from control.canary.declared.alerts import INFO
 from control.canary.declared.commands import Signature
 from control.canary.declared.spec import CanarySpec
 from control.canary.facts import Facts
 from control.canary.machine import (
     approval,
     baselining,
+    beginning,
     comparison,
     failure,
     pausing,
-    progress,
     promotion,
     setup,
     stepping,
@@ -50,7 +48,6 @@ from control.canary.machine import (
 from control.canary.machine.analysis import Outcome, analyse
 from control.canary.machine.decision import Decision, Event, ScaleUp
 from control.canary.machine.draft import Draft, Stop
-from control.canary.machine.routing import TO_PRIMARY
 from control.canary.machine.status import ACCEPTED, ANALYSED, INITIAL, RUNNING, Phase, Status
 
 
@@ -114,7 +111,7 @@ def _release(draft: Draft) -> None:
     spec, facts = draft.spec, draft.facts
     assert facts.primary is not None
     started = draft.status.phase in RUNNING or draft.status.phase is Phase.WAITING
-    if not started and not _changed(draft):
+    if not started and not beginning.changed(draft):
         if draft.status.phase is Phase.FAILED:
             promotion.retry(draft)
             # So that coming back to this revision later counts as a change.
@@ -129,9 +126,9 @@ def _release(draft: Draft) -> None:
     if not spec.skip_analysis and not facts.primary.readiness.ready:
         failure.primary_not_ready(draft)
     if draft.status.phase not in RUNNING:
-        _begin(draft)
+        beginning.begin(draft)
     if draft.status.phase in ANALYSED:
-        _restart(draft)
+        beginning.restart(draft)
         promotion.resume(draft)
     _canary_ready(draft)
     if spec.skip_analysis and draft.status.phase in ANALYSED:
@@ -153,71 +150,6 @@ def _release(draft: Draft) -> None:
     failure.threshold_reached(draft)
     _analyse(draft)
     _advance(draft)
-
-
-# ---------------------------------------------------------------- the beginning of a release
-
-
-def _changed(draft: Draft) -> bool:
-    """Is there a revision to release?  Going back to exactly the promoted one is not a release; a person may want the one
-    that failed tried again."""
-    revision, status = draft.revision, draft.status
-    template = revision != status.last_promoted and revision != status.last_applied
-    again = _retried(draft) or stepping.begins_again(draft)
-    return template or again or dict(draft.facts.tracked) != dict(status.tracked)
-
-
-def _retried(draft: Draft) -> bool:
-    """Has a person ordered the revision that failed to be released once more?"""
-    status = draft.status
-    return status.phase is Phase.FAILED and not status.canary_weight and draft.ordered(draft.facts.commands.retry)
-
-
-def _begin(draft: Draft) -> None:
-    """Initialized, Succeeded, Failed or Waiting: through the gate, then up with the pods."""
-    facts, status = draft.facts, draft.status
-    revision, ordered = draft.revision, draft.ordered(facts.commands.promote)
-    if status.phase is Phase.WAITING:
-        if status.last_promoted == revision != status.last_applied:
-            failure.cancel(draft)
-        same = status.last_applied == revision and dict(status.tracked) == dict(facts.tracked)
-        if same and not facts.due and not ordered and not draft.approved("rollout"):
-            setup.rest(draft)
-            raise Stop
-        if facts.due and approval.rollback_wanted(draft):
-            failure.by_webhook(draft)
-    by = facts.commands.retry.signature.suffix if _retried(draft) and facts.commands.retry is not None else ""
-    approval.confirm_rollout(draft, skip=ordered)
-    if status.canary_weight:  # after a failed promotion all traffic may be on the target
-        draft.route(TO_PRIMARY)
-    draft.do(ScaleUp())
-    _progress(draft)
-    baselining.start(draft)
-    draft.record(f"New revision detected! Scaling up {draft.spec.full_target}{by}")
-    draft.alert(INFO, "New revision detected, progressing canary analysis.", about=True)
-    raise Stop
-
-
-def _restart(draft: Draft) -> None:
-    """The template or its configuration changed again while being analysed, or what an analysis is did."""
-    facts, status = draft.facts, draft.status
-    same = draft.revision == status.last_applied and dict(facts.tracked) == dict(status.tracked)
-    if same and strategy.coherent(draft.spec, status):
-        return
-    if draft.revision == status.last_promoted and draft.revision != status.last_applied:
-        failure.cancel(draft)
-    draft.route(TO_PRIMARY)
-    _progress(draft)
-    what = "New revision detected!" if not same else "Analysis changed to another strategy!"
-    draft.record(f"{what} Restarting analysis for {draft.spec.full_target}")
-    raise Stop
-
-
-def _progress(draft: Draft) -> None:
-    fresh: dict[str, Any] = {"canary_weight": 0, "failed_checks": 0, "iterations": 0}
-    draft.status = progress.without(draft.status)
-    draft.to(Phase.PROGRESSING, last_applied=draft.revision, tracked=draft.facts.tracked, **fresh)
-    baselining.begin(draft)
 
 
 # ---------------------------------------------------------------- is there anything to look at?
