@@ -245,6 +245,30 @@ def valid_authority(authority: bytes) -> bool:
     return colon < 0 or authority[-1:] == b"]" or int(authority[colon + 1 :]) <= 65535
 
 
+def valid_destination(authority: bytes) -> bool:
+    """Whether `authority` is what CONNECT asks for: host:port, and a port that can be connected to (RFC 9110 9.3.6)."""
+    if not valid_authority(authority) or not authority[-1:].isdigit():
+        return False
+    colon = authority.rfind(b":")
+    return colon >= 0 and int(authority[colon + 1 :]) > 0
+
+
+def carries_requests(protocol: bytes) -> bool:
+    """Whether a connection upgraded to `protocol` would carry HTTP requests past us: unseen by rules, with identity headers
+    that nobody takes off.  Such an upgrade is never passed on."""
+    name = protocol.lower()
+    return name[:3] == b"h2c" or name[:5] == b"http/" or name[:4] == b"tls/"
+
+
+def without_length(head: Head) -> Head:
+    """The same head without content-length, where it may not have one (RFC 9110 8.6, 9.3.6); itself if it has none."""
+    if head.content_length < 0:
+        return head
+    kept = head.copied([field for field in head.fields if field.kind != CONTENT_LENGTH])
+    kept.content_length = -1
+    return kept
+
+
 NOTHING_OF_ITS_OWN: Final[list[Field]] = []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from http1_play import bytewise, client, exchange, halves
 from recorder import Recorder, RecordingSink, request
@@ -19,7 +21,7 @@ from meshproxy.wire.engine import (
 )
 from meshproxy.wire.http1 import Http1Client
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import CACHES, Field, Head
+from meshproxy.wire.message import CACHES, Field, Head, add_field
 
 CL5 = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -466,6 +468,16 @@ def test_connect_becomes_a_tunnel_and_framing_fields_of_its_2xx_mean_nothing() -
     assert not engine.closing
     stream.send_data(b"", True)
     assert engine.closing
+
+
+@pytest.mark.parametrize("make", [upgrade, connect])
+def test_a_length_is_never_announced_where_a_tunnel_is_asked_for(make: Callable[[], Head]) -> None:
+    head = make()
+    add_field(head, Field(b"content-length", b"40"))  # whoever made it: what follows may be another's request
+    engine, host = client()
+    stream, _ = exchange(engine)
+    stream.send_head(head, [], False)
+    assert b"content-length" not in host.take()
 
 
 @pytest.mark.parametrize("head", [upgrade(), connect()], ids=["upgrade", "connect"])

@@ -12,7 +12,7 @@ from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, NO_ERROR, REFUSED_STREA
 from meshproxy.wire.h2_adapter import H2Client, H2Server
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import Field
+from meshproxy.wire.message import Field, Head, add_field
 
 SERVERS: dict[str, Any] = {"ours": Http2Server, "h2": H2Server}
 CLIENTS: dict[str, Any] = {"ours": Http2Client, "h2": H2Client}
@@ -270,6 +270,42 @@ def test_a_refused_connect_is_over_with_its_answer(wire: Wire) -> None:
     assert (wire.client.active(), wire.server.active()) == (0, 0)
     assert not wire.client.closing
     assert not wire.server.closing
+
+
+def with_length(status: int) -> Head:
+    """As an HTTP/1.1 server may say it."""
+    head = response(status)
+    add_field(head, Field(b"content-length", b"7"))
+    return head
+
+
+@pytest.mark.parametrize(("tunnel", "status"), [(b"", 200), (b"websocket", 101), (b"websocket", 200)])
+def test_what_opens_a_tunnel_has_no_length(wire: Wire, tunnel: bytes, status: int) -> None:
+    head = request(b"GET", b"/chat", protocol=tunnel) if tunnel else request(b"CONNECT", b"", b"db:5432")
+    stream, log = wire.ask(head, end=False)
+    wire.pump()
+    wire.seen().stream.send_head(with_length(status), [], False)
+    wire.seen().stream.send_data(b"longer than seven", False)
+    wire.pump()
+    assert (log.head and log.head.status, log.body) == (200, b"longer than seven")
+    assert log.head is not None
+    assert log.head.field(b"content-length") is None
+    stream.reset(CANCEL)
+
+
+@pytest.mark.parametrize("status", [100, 103, 204, 304, 404])
+def test_answers_that_may_not_have_a_length_lose_it_on_the_way(wire: Wire, status: int) -> None:
+    _, log = wire.ask(request(b"HEAD"))
+    wire.pump()
+    if status < 200:
+        wire.seen().stream.send_interim(with_length(status))
+        wire.seen().stream.send_head(response(200), [], True)
+    else:
+        wire.seen().stream.send_head(with_length(status), [], True)
+    wire.pump()
+    found = log.interim[0] if status < 200 else log.head
+    assert found is not None
+    assert (found.status, found.field(b"content-length")) == (status, b"7" if status in (304, 404) else None)
 
 
 def test_an_upgrade_travels_as_extended_connect(wire: Wire) -> None:

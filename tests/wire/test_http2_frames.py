@@ -246,7 +246,13 @@ DIFFERENCES: dict[str, Outcome] = {
             *("H2D-23", "H2D-25", "H2D-33", "H2D-35", "H2D-36", "H2D-37", "H2D-39", "H2D-40", "H2D-42"),
             *("trailers without END_STREAM", "trailers with a pseudo field", "trailers with connection"),
             *("no method", "no scheme", "no path", "method twice", "scheme twice", "authority twice", "host in another case"),
-            *("two hosts", "CONNECT with a path", "CONNECT without authority", "extended CONNECT without path"),
+            *(
+                "two hosts",
+                "CONNECT with another host",
+                "CONNECT with a path",
+                "CONNECT without authority",
+                "extended CONNECT without path",
+            ),
             *("protocol without CONNECT", "keep-alive", "proxy-connection", "space at the end of a value"),
             *("content-length twice, different", "PRIORITY on itself", "WINDOW_UPDATE of 0 on a stream"),
             *("response: no status", "response: status after a field", "response: a path in a response"),
@@ -261,6 +267,7 @@ DIFFERENCES: dict[str, Outcome] = {
     "DATA after the peer's reset": ("reset", STREAM_CLOSED),
     "DATA without room for its pad length": ("goaway", FRAME_SIZE_ERROR),
     "a block that cannot be decoded": ("goaway", PROTOCOL_ERROR),
+    "CONNECT with host alone": ("reset", PROTOCOL_ERROR),
     "PRIORITY of 4 bytes": ("goaway", FRAME_SIZE_ERROR),
     # (c)
     "response: status of two digits": FINE,
@@ -351,6 +358,9 @@ def test_messages_are_judged_as_the_catalogue_says(which: str, vector: dict[str,
         assert host.requests[-1].head.path == b"/"
 
 
+CONNECT = [(b":method", b"CONNECT"), (b":authority", b"svc.test:80")]
+WEBSOCKET = [CONNECT[0], (b":protocol", b"websocket"), *GET[1:]]
+
 PSEUDO_CASES: dict[str, tuple[list[tuple[bytes, bytes]], Outcome]] = {
     "no method": (GET[1:], ("reset", PROTOCOL_ERROR)),
     "no scheme": ([GET[0], *GET[2:]], ("reset", PROTOCOL_ERROR)),
@@ -367,10 +377,21 @@ PSEUDO_CASES: dict[str, tuple[list[tuple[bytes, bytes]], Outcome]] = {
     "OPTIONS *": ([(b":method", b"OPTIONS"), GET[1], (b":path", b"*"), GET[3]], FINE),
     "GET *": ([GET[0], GET[1], (b":path", b"*"), GET[3]], ("reset", PROTOCOL_ERROR)),
     "a fragment in the path": ([*GET[:2], (b":path", b"/a#b"), GET[3]], ("reset", PROTOCOL_ERROR)),
-    "CONNECT": ([(b":method", b"CONNECT"), GET[3]], FINE),
-    "CONNECT with a path": ([(b":method", b"CONNECT"), *GET[2:]], ("reset", PROTOCOL_ERROR)),
+    "CONNECT": (CONNECT, FINE),
+    "CONNECT with a path": ([*CONNECT, GET[2]], ("reset", PROTOCOL_ERROR)),
+    "CONNECT without a port": ([CONNECT[0], GET[3]], ("reset", PROTOCOL_ERROR)),
+    "CONNECT to port 0": ([CONNECT[0], (b":authority", b"svc.test:0")], ("reset", PROTOCOL_ERROR)),
+    "CONNECT with host alone": ([CONNECT[0], (b"host", b"svc.test:80")], ("status", 400)),
+    "CONNECT with another host": ([*CONNECT, (b"host", b"other.test:80")], ("reset", PROTOCOL_ERROR)),
+    "CONNECT with a length": ([*CONNECT, (b"content-length", b"40")], ("reset", PROTOCOL_ERROR)),
+    "CONNECT with the length 0": ([*CONNECT, (b"content-length", b"0")], FINE),
+    "extended CONNECT with a length": ([*WEBSOCKET, (b"content-length", b"40")], ("reset", PROTOCOL_ERROR)),
+    "extended CONNECT with the length 0": ([*WEBSOCKET, (b"content-length", b"0")], FINE),
+    "extended CONNECT to h2c": ([CONNECT[0], (b":protocol", b"H2C"), *GET[1:]], ("reset", PROTOCOL_ERROR)),
+    "extended CONNECT to HTTP/2.0": ([CONNECT[0], (b":protocol", b"HTTP/2.0"), *GET[1:]], ("reset", PROTOCOL_ERROR)),
+    "extended CONNECT to TLS": ([CONNECT[0], (b":protocol", b"TLS/1.0"), *GET[1:]], ("reset", PROTOCOL_ERROR)),
     "CONNECT without authority": ([(b":method", b"CONNECT")], ("status", 400)),
-    "extended CONNECT": ([(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]], FINE),
+    "extended CONNECT": (WEBSOCKET, FINE),
     "extended CONNECT without path": (
         [(b":method", b"CONNECT"), (b":protocol", b"websocket"), GET[1], GET[3]],
         ("reset", PROTOCOL_ERROR),
@@ -519,7 +540,7 @@ def test_the_host_is_told_what_the_peer_owes() -> None:
     assert engine.awaiting() == AWAITING_US
     host.requests[0].stream.send_head(response(), [], True)
     assert engine.awaiting() == AWAITING_NOTHING
-    raw.headers(3, [(b":method", b"CONNECT"), GET[3]], end=False)
+    raw.headers(3, CONNECT, end=False)
     assert engine.awaiting() == AWAITING_US, "a tunnel may be silent for as long as it likes"
 
 

@@ -21,7 +21,7 @@ from meshproxy.wire.h2_adapter.stream import H2Stream
 from meshproxy.wire.hpack.encoder import restored_fields
 from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import Field, Head
+from meshproxy.wire.message import Field, Head, without_length
 
 PREFACE_BYTES: Final = 24
 LARGEST_STREAM_ID: Final = 0x7FFFFFFF
@@ -96,6 +96,8 @@ class H2Outbound(Engine):
     def write_head(
         self, stream: H2Stream, pseudo: list[tuple[bytes, bytes]], head: Head, extra: list[Field], end: bool
     ) -> None:
+        if stream.tunnel or 0 < head.status < 200 or head.status == 204:
+            head = without_length(head)
         fields = pseudo + [(field.name, field.value) for field in head.fields + restored_fields(head) + extra]
         try:
             self.h2.send_headers(stream.stream_id, fields, end_stream=end)

@@ -144,7 +144,10 @@ class Encoder:
             self.request_line(out, head)
             if head.path and (head.method != b"CONNECT" or head.protocol):
                 path_literal(out, head.path)
-        for field in head.fields:
+        fields = head.fields
+        if 0 < head.status < 200 or head.status == 204:
+            fields = [field for field in fields if field.kind != CONTENT_LENGTH]  # RFC 9110 8.6: MUST NOT
+        for field in fields:
             code = self.coded.get(field)
             if code is not None:
                 out.append(code)

@@ -23,7 +23,9 @@ from meshproxy.wire.message import (
     Head,
     MalformedField,
     add_field,
+    carries_requests,
     valid_authority,
+    valid_destination,
     valid_path,
 )
 
@@ -171,7 +173,7 @@ def request_target(head: Head, target: bytes) -> None:
             raise BadMessage(400, "h1_target", "the path has a character that must be percent-encoded")
         head.path = target
     elif head.method == b"CONNECT":
-        if not valid_authority(target) or not target[-1:].isdigit() or b":" not in target:
+        if not valid_destination(target):
             raise BadMessage(400, "h1_target", "the target of CONNECT is not host:port")
         head.authority = target
     elif target == b"*":
@@ -211,10 +213,10 @@ def absolute_form(head: Head, target: bytes) -> None:
 
 
 def upgrade_token(value: bytes) -> bytes:
-    """The first protocol of an Upgrade field that we may pass on.  h2c is not: it would carry requests past us."""
+    """The first protocol of an Upgrade field that we may pass on."""
     for token in value.split(b","):
         token = token.strip(b" \t")
-        if token[:3] != b"h2c" and token[:5] != b"http/" and token and not token.translate(None, TCHAR + b"/"):
+        if token and not carries_requests(token) and not token.translate(None, TCHAR + b"/"):
             return token
     return b""
 

@@ -48,7 +48,10 @@ def request_start(head: Head) -> bytes:
             method = b"GET"
             target = head.path
     parts = [method, b" ", target, b" HTTP/1.1\r\nhost: ", head.authority, CRLF]
-    parts.extend([f.line for f in head.fields])
+    if method == b"CONNECT" or head.protocol:
+        parts.extend([f.line for f in head.fields if f.kind != CONTENT_LENGTH])  # what follows is a tunnel's, if it is granted
+    else:
+        parts.extend([f.line for f in head.fields])
     if head.protocol:
         parts.append(b"connection: upgrade\r\nupgrade: " + head.protocol + CRLF)
     elif head.trailers_ok:

@@ -15,6 +15,7 @@ from typing import Final
 from meshproxy.wire.hpack.static import MALFORMED
 from meshproxy.wire.message import (
     CONNECTION,
+    CONTENT_LENGTH,
     FORBIDDEN_TRAILERS,
     HOP,
     HOST,
@@ -30,7 +31,9 @@ from meshproxy.wire.message import (
     Head,
     MalformedField,
     add_field,
+    carries_requests,
     valid_authority,
+    valid_destination,
     valid_path,
 )
 
@@ -96,14 +99,24 @@ def request_head(fields: list[Field]) -> Head:
         raise MalformedField(":method is missing or not a token")
     head.method = method.value
     head.guarded = came_guarded(method, authority, scheme, path, protocol)
+    if method.value == b"CONNECT" and head.content_length >= 0:
+        # A tunnel has no content (RFC 9110 9.3.6).  Passed on over HTTP/1.1, the length would make the request after a
+        # declined tunnel the content that was announced and never came.
+        if head.content_length > 0:
+            raise MalformedField("CONNECT with a content-length")
+        head.fields = [field for field in head.fields if field.kind != CONTENT_LENGTH]
+        head.content_length = -1
     if protocol is not None:
         check_protocol(head, protocol.value)
     elif head.method == b"CONNECT":
         if scheme is not None or path is not None:
             raise MalformedField("CONNECT with :scheme or :path")
-        if not head.authority:
+        if authority is None or not head.authority:
             raise MissingAuthority("CONNECT without :authority")
-        check_authority(head.authority)
+        if not valid_destination(head.authority):
+            raise MalformedField(":authority of CONNECT is not host:port")
+        if host is not None and host.value.lower() != head.authority.lower():
+            raise MalformedField(":authority and host differ")
         return head
     if scheme is None or path is None:
         raise MalformedField(":scheme or :path is missing")
@@ -191,6 +204,8 @@ def check_protocol(head: Head, protocol: bytes) -> None:
         raise MalformedField(":protocol without CONNECT")
     if not protocol or protocol.translate(None, TCHAR + b"/"):
         raise MalformedField(":protocol is not a protocol name")
+    if carries_requests(protocol):
+        raise MalformedField(":protocol would carry requests past us")
     head.protocol = protocol.lower()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
 from meshproxy.wire.http2.windows import ReceiveWindow
-from meshproxy.wire.message import Field, Head
+from meshproxy.wire.message import Field, Head, without_length
 
 if TYPE_CHECKING:
     from meshproxy.wire.http2.connection import Http2Connection
@@ -98,6 +98,8 @@ class Http2Stream(Stream):
             if head.status == 101:  # how HTTP/1.1 accepts what is extended CONNECT here (RFC 8441 5)
                 head = switched(head)
             self.tunnel = self.method == b"CONNECT" and head.status < 300
+            if self.tunnel:
+                head = without_length(head)
         else:
             self.method = b"CONNECT" if head.protocol else head.method
             gone = connection.closing or connection.leaving
@@ -281,6 +283,7 @@ def switched(head: Head) -> Head:
     answer.version = head.version
     answer.status = 200
     answer.fields = head.fields
+    answer.content_length = head.content_length
     answer.mesh = head.mesh
     answer.guarded = head.guarded
     return answer
