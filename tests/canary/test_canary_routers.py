@@ -322,6 +322,12 @@ def test_times_and_retries_of_the_service_hold(provider: str) -> None:
     assert spec.routes.ignored == ("spec.service.retries.retryOn: unavailable (HTTP status codes and resets can be retried)",)
 
 
+def test_no_attempts_are_no_retries() -> None:
+    (route,) = wanted(asked(timeout="5s", retries={"attempts": 0}), Routing(10))
+    assert all("retry" not in one for one in route["spec"]["rules"])
+    assert route["spec"]["rules"][0]["timeouts"] == {"request": "5s"}
+
+
 @pytest.mark.parametrize("provider", ["", "gatewayapi:v1"])
 def test_headers_and_rewrites_of_the_service_hold(provider: str) -> None:
     spec = asked(
