@@ -118,10 +118,10 @@ def material(directory: Path, need_ca: bool) -> Material:
 @click.argument("targets", type=ADDRESS, nargs=-1, required=True, metavar="TARGET...")
 @click.option(
     "--upstream",
-    type=click.Choice(["http1", "http2", "auto"]),
+    type=click.Choice(["http1", "http2", "auto", "tcp"]),
     default="http1",
     show_default=True,
-    help="What TARGET speaks; auto: the request's own version, application/grpc always http2.",
+    help="What TARGET speaks; auto: the request's own version, application/grpc always http2; tcp: bytes, nothing is read.",
 )
 @click.option("--admin", type=ADDRESS, metavar="HOST:PORT", help="Serve /metrics /ready /live /config here.")
 @click.option(
@@ -160,9 +160,10 @@ def command(
 ) -> None:
     """Forward HTTP/1.1 and HTTP/2 from LISTEN to the TARGETs, balancing by latency.
 
-    Both versions are accepted on LISTEN by detection, anything else is passed on as bytes.  Of two TARGETs drawn at random the
-    one with the lower latency times requests in flight is taken: one request at a time mostly goes to the faster one, shares
-    even out under load.
+    Both versions are accepted on LISTEN by detection, anything else is passed on as bytes; with --mtls or --forwarded-for it is
+    refused, so that TARGET can believe mesh-client-id and the last x-forwarded-for.  --upstream tcp passes on all as bytes.  Of
+    two TARGETs drawn at random the one with the lower latency times requests in flight is taken: one request at a time mostly
+    goes to the faster one, shares even out under load.
 
     \b
     meshproxy forward 127.0.0.1:8000 127.0.0.1:9001 127.0.0.1:9002 --admin 127.0.0.1:4191
@@ -191,6 +192,10 @@ def command(
             upstream_identity = str(SpiffeId.parse(upstream_identity))
         except SpiffeError as error:
             raise click.UsageError(f"--upstream-identity: {error}") from error
+    if upstream == "tcp":
+        for option, given in (("--via", via), ("--forwarded-for", forwarded_for), ("--timeout", timeout)):
+            if given:
+                raise click.UsageError(f"{option} is about requests: with --upstream tcp nothing is read, all is bytes")
     if via:
         try:
             Via(via)

@@ -2,6 +2,9 @@
 
     LISTEN --(HTTP/1.1 | HTTP/2 | bytes, in clear or TLS)--> route "forward" --pick--> TARGET...
 
+Where TARGETs are told who asks (a client certificate, `forwarded_for`) only HTTP is carried: bytes that are not read could tell
+them anything.  With `upstream` "tcp" all is bytes, and nothing is told.
+
 It is the whole data path with the smallest configuration: benchmarks, conformance suites and learners use it.
 """
 
@@ -23,7 +26,7 @@ from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
 
-SPEAKS = {"http1": SPEAKS_HTTP1, "http2": SPEAKS_HTTP2, "auto": SPEAKS_AUTO}
+SPEAKS = {"http1": SPEAKS_HTTP1, "http2": SPEAKS_HTTP2, "auto": SPEAKS_AUTO, "tcp": SPEAKS_OPAQUE}
 
 
 class Target:
@@ -91,6 +94,8 @@ class ForwardSide(Side):
         self.authority = f"{'[' + host + ']' if ':' in host else host}:{targets[0].port}".encode()
         self.credentials = credentials
         self.client_certificates = client_certificates
+        self.all_bytes = upstream == "tcp"
+        self.tells = not self.all_bytes and (client_certificates or self.forwarded_for)
         self.endpoints: list[Endpoint] = []
         speaks = SPEAKS[upstream]
         self.route = self.make_route("forward", targets, speaks, timeout_s, upstream_credentials, upstream_identity)
@@ -144,8 +149,14 @@ class ForwardSide(Side):
     def allows_clear(self, connection: Accepted) -> bool:
         return self.credentials is None
 
+    def declared_opaque(self, connection: Accepted) -> bool:
+        return self.all_bytes
+
+    def only_http(self, connection: Accepted) -> bool:
+        return self.tells
+
     def opaque_authority(self, connection: Accepted) -> bytes:
-        return b"forward"  # not a name: there is one place to go
+        return b"" if self.tells else b"forward"  # not a name: there is one place to go
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         ctx = self.ctx

@@ -9,6 +9,7 @@ May they?   a health probe (GET, exactly its path)                          yes
             TrafficTargets select the pod (policy/access.py)                what they allow, and nothing else; 403 access_...
             none does, or they are in audit (then what they would deny is reported):
                         all-authenticated | all-unauthenticated | deny      403 not_authenticated, forbidden
+Is it HTTP?         bytes to a port that is declared http or grpc          403 not_http
 Is there room?  where the pod declares a limit of requests at once         503 concurrency_limit (proxy/limited.py)
 A tunnel is judged when it opens, and again when the rules change; a request, once: one that was let in ends as it would.
 """
@@ -31,7 +32,16 @@ from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.limited import OVER_LIMIT, Limit, LimitedExchange
 from meshproxy.proxy.max_forwards import within_max_forwards
 from meshproxy.proxy.outcome import DONE
-from meshproxy.proxy.refusals import ACCESS, BAD_TARGET, FORBIDDEN, NOT_AUTHENTICATED, NOT_READY, PORT_NOT_LISTED, Refusal
+from meshproxy.proxy.refusals import (
+    ACCESS,
+    BAD_TARGET,
+    FORBIDDEN,
+    NOT_AUTHENTICATED,
+    NOT_HTTP,
+    NOT_READY,
+    PORT_NOT_LISTED,
+    Refusal,
+)
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
@@ -66,6 +76,12 @@ class InboundPort:
         self.port = port
         self.protocol = protocol
         self.probe_paths = frozenset(path.encode() for path in probe_paths)
+
+
+def unread(port: InboundPort, head: Head) -> bool:
+    """Does it ask to carry other bytes than HTTP to a port that is declared to carry HTTP?  What is not read could be a request
+    with any `mesh-client-id`.  (An upgrade is HTTP, and the app's own to grant.)"""
+    return head.method == b"CONNECT" and not head.protocol and (port.protocol == HTTP1 or port.protocol == HTTP2)
 
 
 def app_speaks(port: InboundPort, orig_proto: bytes, head: Head) -> int:
@@ -191,6 +207,9 @@ class Inbound(Side):
                 return
             head = may
         if head.protocol or head.method == b"CONNECT":
+            if unread(port, head):
+                refuse(ctx, stream, head, "inbound", NOT_HTTP)
+                return
             exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
             self.opened_tunnel(Tunnel(exchange, connection.client_id, target, head))
         elif self.limit is None:
@@ -291,6 +310,8 @@ class Inbound(Side):
         port = self.ports.get(tunnel.port)
         if port is None:
             return PORT_NOT_LISTED
+        if unread(port, tunnel.head):
+            return NOT_HTTP
         access = self.access
         if access is None or access.audit:
             return self.barred(tunnel.client, port, tunnel.head)

@@ -15,7 +15,17 @@ from typing import Final
 from meshproxy.policy.declared import RouteSpec
 from meshproxy.policy.match import Matches
 from meshproxy.policy.retry import NO_RETRY, RetryPolicy
-from meshproxy.policy.service import HTTP1, HTTP2, OPAQUE, BackendEntry, EndpointEntry, MirrorEntry, RouteEntry, ServiceEntry
+from meshproxy.policy.service import (
+    DETECT,
+    HTTP1,
+    HTTP2,
+    OPAQUE,
+    BackendEntry,
+    EndpointEntry,
+    MirrorEntry,
+    RouteEntry,
+    ServiceEntry,
+)
 from meshproxy.policy.split import Split
 from meshproxy.policy.tables import NO_TABLES, Tables, parse_authority
 from meshproxy.proxy.answer import CONNECTED, refuse
@@ -284,14 +294,21 @@ class Outbound(Side):
     def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
         return PASS_THROUGH  # the app's own TLS: its bytes are carried, not read
 
-    def declared_opaque(self, connection: Accepted) -> bool:
+    def declared(self, connection: Accepted) -> int:
+        """What the Service says that the connection leads to; DETECT if it does not, or it leads to none."""
         if not connection.destination:
-            return False
+            return DETECT
         entry = self.tables.lookup(connection.destination.encode(), self.namespace)
-        return entry is not None and entry.protocol == OPAQUE
+        return DETECT if entry is None else entry.protocol
+
+    def declared_opaque(self, connection: Accepted) -> bool:
+        return self.declared(connection) == OPAQUE
+
+    def only_http(self, connection: Accepted) -> bool:
+        return self.declared(connection) in (HTTP1, HTTP2)
 
     def opaque_authority(self, connection: Accepted) -> bytes:
-        return connection.destination.encode()
+        return b"" if self.only_http(connection) else connection.destination.encode()
 
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         ctx = self.ctx

@@ -78,6 +78,10 @@ class Side:
         """Where opaque bytes of this connection go (host:port), b"" if nowhere."""
         return b""
 
+    def only_http(self, connection: Accepted) -> bool:
+        """Do bytes go nowhere because this place is for HTTP: declared so, or the server is told who asks?"""
+        return False
+
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         """Handle a request: give `stream` its sink and begin."""
         raise NotImplementedError
@@ -118,10 +122,8 @@ class Accepted(Carrier):
         self.side.opened(self)
         if not self.nested and not self.side.essential:
             self.ctx.pressure.opened()
-        if self.side.declared_opaque(self):
-            self.serve_opaque(b"")
-        elif self.side.allows_clear(self):
-            self.await_client()
+        if self.side.allows_clear(self):
+            self.await_first()
 
     # -- sniffing
 
@@ -189,7 +191,7 @@ class Accepted(Carrier):
         if self.tls.alpn() in HTTP2_ALPN:  # agreed on: whatever else comes is an error, not another protocol (RFC 9113 3.3)
             self.serve(KIND_HTTP2, b"")
         else:
-            self.await_client()
+            self.await_first()
 
     def tls_failed(self, failure: TlsFailure) -> None:
         self.ctx.tls_failed(failure.reason, self.side.direction, str(failure), self.peer)
@@ -199,13 +201,17 @@ class Accepted(Carrier):
         """Could it become a tunnel, also without having said anything?"""
         return self.side.opaque_authority(self) != b"" and (self.secured or self.side.allows_clear(self))
 
+    def may_be_silent(self) -> bool:
+        """Is one that has said nothing idle, and not late?"""
+        return self.bytes_allowed() or (self.side.only_http(self) and (self.secured or self.side.allows_clear(self)))
+
     def serve_opaque(self, data: bytes) -> None:
         if self.question is not None:
             self.adopt(data)
             return
         authority = self.side.opaque_authority(self)
         if not authority:
-            self.ctx.refused("unknown_protocol", self.side.direction)
+            self.ctx.refused("not_http" if self.side.only_http(self) else "unknown_protocol", self.side.direction)
             self.finish()
             return
         self.opaque = True
@@ -222,6 +228,12 @@ class Accepted(Carrier):
             self.drain()
 
     # -- a server that speaks first (proxy/server_first.py)
+
+    def await_first(self) -> None:
+        if self.side.declared_opaque(self):
+            self.serve_opaque(b"")
+        else:
+            self.await_client()
 
     def await_client(self) -> None:
         """Nothing has arrived yet.  Where bytes may go the client gets `server_first_s` to speak, and no time at all where
@@ -417,8 +429,8 @@ class Accepted(Carrier):
         if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
-                if self.phase == SNIFFING and not self.head and self.bytes_allowed():
-                    # Too many were silent here to ask for each (server_first.ASKED): an idle connection like any other.
+                if self.phase == SNIFFING and not self.head and self.may_be_silent():
+                    # Nobody is asked here, or too many were silent (server_first.ASKED): an idle connection like any other.
                     if now - self.opened_at > settings.idle_timeout_s:
                         self.finish()
                     return

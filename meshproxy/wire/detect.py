@@ -3,21 +3,25 @@
     b"\\x16\\x03"                                     -> TLS
     b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n"             -> HTTP2
     known method SP "/", "*" or "http"               -> HTTP1    at once, so that what follows cannot slip by as opaque
-    token SP ... SP "HTTP/" digit "." digit CRLF     -> HTTP1    any method, once the line is whole
+    token SP ... SP "HTTP/" digit ... CRLF           -> HTTP1    any method, once the line is whole
+    token, or token SP ..., longer than DETECT_BYTES -> HTTP1    nobody waits for the end of such a line: 414
     "PRI * HTTP/2.0", then no preface                -> HTTP2    whose engine says what is wrong with it
     token SP word SP word CRLF CRLF, in one read     -> HTTP2    an invalid preface (RFC 9113 3.4): refused, not passed on
     anything else                                    -> OPAQUE
     a prefix of one of these                         -> NEED_MORE
 
-The decision needs at most DETECT_BYTES; the host adds a time limit (protocols whose server speaks first never decide).
+HTTP/1.1 is recognised in every spelling that some server reads as HTTP (RFC 9112 2.2, 3): with white space in front, and
+SP, HT, VT, FF or bare CR between the words.  The engine refuses those; passed on as bytes they would be requests that no
+rule was applied to.
+
+The decision needs at most DETECT_BYTES of white space and as many after it; the host adds a time limit (protocols whose
+server speaks first never decide).
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
-
-from meshproxy.wire.message import TCHAR
 
 NEED_MORE: Final = 0
 TLS: Final = 1
@@ -26,7 +30,13 @@ HTTP2: Final = 3
 OPAQUE: Final = 4
 
 DETECT_BYTES: Final = 8 * 1024  # a longer first line is HTTP if it began like it: the engine answers 414
-METHOD_BYTES: Final = 32  # the longest registered method has 17 (UPDATEREDIRECTREF)
+METHOD_BYTES: Final = 8  # the longest of METHODS and a space
+SPACES: Final = b" \t\v\f\r"  # what a lenient server takes for the SP between the words of a request line (RFC 9112 3)
+WHITE: Final = b" \t\v\f\r\n"  # ... and skips in front of it
+CR: Final = 13
+TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+HTTP_VERSION: Final = re.compile(rb"(?i:http)/[0-9]")
 FOREIGN_VERSION: Final = re.compile(rb"(?!(?i:http)/)[A-Za-z]+/[0-9]")  # RTSP/1.0, SIP/2.0, ICAP/1.0: like HTTP, and not it
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))
@@ -50,42 +60,53 @@ def detect(data: bytes) -> int:
         return NEED_MORE
     if data[:14] == PREFACE[:14]:
         return HTTP2
-    if first == 13:  # one empty line may precede a request (RFC 9112 2.2)
-        if len(data) <= 2:
-            return NEED_MORE if data == b"\r" or data == b"\r\n" else OPAQUE
-        if data[1] != 10:
-            return OPAQUE
-        data = data[2:]
-    space = data.find(b" ", 0, METHOD_BYTES + 1)
-    method = data[: space if space >= 0 else METHOD_BYTES + 1]
-    if space == 0 or len(method) > METHOD_BYTES or method.translate(None, TCHAR):
-        return OPAQUE
-    if space < 0:
+    space = data.find(b" ", 0, METHOD_BYTES)
+    if space > 0 and data[:space] in METHODS and data[space + 1 : space + 2] == b"/":
+        return HTTP1  # what nearly all of them are
+    return spelt_oddly(data)
+
+
+def spelt_oddly(data: bytes) -> int:
+    """`data` is neither TLS nor HTTP/2's preface, nor a prefix of it."""
+    length = len(data)
+    data = data.lstrip(WHITE)
+    if length - len(data) >= DETECT_BYTES:
+        return HTTP1
+    if not data:
         return NEED_MORE
-    return http1_line(data, space, method in METHODS)
+    found = TOKEN.match(data)
+    assert found is not None
+    space = found.end()
+    if space == len(data):
+        return NEED_MORE if space < DETECT_BYTES else HTTP1
+    if space == 0 or data[space] not in SPACES:
+        return OPAQUE
+    if data[space] == CR and data[space + 1 : space + 2] in (b"", b"\n"):
+        return OPAQUE if len(data) > space + 1 else NEED_MORE  # a line of one word
+    return http1_line(data, space, data[:space] in METHODS)
 
 
 def http1_line(data: bytes, space: int, known: bool) -> int:
-    """`data` begins with a token and a space."""
+    """`data` begins with a token and white space."""
     if known:
-        target = data[space + 1 : space + 5].lower()
+        target = data[space : space + DETECT_BYTES].lstrip(SPACES)[:4].lower()
         if target[:1] == b"/" or target[:1] == b"*" or target == b"http":
             return HTTP1
     end = data.find(b"\n", 0, DETECT_BYTES)
+    if data[space] != 32 and BINARY.search(data, space, end if end >= 0 else len(data)) is not None:
+        return OPAQUE  # a number, not white space: 0x30 0x0c begins an LDAP bind
     if end < 0:
-        if len(data) < DETECT_BYTES:
-            return NEED_MORE
-        return HTTP1 if known else OPAQUE
-    line = data[:end].rstrip(b"\r")
-    version = line[-8:]
-    if version[:5] == b"HTTP/" and version[5:6].isdigit() and version[6:7] == b"." and version[7:8].isdigit():
+        return NEED_MORE if len(data) < DETECT_BYTES else HTTP1
+    line = data[:end].rstrip(SPACES)
+    words = line.split()
+    version = words[-1]
+    if len(words) > 1 and (HTTP_VERSION.match(version) is not None or HTTP_VERSION.match(version[-8:]) is not None):
         return HTTP1
-    if data[end - 1 : end + 3] == b"\r\n\r\n" and line.count(b" ") == 2 and line.isascii():
+    three = len(words) == 3 and line.count(b" ") == 2 and line.isascii() and FOREIGN_VERSION.match(version) is None
+    if three and data[end - 1 : end + 3] == b"\r\n\r\n":
         # An empty line after three words is the end of a head.  It is looked for only in what is here: protocols of lines
         # (Redis, memcached) wait for an answer after the first.
-        word = line[line.rfind(b" ") + 1 :]
-        if word and line[space + 1] != 32 and FOREIGN_VERSION.match(word) is None:
-            return HTTP1 if known else HTTP2
+        return HTTP1 if known else HTTP2
     return OPAQUE
 
 

@@ -79,18 +79,20 @@ def identify(leaf_der: bytes) -> str:
         raise TlsFailure(refusal.reason, refusal.detail) from refusal
 
 
-ALPN = {"http1": ("http/1.1",), "http2": ("h2",), "auto": ("h2", "http/1.1")}  # what TARGETs may choose from
+# What TARGETs may choose from.
+ALPN: dict[str, tuple[str, ...]] = {"http1": ("http/1.1",), "http2": ("h2",), "auto": ("h2", "http/1.1"), "tcp": ()}
 
 
 def forward_side(ctx: Context, plan: ForwardPlan) -> ForwardSide:
     serve_with: FixedCredentials | None = None
     connect_with: FixedCredentials | None = None
     if plan.chain_pem or plan.upstream_ca_pem:
-        from certs.context import client_context, server_context
+        from certs.context import HTTP_ALPN, client_context, server_context
         from certs.verify import chain_end, leaf_end
 
         if plan.chain_pem:
-            context = server_context(plan.chain_pem, plan.key_pem, plan.client_ca_pem or None)
+            offered = () if plan.upstream == "tcp" else HTTP_ALPN
+            context = server_context(plan.chain_pem, plan.key_pem, plan.client_ca_pem or None, offered)
             own_end = chain_end(plan.chain_pem) if plan.client_ca_pem else NEVER  # plain TLS proves nothing that ends
             serve_with = FixedCredentials(context, None, identify, leaf_end, own_end)
         if plan.upstream_ca_pem:

@@ -91,16 +91,20 @@ class Pair:
 
     async def start(self) -> None:
         self.app_port = await self.app.start()
-        self.prices.inbound.apply([InboundPort(self.app_port, HTTP1, ())], ALL_AUTHENTICATED)
         self.inbound = (await self.server.listen(self.prices.inbound)).port
-        self.dial(self.inbound)
+        self.declare(HTTP1, HTTP1)
         self.outbound = (await self.client.listen(self.web.outbound, "prices.shop:80")).port
 
-    def dial(self, port: int) -> None:
+    def declare(self, service: int, pod: int) -> None:
+        """What the service's port carries, as callers are told it, and the pod's."""
+        self.dial(self.inbound, service)
+        self.prices.inbound.apply([InboundPort(self.app_port, pod, ())], ALL_AUTHENTICATED)
+
+    def dial(self, port: int, protocol: int = HTTP1) -> None:
         """The service's one endpoint is at this mesh port, and is `prices`."""
         endpoint = EndpointEntry("127.0.0.1", 80, self.app_port, PRICES, port)
         leaf = BackendEntry("shop", "prices", 80, 1, [endpoint])
-        entry = ServiceEntry("shop", "prices", 80, HTTP1, [leaf], 0.0, RetryPolicy(), "cluster.local")
+        entry = ServiceEntry("shop", "prices", 80, protocol, [leaf], 0.0, RetryPolicy(), "cluster.local")
         self.web.outbound.apply(Tables(1, {entry.key: entry}, {}, ("cluster.local",)))
 
     async def stop(self) -> None:

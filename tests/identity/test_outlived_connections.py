@@ -16,6 +16,7 @@ from identity_pair import GRACE, PRICES, WEB, Pair, svid_of
 from proxy_peers import until
 
 from certs.context import mesh_contexts
+from meshproxy.policy.service import OPAQUE
 from meshproxy.proxy.tls import END, LEAVE, STAY, TlsLayer
 
 LIFE = 1000.0  # s, of a certificate; the proxies' clocks are set forward
@@ -152,6 +153,7 @@ async def test_what_takes_longer_than_the_grace_is_cut_and_the_caller_is_told(pa
 
 
 async def test_a_tunnel_ends_with_the_certificate(pair: Pair) -> None:
+    pair.declare(OPAQUE, OPAQUE)
     pair.show(pair.web, WEB, LIFE)
     reader, writer = await asyncio.open_connection("127.0.0.1", pair.outbound)
     writer.write(b"\x00\x01 no HTTP")
@@ -245,6 +247,7 @@ async def test_a_peer_that_stays_is_told_to_go_and_then_cut(pair: Pair) -> None:
 
 
 async def test_a_peers_tunnel_is_cut_too(pair: Pair) -> None:
+    pair.declare(OPAQUE, OPAQUE)
     peer = await stayer(pair, pair.issuer.leaf(WEB, LIFE))
     try:
         peer.ask("CONNECT", "", pair.app_port)

@@ -23,6 +23,9 @@ from meshproxy.proxy.memory import FORWARD, SIDECAR
         (["127.0.0.1:1", "127.0.0.1:2", "--admin", "localhost:1"], "give the admin pages another port"),
         (["0.0.0.0:1", "127.0.0.1:2", "--admin", "127.0.0.1:1"], "give the admin pages another port"),
         (["127.0.0.1:1", "127.0.0.1:2", "--timeout", "-1"], "-1.0 is not in the range"),
+        (["127.0.0.1:1", "127.0.0.1:2", "--upstream", "tcp", "--forwarded-for"], "--forwarded-for is about requests"),
+        (["127.0.0.1:1", "127.0.0.1:2", "--upstream", "tcp", "--via", "x"], "--via is about requests"),
+        (["127.0.0.1:1", "127.0.0.1:2", "--upstream", "tcp", "--timeout", "1"], "with --upstream tcp nothing is read"),
     ],
 )
 def test_a_mistake_in_the_command_is_said_with_what_was_expected(words: list[str], said: str) -> None:

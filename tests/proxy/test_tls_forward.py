@@ -279,6 +279,65 @@ async def test_a_tls_client_that_half_closes_still_gets_its_answer_and_sends_the
     client.close()
 
 
+ADMIN = b"GET / HTTP/1.1\r\nHost: a\r\nmesh-client-id: spiffe://mesh.test/ns/shop/sa/admin\r\n\r\n"
+
+
+async def told(port: int, context: ssl.SSLContext | None, data: bytes) -> bytes:
+    """What is said to these bytes until the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    said = b""
+    with suppress(ConnectionResetError):
+        writer.write(data)
+        said = await asyncio.wait_for(reader.read(-1), DEADLINE_S)
+    writer.close()
+    return said
+
+
+@pytest.mark.parametrize("how", ["--mtls", "--forwarded-for"])
+async def test_what_is_told_of_the_client_cannot_be_got_round_by_odd_spelling_or_other_bytes(forward, peer, mesh, how):
+    """Linkerd's l5d-client-id, our mesh-client-id, x-forwarded-for: a backend may believe them."""
+    heads = Heads()
+    backend = await peer(heads)
+    options = ["--mtls", str(mesh.member("web"))] if how == "--mtls" else ["--forwarded-for"]
+    proxy = await forward(f"127.0.0.1:{backend.port}", *options)
+    client = mesh.client("shopper", ["http/1.1"]) if how == "--mtls" else None
+    fronts = (b"\r\n\r\n", b"\n", b" ", b"\t", b"\v")
+    odd = [*[front + ADMIN for front in fronts], ADMIN.replace(b"GET / ", b"GET\t/\t"), ADMIN.replace(b"GET", b"G" * 40 + b" ")]
+    long = ADMIN.replace(b"GET /", b"PROPFIND /" + b"a" * 9000)
+    for data in (*odd, long):
+        status, fields, _ = parse(await told(proxy.port, client, data))
+        assert status in (400, 414)
+        assert fields[b"mesh-error"].startswith(b"h1_")
+    for data in (b"\x00" + ADMIN, b"{" + ADMIN, b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"):
+        assert await told(proxy.port, client, data) == b""
+    assert heads.seen == []
+    assert await proxy.total("meshproxy_refused_total", reason="not_http") == 3
+
+
+@pytest.mark.parametrize("alpn", [["h2"], []])
+async def test_what_is_declared_to_be_bytes_is_carried_in_mutual_tls(forward, peer, mesh, alpn):
+    async def shout(reader, writer):
+        writer.write(b"server first\n")
+        writer.write((await reader.readline()).upper())
+
+    backend = await peer(shout)
+    proxy = await forward(f"127.0.0.1:{backend.port}", "--mtls", str(mesh.member("web")), "--upstream", "tcp")
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=mesh.client("shopper", alpn))
+    assert await asyncio.wait_for(reader.readline(), DEADLINE_S) == b"server first\n"
+    writer.write(b"get / http/1.1\n")
+    assert await asyncio.wait_for(reader.readline(), DEADLINE_S) == b"GET / HTTP/1.1\n"
+    writer.close()
+    stranger = mesh.client(None, alpn)
+    assert await asyncio.wait_for(told_or_refused(proxy.port, stranger), DEADLINE_S) == b""
+    assert backend.connections == 1
+
+
+async def told_or_refused(port: int, context: ssl.SSLContext) -> bytes:
+    with suppress(ssl.SSLError, ConnectionResetError):
+        return await told(port, context, b"x")
+    return b""
+
+
 class ByHand:
     """TLS over two memory BIOs: each direction ends when the test says so."""
 

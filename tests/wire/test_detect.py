@@ -41,11 +41,12 @@ DECIDED = [
     (b"PING\r\n", OPAQUE),
     (b"*1\r\n$4\r\nPING\r\n", OPAQUE),
     (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", OPAQUE),
-    (b" GET / HTTP/1.1\r\n", OPAQUE),
-    (b"\r\rGET", OPAQUE),
-    (b"\r\n\r\n", OPAQUE),
+    (b"\r\n\r\n", NEED_MORE),
+    (b"\r\rGET", NEED_MORE),
+    (b"\n\n\x00", OPAQUE),
     (b"GET key\r\n", OPAQUE),
-    (b"A" * 33, OPAQUE),
+    (b"A" * 33, NEED_MORE),
+    (b"A" * 33 + b"\r\n", OPAQUE),
     (b"SELECT 1 FROM t\n", OPAQUE),
 ]
 
@@ -55,6 +56,30 @@ def test_each_protocol_is_recognised_and_no_prefix_decides_otherwise(data: bytes
     assert detect(data) == expected
     for size in range(len(data)):
         assert detect(data[:size]) in (NEED_MORE, expected)
+
+
+REQUESTS = [
+    b"GET /a HTTP/1.1\r\n",
+    b"PROPFIND /a HTTP/1.1\r\n",
+    b"M" * 33 + b" /a HTTP/1.1\r\n",
+    b"M" * 5000 + b" /a HTTP/1.1\r\n",
+    b"PROPFIND /a HTTP/1.1 \t\r\n",
+    b"PROPFIND /a http/1.1\n",
+    b"PROPFIND /a HTTP/1.10\r\n",
+]
+IN_FRONT = [b"", b"\n", b"\r\n", b"\r\n\r\n", b"\n\r\n", b"\r", b" ", b"\t", b"\v\f", b" \r\n" * 300]
+
+
+@pytest.mark.parametrize("front", IN_FRONT)
+@pytest.mark.parametrize("between", [b" ", b"\t", b"\v", b"\f", b"\r", b" \t "])
+@pytest.mark.parametrize("line", REQUESTS)
+def test_a_request_line_in_any_spelling_that_a_server_may_read_is_http(front: bytes, between: bytes, line: bytes) -> None:
+    """RFC 9112 2.2, 3: white space in front, other white space than SP.  As bytes it would pass every rule by."""
+    data = front + line.replace(b" ", between)
+    assert detect(data) == HTTP1
+    assert detect(data + b"Host: a\r\n\r\n") == HTTP1
+    for size in (*range(min(len(data), 100)), len(data) - 1):
+        assert detect(data[:size]) in (NEED_MORE, HTTP1)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +93,12 @@ def test_detection_needs_no_more_than_its_bound() -> None:
     assert detect(b"CONNECT " + b"a" * 100) == NEED_MORE
     assert detect(b"CONNECT " + b"a" * DETECT_BYTES) == HTTP1
     assert detect(b"CUSTOM " + b"a" * 100) == NEED_MORE
-    assert detect(b"CUSTOM " + b"a" * DETECT_BYTES) == OPAQUE
+    assert detect(b"CUSTOM /" + b"a" * DETECT_BYTES) == HTTP1
+    assert detect(b"M" * (DETECT_BYTES - 1)) == NEED_MORE
+    assert detect(b"M" * DETECT_BYTES) == HTTP1
+    assert detect(b" " * (DETECT_BYTES - 1)) == NEED_MORE
+    assert detect(b" " * DETECT_BYTES) == HTTP1
+    assert detect(b" " * DETECT_BYTES + b"\x00") == HTTP1
 
 
 OPAQUE_PROTOCOLS = {
@@ -104,6 +134,7 @@ OPAQUE_PROTOCOLS = {
     "Cassandra": b"\x04\x00\x00\x00\x05\x00\x00\x00\x00",
     "MongoDB": b"\x3a\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xd4\x07\x00\x00",
     "LDAP": b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00",
+    "LDAP, 9 bytes": b"\x30\x09\x02\x01\x01\x60\x04\x02\x01\x03\x04",
     "ZooKeeper": b"\x00\x00\x00\x2d\x00\x00\x00\x00",
     "IRC": b"NICK foo\r\nUSER foo 0 * :Foo\r\n",
     "RTSP": b"DESCRIBE rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\n\r\n",
@@ -111,6 +142,8 @@ OPAQUE_PROTOCOLS = {
     "SIP": b"OPTIONS sip:a@b SIP/2.0\r\n\r\n",
     "ICAP": b"OPTIONS icap://a/b ICAP/1.0\r\n\r\n",
     "finger": b"user\r\n",
+    "HL7 MLLP": b"\x0bMSH|^~\\&|lab|a|b|c\r\x1c\r",
+    "a long word": b"M" * 100 + b"\r\n",
 }
 
 
@@ -130,8 +163,9 @@ def test_protocols_that_are_no_http_stay_bytes_however_they_are_cut(name: str) -
     ("data", "expected"),
     [
         (b"INVALID CONNECTION PREFACE\r\n\r\n", HTTP2),  # h2spec 3.5/2
-        (b"FETCH x http/1.1\r\n\r\n", HTTP2),
-        (b"FETCH x HTTP/11\r\n\r\n", HTTP2),
+        (b"FETCH x http/1.1\r\n\r\n", HTTP1),
+        (b"FETCH x HTTP/11\r\n\r\n", HTTP1),
+        (b"FETCH x HTTP\r\n\r\n", HTTP2),
         (b"FETCH x y\r\n\r\nand more", HTTP2),
         (b"GET /\x0b HTTP/x.y\r\n\r\n", HTTP1),
         (b"GET x y\r\n\r\n", HTTP1),
