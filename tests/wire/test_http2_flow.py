@@ -8,13 +8,16 @@ from http2_harness import (
     DATA,
     GET,
     HEADERS,
+    PADDED,
     PING,
     POST,
     RST_STREAM,
     WINDOW_UPDATE,
+    Log,
     Raw,
     Recorder,
     frame,
+    request,
     response,
     settings,
 )
@@ -22,8 +25,9 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from meshproxy.wire.engine import CANCEL, FLOW_CONTROL_ERROR, NULL_SINK, Stream
-from meshproxy.wire.http2 import Http2Server
+from meshproxy.wire.engine import CANCEL, FLOW_CONTROL_ERROR, NULL_SINK, Engine, Stream
+from meshproxy.wire.h2_adapter import H2Client, H2Server
+from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field
@@ -240,6 +244,47 @@ def test_more_than_the_connections_window_ends_the_connection() -> None:
     getattr(raw.engine, "window").available = 10  # noqa: B009  as if the rest were in flight
     raw.data(1, bytes(11))
     assert raw.goaway() == FLOW_CONTROL_ERROR
+
+
+@pytest.mark.parametrize("engine", [Http2Server, Http2Client, H2Server, H2Client], ids=["server", "client", "h2s", "h2c"])
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_padding_is_granted_again_also_where_nothing_else_was_in_the_frame(engine: type[Engine], body: bytes) -> None:
+    """RFC 9113 6.1, 6.9.1: all of a DATA frame's payload uses the windows, so all of it must come back."""
+    host = Recorder()
+    raw = Raw(engine(host, Limits()))
+    raw.settle()
+    if raw.engine.server:
+        raw.headers(1, POST, end=False)
+        log = host.requests[0].log
+    else:
+        stream, log = raw.engine.open(), Log()
+        stream.sink = log
+        stream.send_head(request(), [], True)
+        raw.read()
+        raw.headers(1, [(b":status", b"200")], end=False)
+    window = Limits().stream_window
+    padded = frame(DATA, PADDED, 1, bytes((255,)) + body + bytes(255))
+    for _ in range(600):
+        assert window >= len(padded) - 9
+        window -= len(padded) - 9
+        raw.send(padded)
+        window += granted(raw, 1)
+    raw.data(1, b"end", end=True)
+    assert raw.resets() == {}
+    assert log.body == body * 600 + b"end"
+    assert log.ended
+
+
+def test_padding_to_a_stream_that_is_paused_is_granted_when_it_goes_on() -> None:
+    raw, host = serve()
+    raw.headers(1, POST, end=False)
+    host.requests[0].stream.pause()
+    padded = frame(DATA, PADDED, 1, bytes((255,)) + bytes(255))
+    for _ in range(Limits().stream_window // 256):
+        raw.send(padded)
+    assert granted(raw, 1) == 0
+    host.requests[0].stream.resume()
+    assert granted(raw, 1) == Limits().stream_window
 
 
 class Link:

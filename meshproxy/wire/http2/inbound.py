@@ -329,6 +329,8 @@ class Inbound(Http2Connection):
             return
         if size == 0:
             self.floods.control()
+            if not stream.paused:
+                self.credit(stream, False)  # padding uses the window as well (6.1, 6.9.1)
             return
         self.floods.without_progress = 0.0
         stream.silent_since = 0.0
