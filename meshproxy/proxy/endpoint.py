@@ -24,6 +24,7 @@ from meshproxy.policy.breaker import CLOSED
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
 from meshproxy.proxy.tls import Credentials
+from meshproxy.proxy.upgrade import telling
 from meshproxy.telemetry.registry import HttpSeries
 from meshproxy.telemetry.series import NOT_COUNTED
 from meshproxy.wire.message import Field, Head
@@ -125,6 +126,8 @@ class Endpoint(Reachable):
         """What a mesh peer is told beside the request; nothing for everyone else."""
         if head.version == 20:
             return self.extra_http2
+        if head.protocol and self.speaks == SPEAKS_MESH:
+            return [*self.extra_http1, *telling(head)]
         return self.extra_http10 if head.version == 10 else self.extra_http1
 
     # -- told by the dialer

@@ -35,6 +35,7 @@ from meshproxy.proxy.outcome import DONE, RESPONDING, SENT
 from meshproxy.proxy.refusals import NO_BACKEND, NO_ENDPOINTS, UPGRADE_DECLINED, UPSTREAM_RESET
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.rule import Leaf, Rule, redirect_head
+from meshproxy.proxy.upgrade import DECLINED, declined, undeclined
 from meshproxy.wire.engine import CANCEL, NO_ERROR, NO_FIELDS
 from meshproxy.wire.message import GRPC_STATUS, Field, Head
 
@@ -213,6 +214,9 @@ class Exchange(Ending):
                         self.asked_to_wait(head.fields)
             self.status = status
             if status >= 429:
+                if status == DECLINED and request.protocol:
+                    head = self.carried(head)
+                    self.status = status = head.status
                 if status == 429 or status == 503:
                     self.asked_to_wait(head.fields)
                 elif status == 504 and self.deadline_passed():  # the proxy behind was faster than our timer
@@ -231,8 +235,11 @@ class Exchange(Ending):
                 self.limited = False
                 self.retry(UPSTREAM_RESET, _ANSWERED)
                 return
-            if status < 300 and (request.protocol or request.method == b"CONNECT") and not self.tunnel_granted(head):
-                return
+            if status < 300 and (request.protocol or request.method == b"CONNECT"):
+                if not self.tunnel_granted(head):
+                    return
+                if not self.tunnel:
+                    head = declined(request, head)
             self.state = RESPONDING  # it was SENT: see above
             self.replayable = False
             if self.body is not None:
@@ -327,12 +334,20 @@ class Exchange(Ending):
         route.series.retry_skipped("no_endpoint")
         return True
 
+    def carried(self, head: Head) -> Head:
+        """What a 501 to an Upgrade stands for: an answer that declines it, if a mesh peer says so."""
+        endpoint = self.endpoint
+        return undeclined(head) if endpoint is not None and endpoint.speaks == SPEAKS_MESH else head
+
     def tunnel_granted(self, head: Head) -> bool:
-        """A 101 or 2xx to a request for a tunnel.  False if that cannot go to the client: it was refused instead."""
+        """A 101 or 2xx to a request for a tunnel; `tunnel` says afterwards if it is one.  False if that cannot go to the
+        client: it was refused instead."""
         request = self.head
-        if request.protocol and head.status != 101 and head.version != 20:
-            # A 2xx from HTTP/1.1 declines an Upgrade.  An HTTP/1.1 client reads it so; to an HTTP/2 client, which asked by
-            # extended CONNECT, the same 2xx would grant the tunnel (RFC 8441 5), so it may not get there.
+        up = self.up
+        if request.protocol and head.status != 101 and (head.version != 20 or (up is not None and not up.asked_tunnel())):
+            # A 2xx from HTTP/1.1 declines an Upgrade.  An HTTP/1.1 client reads it so, also behind a mesh peer that knows
+            # (proxy/upgrade.py); to an HTTP/2 client, which asked by extended CONNECT, the same 2xx would grant the tunnel
+            # (RFC 8441 5), so it may not get there.
             if request.method != b"CONNECT":
                 return True
             self.abandon()

@@ -45,9 +45,11 @@ from meshproxy.proxy.refusals import (
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
+from meshproxy.proxy.upgrade import told
 from meshproxy.telemetry.registry import HttpSeries
 from meshproxy.telemetry.series import NOT_COUNTED
 from meshproxy.wire.engine import CANCEL, Stream
+from meshproxy.wire.http2.heads import MESH_UPGRADE
 from meshproxy.wire.message import Field, Head
 
 # Inbound modes, numbers as in mesh.proto.
@@ -182,6 +184,8 @@ class Inbound(Side):
                     target = int(field.value)
                 elif field.name == b"mesh-orig-proto":
                     proto = field.value
+                elif field.name == MESH_UPGRADE:
+                    head = told(head, field.value)
             if target == 0:
                 refuse(ctx, stream, head, "inbound", BAD_TARGET)
                 return

@@ -138,6 +138,11 @@ class Stream:
         NO_ERROR after the end of a response: nothing more is wanted of the client; what was sent still arrives."""
         raise NotImplementedError
 
+    def asked_tunnel(self) -> bool:
+        """Client role, of a request with `protocol`: it went out as one.  False: as a plain request, because HTTP/2 could not
+        carry the Upgrade; then no answer grants a tunnel."""
+        return True
+
     def pause(self) -> None:
         """Stop the peer from sending on this stream (soon; what is in flight still arrives)."""
         raise NotImplementedError

@@ -269,6 +269,13 @@ def without_length(head: Head) -> Head:
     return kept
 
 
+def without_upgrade(head: Head) -> Head:
+    """The same request, asking for no other protocol (RFC 9110 7.8: any hop may leave an Upgrade out)."""
+    plain = head.copied(head.fields)
+    plain.protocol = b""
+    return plain
+
+
 NOTHING_OF_ITS_OWN: Final[list[Field]] = []
 
 

@@ -134,17 +134,21 @@ async def test_a_page_in_answer_to_an_extended_connect_does_not_grant_it(houses,
     assert total(last.endpoints[0].series, status=200) == 1
 
 
-async def test_an_upgrade_to_an_http2_server_without_extended_connect_is_refused(houses, http2_peer):
-    backend = await http2_peer()
+@pytest.mark.parametrize("settings", [{}, {CONNECT_PROTOCOL: 0}])
+async def test_an_upgrade_to_an_http2_server_without_extended_connect_is_left_out(houses, http2_peer, settings):
+    backend = await http2_peer(lambda asked: asked.respond(200, b"page"), settings=settings)
     house = houses()
     side = await house.forward(backend.port, upstream="http2")
     reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
     writer.write(UPGRADE)
-    status, fields, _ = parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))
-    assert (status, fields[b"mesh-error"]) == (502, b"upstream_reset")
-    assert not backend.asked
+    assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == 200
+    assert b"page" in await asyncio.wait_for(reader.readuntil(b"page"), DEADLINE_S)
+    (asked,) = backend.asked
+    await asyncio.wait_for(asked.ended.wait(), DEADLINE_S)
+    assert (asked.headers[":method"], ":protocol" in asked.headers) == ("GET", False)
     writer.close()
     await house.quiet()
+    assert total(side.endpoints[0].series, status=200) == 1
 
 
 async def test_a_stream_that_is_granted_by_an_http2_server_ends_cleanly_by_trailers_or_data(houses, http2_peer):

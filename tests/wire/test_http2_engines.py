@@ -322,6 +322,34 @@ def test_an_upgrade_travels_as_extended_connect(wire: Wire) -> None:
     assert (log.body, seen.log.body) == (b"frame", b"emarf")
 
 
+@pytest.mark.parametrize(
+    ("method", "extra", "expected"),
+    [
+        (b"GET", [], (b"CONNECT", b"tcp", False)),
+        (b"POST", [(b"mesh-upgrade", b"POST")], (b"CONNECT", b"tcp", False)),
+        (b"POST", [(b"x-request-id", b"1")], (b"POST", b"", True)),
+        (b"HEAD", [], (b"HEAD", b"", True)),
+    ],
+)
+def test_an_upgrade_whose_method_nobody_is_told_is_left_out(
+    wire: Wire, method: bytes, extra: list[tuple[bytes, bytes]], expected: tuple[bytes, bytes, bool]
+) -> None:
+    head = request(method, b"/attach", protocol=b"tcp", fields=((b"content-length", b"0"),))
+    stream, log = wire.ask(head, end=False, extra=[Field(*each) for each in extra])
+    if expected[2]:
+        stream.send_data(b"eager", False)  # it has ended: this is dropped
+    wire.pump()
+    seen = wire.seen()
+    assert (seen.head.method, seen.head.protocol, seen.log.ended) == expected
+    assert stream.asked_tunnel() == (not expected[2])
+    assert (seen.head.field(b"content-length") is None) == stream.asked_tunnel()
+    assert (head.method, head.protocol) == (method, b"tcp")  # heads are shared
+    seen.stream.send_head(response(403), [], True)
+    wire.pump()
+    assert log.events == [("head", 403, True)]
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
 def test_a_paused_stream_stops_its_sender_and_no_other(wire: Wire) -> None:
     paused, _ = wire.ask(request(b"POST", b"/paused"), end=False)
     other, _ = wire.ask(request(b"POST", b"/other"), end=False)

@@ -488,7 +488,7 @@ def test_extended_connect_waits_for_the_servers_permission(client: str) -> None:
     raw.settle()
     stream = raw.engine.open()
     stream.sink = log = Log()
-    stream.send_head(request(protocol=b"websocket"), [], False)
+    stream.send_head(request(b"CONNECT", protocol=b"websocket"), [], False)
     assert log.reset == (0xD, True)
     assert raw.engine.active() == 0
     assert not any(kind == HEADERS for kind, *_ in raw.read())

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
-from meshproxy.wire.http2.heads import request_pseudo
-from meshproxy.wire.message import Field, Head
+from meshproxy.wire.http2.heads import carries_upgrade, request_pseudo
+from meshproxy.wire.message import Field, Head, without_length, without_upgrade
 
 if TYPE_CHECKING:
     from meshproxy.wire.h2_adapter.outbound import H2Outbound
@@ -59,9 +59,16 @@ class H2Stream(Stream):
             self.tunnel = self.method == b"CONNECT" and status < 300
             pseudo = [(b":status", b"%d" % status)]
         else:
-            self.method = b"CONNECT" if head.protocol else head.method
             gone = engine.closing or engine.goaway_received
-            if gone or (head.protocol and not engine.peer_takes_extended_connect()):
+            takes = engine.peer_takes_extended_connect()
+            if head.protocol and head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra)):
+                head = without_upgrade(head)  # from HTTP/1.1, and so without content
+                end = True
+            self.method = head.method
+            if head.protocol:
+                self.method = b"CONNECT"
+                head = without_length(head)
+            if gone or (head.protocol and not takes):
                 engine.finish(self)
                 self.sink.response_reset(CANCEL if gone else HTTP_1_1_REQUIRED, True)
                 return
@@ -72,6 +79,9 @@ class H2Stream(Stream):
         if end:
             self.local_open = False
             engine.settle(self)
+
+    def asked_tunnel(self) -> bool:
+        return self.method == b"CONNECT"
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed or not self.local_open:

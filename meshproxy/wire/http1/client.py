@@ -129,6 +129,8 @@ class Http1Client(Http1Connection):
         tail = CRLF
         if head.method == b"CONNECT" or head.protocol:
             self.writing = W_UNDECIDED
+            if head.method in WITH_CONTENT:
+                tail = NO_CONTENT + CRLF
         elif head.content_length >= 0:
             self.writing = W_LENGTH
             self.left_out = head.content_length

@@ -37,6 +37,8 @@ from meshproxy.wire.message import (
     valid_path,
 )
 
+MESH_UPGRADE: Final = b"mesh-upgrade"  # between our own proxies: the method of a request with an Upgrade
+
 SCHEME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-."
 
 
@@ -250,6 +252,14 @@ def expected_body(head: Head, method: bytes) -> int:
             return -1
         return head.content_length if body_allowed(head.status, method) else 0
     return -1 if head.method == b"CONNECT" else head.content_length
+
+
+def carries_upgrade(head: Head, extra: list[Field]) -> bool:
+    """Whether extended CONNECT says all of a request with an Upgrade over HTTP/1.1.  It stands for a GET (RFC 8441 5); another
+    method is kept by a mesh peer that is told of it in `extra`.  Everybody else would make a GET of it."""
+    if head.method == b"GET":
+        return True
+    return any(field.name == MESH_UPGRADE for field in extra)
 
 
 def request_pseudo(head: Head) -> list[tuple[bytes, bytes]]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
+from meshproxy.wire.http2.heads import carries_upgrade
 from meshproxy.wire.http2.windows import ReceiveWindow
-from meshproxy.wire.message import Field, Head, without_length
+from meshproxy.wire.message import Field, Head, without_length, without_upgrade
 
 if TYPE_CHECKING:
     from meshproxy.wire.http2.connection import Http2Connection
@@ -101,11 +102,21 @@ class Http2Stream(Stream):
             if self.tunnel:
                 head = without_length(head)
         else:
-            self.method = b"CONNECT" if head.protocol else head.method
-            gone = connection.closing or connection.leaving
-            if gone or (head.protocol and not connection.peer.enable_connect_protocol):
+            code = CANCEL if connection.closing or connection.leaving else NO_ERROR
+            self.method = head.method
+            if head.protocol:
+                takes = connection.peer.enable_connect_protocol
+                if head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra)):
+                    head = without_upgrade(head)  # from HTTP/1.1, and so without content
+                    end = True
+                else:
+                    self.method = b"CONNECT"
+                    head = without_length(head)
+                    if not takes and code == NO_ERROR:
+                        code = HTTP_1_1_REQUIRED
+            if code != NO_ERROR:
                 connection.finish(self)
-                self.sink.response_reset(CANCEL if gone else HTTP_1_1_REQUIRED, True)
+                self.sink.response_reset(code, True)
                 return
             connection.number(self)
         self.sent = BODY
@@ -113,6 +124,9 @@ class Http2Stream(Stream):
         self.batch = connection.batch
         if end:
             self.all_sent()
+
+    def asked_tunnel(self) -> bool:
+        return self.method == b"CONNECT"
 
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed or self.sent >= LAST:
