@@ -187,7 +187,7 @@ def _rule(spec: CanarySpec, matches: Sequence[Match], backends: list[Object], mo
     timeouts = {"request": service.timeout, "backendRequest": service.backend_timeout}
     if given := {name: value for name, value in timeouts.items() if value}:
         made["timeouts"] = given
-    if service.retries is not None and service.retries.attempts:  # 0 is Istio's way to say none; an HTTPRoute says it by silence
+    if service.retries is not None and service.retries.attempts:  # Istio says none by 0, an HTTPRoute by silence
         made["retry"] = {"attempts": service.retries.attempts, "codes": list(service.retries.codes)}
     groups = service.rewrite.groups(matches) if service.rewrite is not None else [("", list(matches))]
     rules: list[Object] = []
