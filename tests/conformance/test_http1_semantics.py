@@ -66,6 +66,10 @@ SCRIPTS = {
     "/missing": answers(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"),
     "/head": answers(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
     "/hints": answers(b"HTTP/1.1 102 Processing\r\n\r\n" + HINTS + HINTS + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    "/named-trailers": answers(
+        b"HTTP/1.1 200 OK\r\nConnection: X-T, x-gone\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nok\r\n0\r\nx-t: 1\r\nX-Sum: 1\r\nX-Gone: 2\r\n\r\n"
+    ),
     "/trailers": answers(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n"
     ),
@@ -261,6 +265,30 @@ def test_trailers_of_an_answer_pass(way: Way, te: tuple[str, ...]) -> None:
     with Http2Client(way.port) as client:
         answer = client.ask(get(b"/trailers", (b"te", b"trailers")))
         assert (answer.body, answer.trailers) == (b"ok", {b"x-sum": b"1", b"x-more": b"2"})
+
+
+def test_trailers_of_an_answer_that_connection_names_end_at_this_hop(way: Way) -> None:
+    """RFC 9110 7.6.1: a field that Connection names is removed, "any header or trailer field(s)"."""
+    with connect(way.port) as sock:
+        send(sock, say("GET", "/named-trailers"))
+        data = b""
+        while b"\r\n0\r\n" not in data or not data.endswith(b"\r\n\r\n"):
+            part = sock.recv(65536)
+            assert part
+            data += part
+    assert data.lower().endswith(b"2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n")
+    with Http2Client(way.port) as client:
+        answer = client.ask(get(b"/named-trailers", (b"te", b"trailers")))
+        assert (answer.body, answer.trailers) == (b"ok", {b"x-sum": b"1"})
+
+
+def test_trailers_of_a_request_that_connection_names_end_at_this_hop(seen_way: Way) -> None:
+    chunked = b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-T: 1\r\nx-gone: 2\r\n\r\n"
+    for _ in range(2):  # the second time the head is known already
+        head = say("POST", "/up", "Transfer-Encoding: chunked", "Connection: x-t", "Connection: keep-alive, X-Gone")
+        assert arrived(seen_way, head + chunked).trailers == [(b"x-sum", b"1")]
+    head = say("POST", "/up", "Transfer-Encoding: chunked", "Connection: keep-alive")
+    assert arrived(seen_way, head + chunked).trailers == [(b"x-sum", b"1"), (b"x-t", b"1"), (b"x-gone", b"2")]
 
 
 def test_trailers_of_a_request_pass_and_so_does_the_wish_for_them(seen_way: Way) -> None:

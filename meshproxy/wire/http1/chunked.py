@@ -36,7 +36,9 @@ class ChunkedDecoder:
     rest      then: input that follows the message
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, named: list[bytes] | None) -> None:
+        """`named`: what the head's Connection names, which ends here also as a trailer (RFC 9110 7.6.1)."""
+        self.named = named
         self.line_bytes = limits.chunk_line_bytes
         self.trailer_bytes = limits.trailer_bytes
         self.trailer_fields = limits.head_fields
@@ -131,7 +133,7 @@ class ChunkedDecoder:
         try:
             for line in lines:
                 field = parse_field(line)
-                if trailer_allowed(field):
+                if trailer_allowed(field) and (self.named is None or field.name not in self.named):
                     self.trailers.append(field)
         except MalformedField as error:
             raise BadMessage(400, "h1_trailers", str(error)) from None

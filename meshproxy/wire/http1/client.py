@@ -208,7 +208,7 @@ class Http1Client(Http1Connection):
             self.reading = R_COMPLETE
         elif head.chunked:
             self.reading = R_CHUNKED
-            self.chunks = ChunkedDecoder(self.limits)
+            self.chunks = ChunkedDecoder(self.limits, head.connection)
         elif head.content_length > 0:
             self.reading = R_LENGTH
             self.left_in = head.content_length

@@ -143,7 +143,7 @@ class Http1Server(Http1Connection):
         ended = True
         if head.chunked:
             self.reading = R_CHUNKED
-            self.chunks = ChunkedDecoder(self.limits)
+            self.chunks = ChunkedDecoder(self.limits, head.connection)
             self.expecting = head.expect_continue
             ended = False
         elif head.content_length > 0:
