@@ -31,33 +31,23 @@ from meshproxy.proxy.outcome import DONE, RESPONDING, SENT, WAITING, Outcome
 from meshproxy.proxy.refusals import (
     CIRCUIT_OPEN,
     DEADLINE_EXCEEDED,
-    UPSTREAM_CANCELLED,
-    UPSTREAM_EXHAUSTED,
-    UPSTREAM_MALFORMED,
     UPSTREAM_RESET,
     Refusal,
+    ended_by,
 )
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Backend
 from meshproxy.proxy.timers import DeadlineQueue
-from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NO_FIELDS, NULL_SINK, PROTOCOL_ERROR, Stream
+from meshproxy.wire.engine import CANCEL, NO_FIELDS, NULL_SINK, Stream
 from meshproxy.wire.message import Field, Head
 
 UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
-_BROKEN_GRPC: Final = Failure(BROKEN, 0, 14)  # UNAVAILABLE, as its caller would see it
 
 _TIMED_OUT: Final = Failure(TIMED_OUT_KIND)
 _TIMED_OUT_GRPC: Final = Failure(TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
 _TRY_TIMED_OUT: Final = Failure(TRY_TIMED_OUT_KIND)
 _TRY_TIMED_OUT_GRPC: Final = Failure(TRY_TIMED_OUT_KIND, 0, GRPC_DEADLINE_EXCEEDED)
-
-# How a stream's end is told when no answer has begun, by its code; every other one is UPSTREAM_RESET.
-_ENDED_BY: Final = {
-    PROTOCOL_ERROR: UPSTREAM_MALFORMED,
-    CANCEL: UPSTREAM_CANCELLED,
-    ENHANCE_YOUR_CALM: UPSTREAM_EXHAUSTED,
-}
 
 # What the other ends do about a deadline can arrive before our own timer fires: their clocks began with their own request,
 # the wheel's tick is 10 ms, and grpc's libraries round what they send up, by as much as 1 %.
@@ -251,8 +241,11 @@ class Attempt(Outcome):
             self.refuse(DEADLINE_EXCEEDED)
             return
         self.attempt_failed("reset")
-        refusal = UPSTREAM_RESET if unprocessed else _ENDED_BY.get(code, UPSTREAM_RESET)
-        failure = _BROKEN_GRPC if self.head.grpc else _BROKEN
+        grpc = self.head.grpc
+        endpoint = self.endpoint
+        meshed = endpoint is not None and endpoint.speaks == SPEAKS_MESH
+        refusal = UPSTREAM_RESET if unprocessed else ended_by(code, grpc, meshed)
+        failure = Failure(BROKEN, 0, refusal.grpc) if grpc else _BROKEN  # to a gRPC client: as it would see it
         if self.may_retry(failure, unprocessed):
             self.retry(refusal, failure)
         else:

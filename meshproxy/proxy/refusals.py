@@ -11,7 +11,17 @@ from __future__ import annotations
 from typing import Final
 
 from meshproxy.policy.access import REASONS
-from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM
+from meshproxy.wire.engine import (
+    APP_FAILED,
+    CANCEL,
+    CONNECT_ERROR,
+    ENHANCE_YOUR_CALM,
+    INADEQUATE_SECURITY,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+)
 from meshproxy.wire.message import Field, Head
 
 
@@ -115,7 +125,11 @@ UPSTREAM_RESET: Final = Refusal("upstream_reset", 502, 14, "the endpoint ended t
 # What RST_STREAM says to a gRPC client (gRPC over HTTP/2, "Errors") is said to it as a status, and to a mesh peer as it came.
 UPSTREAM_CANCELLED: Final = Refusal("upstream_cancelled", 502, 1, "the endpoint cancelled before it answered", CANCEL)
 UPSTREAM_EXHAUSTED: Final = Refusal("upstream_exhausted", 502, 8, "the endpoint asked for less load", ENHANCE_YOUR_CALM)
-UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 14, "the endpoint's answer broke the protocol")
+UPSTREAM_INSECURE: Final = Refusal(
+    "upstream_insecure", 502, 7, "the endpoint wants a safer transport than it has", INADEQUATE_SECURITY
+)
+UPSTREAM_FAILED: Final = Refusal("upstream_failed", 502, 13, "the endpoint reset the call before it answered", APP_FAILED)
+UPSTREAM_MALFORMED: Final = Refusal("upstream_malformed", 502, 13, "the endpoint's answer broke the protocol")
 UPGRADE_DECLINED: Final = Refusal("upgrade_declined", 502, 14, "the endpoint answered the request for a tunnel with a page")
 REQUEST_TIMEOUT: Final = Refusal("request_timeout", 504, 4, "the request's time was up")
 TRY_TIMEOUT: Final = Refusal("try_timeout", 504, 4, "the endpoint took longer than an attempt may (backendRequest)")
@@ -143,3 +157,27 @@ NO_DESCRIPTORS: Final = Refusal(
     "no_descriptors", 503, 14, "this proxy has no file descriptor left for a connection to the endpoint", REFUSED_STREAM, True
 )
 INTERNAL: Final = Refusal("internal_error", 500, 13, "an error inside the proxy; it was counted and logged")
+
+# How a stream's end is told when no answer has begun, by its code.
+_ENDED_BY: Final = {
+    PROTOCOL_ERROR: UPSTREAM_MALFORMED,
+    CANCEL: UPSTREAM_CANCELLED,
+    ENHANCE_YOUR_CALM: UPSTREAM_EXHAUSTED,
+}
+# To gRPC: its own mapping (gRPC over HTTP/2, "Errors"), by which every other code is INTERNAL.
+_GRPC_ENDED_BY: Final = {
+    **_ENDED_BY,
+    CONNECT_ERROR: UPSTREAM_RESET,
+    INADEQUATE_SECURITY: UPSTREAM_INSECURE,
+    REFUSED_STREAM: UPSTREAM_RESET,
+}
+
+
+def ended_by(code: int, grpc: bool, meshed: bool) -> Refusal:
+    """Why a stream ended before its answer began; `code` as `Sink.response_reset` has it.  `meshed`: it was to a mesh peer,
+    which says INTERNAL_ERROR where it lost the app, and APP_FAILED for what the app's own server said."""
+    if not grpc:
+        return _ENDED_BY.get(code, UPSTREAM_RESET)
+    if meshed and code == INTERNAL_ERROR:
+        return UPSTREAM_RESET
+    return _GRPC_ENDED_BY.get(code, UPSTREAM_FAILED)

@@ -52,6 +52,16 @@ ENHANCE_YOUR_CALM: Final = 0xB
 INADEQUATE_SECURITY: Final = 0xC
 HTTP_1_1_REQUIRED: Final = 0xD
 
+# Between our own proxies, where INTERNAL_ERROR says that the app was lost: the app's own server ended the stream, and for one
+# of the reasons that gRPC calls INTERNAL.  To others an unknown code means INTERNAL_ERROR (RFC 9113 7).
+APP_FAILED: Final = 0x6D657368  # "mesh"
+
+
+def said_by_peer(code: int, tunnel: bool) -> int:
+    """The code of an RST_STREAM as a sink hears it.  There CONNECT_ERROR means that our connection was lost; a server means
+    one of its own by it, which is an internal matter, save in a tunnel (RFC 9113 7)."""
+    return INTERNAL_ERROR if code == CONNECT_ERROR and not tunnel else code
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Sink:

@@ -241,7 +241,7 @@ def test_a_grpc_client_gets_the_status_in_the_trailers_and_a_reset_as_one() -> N
         assert (answer.status, answer.body, answer.complete) == (200, b"\0\0\0\0\0", True)
         assert answer.trailers == {b"grpc-status": b"7", b"grpc-message": b"no"}
         answer = client.ask(get(b"/resets", *call, method=b"POST"), b"\0\0\0\0\0")
-        assert (answer.status, answer.fields[b"grpc-status"], answer.complete) == (200, b"14", True)
+        assert (answer.status, answer.fields[b"grpc-status"], answer.complete) == (200, b"13", True)
 
 
 def test_push_is_switched_off_towards_servers() -> None:

@@ -13,8 +13,9 @@ from raw_grpc_client import connect
 from meshproxy.policy.deadline import parse_timeout
 from meshproxy.proxy import refusals
 from meshproxy.proxy.answer import refuse
-from meshproxy.proxy.refusals import Refusal, percent_encode
+from meshproxy.proxy.refusals import Refusal, ended_by, percent_encode
 from meshproxy.proxy.server import Side
+from meshproxy.wire.engine import APP_FAILED, CONNECT_ERROR, INTERNAL_ERROR, said_by_peer
 
 GRPC = {"content-type": "application/grpc"}
 REFUSALS = [value for value in vars(refusals).values() if isinstance(value, Refusal)]
@@ -259,11 +260,22 @@ async def test_every_refusal_is_a_status_of_grpc_to_a_grpc_client(houses):
         ("name_not_found", 14),
         ("upstream_reset", 14), ("draining", 14), ("not_ready", 14), ("request_timeout", 4), ("deadline_exceeded", 4),
         ("forbidden", 7), ("not_authenticated", 7), ("port_not_listed", 7), ("upstream_cancelled", 1),
-        ("upstream_exhausted", 8), ("no_route", 5), ("loop", 10), ("internal_error", 13),
+        ("upstream_exhausted", 8), ("no_route", 5), ("loop", 10), ("internal_error", 13), ("upstream_failed", 13),
+        ("upstream_malformed", 13), ("upstream_insecure", 7),
     ],
 )  # fmt: skip
 def test_what_each_refusal_means_to_grpc(reason, code):
     assert next(r for r in REFUSALS if r.reason == reason).grpc == code
+
+
+@pytest.mark.parametrize("meshed", [False, True])
+def test_a_lost_connection_is_unavailable_and_so_is_an_app_that_a_mesh_peer_lost(meshed):
+    """RST_STREAM with each code: tests/conformance/test_grpc_resets.py."""
+    assert ended_by(CONNECT_ERROR, True, meshed).grpc == 14
+    assert ended_by(INTERNAL_ERROR, True, meshed).grpc == (14 if meshed else 13)
+    assert ended_by(APP_FAILED, True, meshed).grpc == 13
+    assert ended_by(said_by_peer(CONNECT_ERROR, False), True, False).grpc == 13
+    assert ended_by(CONNECT_ERROR, False, meshed).reason == ended_by(INTERNAL_ERROR, False, meshed).reason == "upstream_reset"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from h2.events import (
     WindowUpdated,
 )
 
-from meshproxy.wire.engine import PROTOCOL_ERROR, REFUSED_STREAM
+from meshproxy.wire.engine import PROTOCOL_ERROR, REFUSED_STREAM, said_by_peer
 from meshproxy.wire.h2_adapter.outbound import LARGEST_STREAM_ID, H2Outbound
 from meshproxy.wire.h2_adapter.stream import H2Stream
 from meshproxy.wire.http2.heads import expected_body, request_head, response_head, trailer_fields
@@ -44,7 +44,10 @@ class H2Inbound(H2Outbound):
         elif isinstance(event, StreamReset):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
-                self.abandon(stream, int(event.error_code), int(event.error_code) == REFUSED_STREAM)
+                code = int(event.error_code)
+                if not self.server:
+                    code = said_by_peer(code, stream.method == b"CONNECT")
+                self.abandon(stream, code, code == REFUSED_STREAM)
         elif isinstance(event, WindowUpdated):
             self.write_waiting()
         elif isinstance(event, RemoteSettingsChanged):

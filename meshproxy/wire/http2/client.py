@@ -9,7 +9,7 @@ handed to the socket.
 
 from __future__ import annotations
 
-from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host, Stream
+from meshproxy.wire.engine import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, Host, Stream, said_by_peer
 from meshproxy.wire.http2.connection import BLOCK_BYTES_MAX, BLOCKS_MAX
 from meshproxy.wire.http2.frames import STREAM_ID_MAX, goaway_frame
 from meshproxy.wire.http2.heads import expected_body, response_head, trailer_fields
@@ -146,7 +146,7 @@ class Http2Client(Inbound):
 
     def on_reset(self, stream: Http2Stream, code: int) -> None:
         self.finish(stream)
-        stream.sink.response_reset(code, code == REFUSED_STREAM)
+        stream.sink.response_reset(said_by_peer(code, stream.method == b"CONNECT"), code == REFUSED_STREAM)
 
     def tell_reset(self, stream: Http2Stream, code: int, unprocessed: bool) -> None:
         stream.sink.response_reset(code, unprocessed)
