@@ -115,6 +115,7 @@ class Accepted(Carrier):
         self.unread = 0  # bytes that waited in the socket's buffer at the last sweep ...
         self.unread_since = 0.0  # ... and since when they are as many
         self.input_ended = False  # the client closed its sending side
+        self.half_close: Any = None  # then: the timer that ends the wait for the answer that is due
         self.head_since = 0.0  # when a sweep first found a request head incomplete
 
     def opened(self) -> None:
@@ -327,7 +328,12 @@ class Accepted(Carrier):
         self.input_ended = True
         engine = self.engine
         if engine is not None and engine.unanswered():
-            self.ctx.loop.call_later(self.ctx.settings.half_close_s, self.half_closed)
+            self.await_answer()
+
+    def await_answer(self) -> None:
+        if self.half_close is not None:
+            self.half_close.cancel()
+        self.half_close = self.ctx.loop.call_later(self.ctx.settings.half_close_s, self.half_closed)
 
     def half_closed(self) -> None:
         engine = self.engine
@@ -336,6 +342,8 @@ class Accepted(Carrier):
 
     def on_request(self, stream: Stream, head: Head, end: bool) -> None:
         try:
+            if self.input_ended:
+                self.await_answer()  # a pipelined one: its time begins now
             if self.ctx.pressure.level != CALM and not self.side.essential and not self.admit(stream, head):
                 return
             self.side.request(self, stream, head, end)
@@ -391,6 +399,8 @@ class Accepted(Carrier):
         if self.silence is not None:
             self.silence.cancel()
             self.silence = None
+        if self.half_close is not None:
+            self.half_close.cancel()
         self.unask(False)
         self.side.ended(self)
         if not self.nested and not self.side.essential:

@@ -260,8 +260,9 @@ class Engine:
         """HTTP/2: the second GOAWAY with the real last id, one round-trip after drain() (RFC 9113 6.8)."""
 
     def unanswered(self) -> bool:
-        """HTTP/1.1 server: the client closed its sending side and its last request has no answer begun.  Whether it waits
-        (half-close) or has left (a plain close looks the same) only time tells: the host decides how long."""
+        """HTTP/1.1 server: the client closed its sending side and the request that is due has no answer begun, not even
+        a 1xx.  Whether it waits (half-close) or has left (a plain close looks the same) only time tells: the host decides
+        how long."""
         return False
 
     def awaiting(self) -> int:

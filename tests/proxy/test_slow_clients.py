@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from proxy_peers import DEADLINE_S, parse, read_head, until
@@ -220,6 +221,110 @@ async def test_silent_tls_connections_are_ended_and_handshakes_go_on_meanwhile(h
     assert house.ctx.violations["slow_start"].value == 300
     for _, writer in silent:
         writer.close()
+
+
+class Told:
+    """A backend that answers each request when it is told to; `asked` are the paths it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def __call__(self, reader, writer):
+        while True:
+            self.asked.append((await read_head(reader)).split(b" ")[1])
+            while (answer := await self.answers.get()).startswith(b"HTTP/1.1 1"):
+                writer.write(answer)
+            writer.write(answer)
+
+    async def until_asked(self, count: int) -> None:
+        async def enough() -> bool:
+            return len(self.asked) == count
+
+        await until(enough, f"{count} requests at the backend")
+
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+PIPELINE = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in (1, 2, 3))
+
+
+async def finished(side, writer) -> Any:
+    """Half-close, and wait until the proxy has heard of it."""
+    writer.write_eof()
+
+    async def heard() -> bool:
+        return [c.input_ended for c in side.connections] == [True]
+
+    await until(heard, "the FIN")
+    (connection,) = side.connections
+    return connection
+
+
+async def half_closed(side, data: bytes):
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(data)
+    return reader, writer, await finished(side, writer)
+
+
+async def test_each_request_that_begins_after_a_half_close_has_the_whole_time(houses, peer):
+    backend = Told()
+    server = await peer(backend)
+    house = houses(half_close_s=3600.0)
+    side = await house.forward(server.port)
+    reader, writer, connection = await half_closed(side, PIPELINE)
+    timers = []
+    for number in (1, 2, 3):
+        await backend.until_asked(number)
+        timers.append(connection.half_close)
+        backend.answers.put_nowait(NO_CONTENT)
+    assert (await asyncio.wait_for(reader.read(-1), DEADLINE_S)).count(b" 204 ") == 3
+    writer.close()
+    await house.quiet()
+    assert len(set(timers)) == 3
+    assert [timer.cancelled() for timer in timers] == [True] * 3
+    assert [timer.when() for timer in timers] == sorted(timer.when() for timer in timers)
+    assert side.route.series.cancelled_total == 0
+
+
+async def test_a_later_request_that_is_not_answered_after_a_half_close_is_cancelled_too(houses, peer):
+    """At the FIN an answer was on its way, so nothing was waited for then."""
+    go = asyncio.Event()
+
+    async def in_two_parts(reader, writer):
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf ")
+        await go.wait()
+        writer.write(b"done")
+        await ended(reader)  # the second request, and no answer to it
+
+    server = await peer(in_two_parts)
+    house = houses(half_close_s=0.05, half_closed_idle_s=3600.0)
+    side = await house.forward(server.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    writer.write(PIPELINE)
+    await asyncio.wait_for(reader.readuntil(b"half "), DEADLINE_S)
+    await finished(side, writer)
+    go.set()
+    assert await ended(reader) == b"done"
+    writer.close()
+    await house.quiet()
+    assert side.route.series.cancelled_total == 1
+
+
+async def test_an_interim_answer_shows_that_a_half_closed_client_is_served(houses, peer):
+    backend = Told()
+    server = await peer(backend)
+    house = houses(half_close_s=3600.0)
+    side = await house.forward(server.port)
+    reader, writer, connection = await half_closed(side, PIPELINE)
+    backend.answers.put_nowait(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    await asyncio.wait_for(reader.readuntil(b" 103 "), DEADLINE_S)
+    connection.half_closed()  # its time is up
+    for _ in range(3):
+        backend.answers.put_nowait(NO_CONTENT)
+    assert (await asyncio.wait_for(reader.read(-1), DEADLINE_S)).count(b" 204 ") == 3
+    writer.close()
+    await house.quiet()
 
 
 async def test_a_client_that_leaves_while_its_answer_stands_still_is_noticed_upstream(houses, peer):

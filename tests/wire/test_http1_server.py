@@ -547,6 +547,32 @@ def test_a_half_closed_client_gets_the_answers_to_all_it_asked() -> None:
     assert host.requests[1].sink.events == []
 
 
+def test_a_half_closed_clients_answer_has_begun_with_an_interim_one_and_each_request_is_judged_by_its_own() -> None:
+    engine, host = server()
+    engine.receive(GET + GET + GET, 0.0)
+    assert not engine.unanswered()
+    engine.receive_eof()
+    assert engine.unanswered()
+    host.requests[0].stream.send_interim(response(103))
+    assert not engine.unanswered()
+    host.requests[0].stream.send_head(response(204), [], True)
+    assert engine.unanswered()
+    host.requests[1].stream.send_head(response(200), [], False)
+    assert not engine.unanswered()
+    host.requests[1].stream.send_data(b"x", True)
+    assert engine.unanswered()
+    host.requests[2].stream.send_head(response(204), [], True)
+    assert not engine.unanswered()
+
+
+def test_a_client_of_1_0_gets_no_interim_answer_so_its_answer_has_not_begun() -> None:
+    engine, host = server()
+    engine.receive(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", 0.0)
+    engine.receive_eof()
+    host.requests[0].stream.send_interim(response(103))
+    assert engine.unanswered()
+
+
 def test_an_idle_or_partial_connection_closes_silently_at_the_end_of_input() -> None:
     for data in (b"", b"GET / HT"):
         engine, host = server()

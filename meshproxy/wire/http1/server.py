@@ -111,6 +111,7 @@ class Http1Server(Http1Connection):
         self.keep_alive = True  # the connection may be used again after this exchange
         self.undecided = False  # the request asks for a tunnel and is not answered yet
         self.expecting = False  # the client waits for 100 (Continue) before it sends the body
+        self.informed = False  # it was sent a 1xx
         self.empty_lines = 0
 
     def start(self) -> None:
@@ -140,6 +141,7 @@ class Http1Server(Http1Connection):
         self.told_blocked = False
         self.keep_alive = not head.close
         self.expecting = False
+        self.informed = False
         ended = True
         if head.chunked:
             self.reading = R_CHUNKED
@@ -233,6 +235,7 @@ class Http1Server(Http1Connection):
             self.expecting = False
         stream = self.stream
         if stream is not None and stream.head.version != 10:  # RFC 9110 15.2: never to a 1.0 client
+            self.informed = True
             self.put(response_start(head) + CRLF)
 
     def send_response(self, stream: ServerStream, head: Head, extra: list[Field], end: bool) -> None:
@@ -402,7 +405,7 @@ class Http1Server(Http1Connection):
             self.close()
 
     def unanswered(self) -> bool:
-        return self.input_ended and self.stream is not None and self.writing == W_HEAD
+        return self.input_ended and self.stream is not None and self.writing == W_HEAD and not self.informed
 
     def sweep(self, now: float, stall_s: float, body_s: float) -> bool:
         return self.reading != R_TUNNEL and self.writing != W_TUNNEL
