@@ -134,7 +134,7 @@ def test_the_trail_tells_rules_times_retries_shares_scores_breaker_and_far_side(
         "-->   HTTPRoute e2e/told rule 1",
         "header x-beta is absent, wanted = always",
         "timeouts   request 2s, each try 500ms",
-        "retries    up to 2, for connect-failure, refused-stream, reset, 503",
+        "retries    up to 2, for connect-failure, refused-stream, reset, try-timeout, 503",
         "retries left now",
         "shares     weights 3 : 1",
         "backend    e2e/told:80  75%",
