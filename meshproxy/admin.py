@@ -85,60 +85,63 @@ class AdminSide(Side):
     def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
         path = head.path.partition(b"?")[0]
         if head.method not in (b"GET", b"HEAD"):
-            reply(stream, head, 405, TEXT, b"only GET is possible here\n")
+            self.reply(stream, head, 405, TEXT, b"only GET is possible here\n")
         elif path == b"/metrics":
             try:
                 wanted = names(head.path)
             except ValueError:
-                reply(stream, head, 400, TEXT, b"at most %d names at once\n" % MAX_NAMES)
+                self.reply(stream, head, 400, TEXT, b"at most %d names at once\n" % MAX_NAMES)
                 return
             page = self.status.page(wanted)
             if page is None:
-                reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(wanted))
+                self.reply(stream, head, 200, PROMETHEUS, self.ctx.registry.render(wanted))
             else:
                 stream.sink = Sink()
                 self.ctx.spawn(self.metrics(stream, head, page), "metrics page")
         elif path == b"/live":
-            reply(stream, head, 200, TEXT, b"live\n")
+            self.reply(stream, head, 200, TEXT, b"live\n")
         elif path == b"/ready":
             self.ready(stream, head)
         elif path == b"/config":
             body = json.dumps(self.status.config(), indent=2, sort_keys=True).encode() + b"\n"
-            reply(stream, head, 200, JSON, body)
+            self.reply(stream, head, 200, JSON, body)
         elif path in (b"/explain", b"/explain/inbound"):
             self.explain(stream, head, path == b"/explain/inbound")
         else:
-            reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config /explain\n")
+            self.reply(stream, head, 404, TEXT, b"pages: /metrics /ready /live /config /explain\n")
+
+    def reply(self, stream: Stream, head: Head, status: int, content_type: bytes, body: bytes) -> None:
+        reply(stream, head, status, content_type, body, self.ctx.dated())
 
     def explain(self, stream: Stream, head: Head, inbound: bool) -> None:
         try:
             trail = self.status.explain(inbound, head.path.partition(b"?")[2].decode("latin-1"))
         except ValueError as error:
-            reply(stream, head, 400, TEXT, f"{error}\n".encode())
+            self.reply(stream, head, 400, TEXT, f"{error}\n".encode())
             return
         if trail is None:
-            reply(stream, head, 501, TEXT, b"this proxy has no trail to give: it is no sidecar\n")
+            self.reply(stream, head, 501, TEXT, b"this proxy has no trail to give: it is no sidecar\n")
         elif isinstance(trail, dict):
-            reply(stream, head, 200, JSON, json.dumps(trail).encode() + b"\n")
+            self.reply(stream, head, 200, JSON, json.dumps(trail).encode() + b"\n")
         else:
             stream.sink = Sink()
             self.ctx.spawn(self.explained(stream, head, trail), "explain page")
 
     async def explained(self, stream: Stream, head: Head, trail: Coroutine[Any, Any, dict[str, Any]]) -> None:
         try:
-            reply(stream, head, 200, JSON, json.dumps(await trail).encode() + b"\n")
+            self.reply(stream, head, 200, JSON, json.dumps(await trail).encode() + b"\n")
         except ValueError as error:
-            reply(stream, head, 400, TEXT, f"{error}\n".encode())
+            self.reply(stream, head, 400, TEXT, f"{error}\n".encode())
 
     async def metrics(self, stream: Stream, head: Head, page: Coroutine[Any, Any, bytes]) -> None:
-        reply(stream, head, 200, PROMETHEUS, await page)
+        self.reply(stream, head, 200, PROMETHEUS, await page)
 
     def ready(self, stream: Stream, head: Head) -> None:
         why = "draining" if self.ctx.draining else self.status.unready()
         if not why and self.ctx.pressure.memory == SHEDDING:
             why = "memory is short"
         if why:
-            reply(stream, head, 503, TEXT, f"not ready: {why}\n".encode())
+            self.reply(stream, head, 503, TEXT, f"not ready: {why}\n".encode())
         else:
             notes = self.status.notes()
-            reply(stream, head, 200, TEXT, f"ready{'; ' + notes if notes else ''}\n".encode())
+            self.reply(stream, head, 200, TEXT, f"ready{'; ' + notes if notes else ''}\n".encode())

@@ -18,21 +18,21 @@ def refuse(ctx: Context, stream: Stream, head: Head, direction: str, refusal: Re
     if meshed and refusal.reset != NO_ERROR:
         stream.reset(refusal.reset)
         return
-    send_refusal(stream, head, refusal)
+    send_refusal(stream, head, refusal, ctx.dated())
 
 
-def send_refusal(stream: Stream, head: Head, refusal: Refusal) -> None:
-    """Put a refusal of the request `head` on its stream, in the form that its client reads."""
+def send_refusal(stream: Stream, head: Head, refusal: Refusal, dated: list[Field]) -> None:
+    """Put a refusal of the request `head` on its stream, in the form that its client reads.  `dated`: `Context.dated`."""
     if head.grpc:
         content_type = head.field(b"content-type")
         if content_type is None or content_type == b"application/grpc":
-            stream.send_head(refusal.grpc_head, NO_FIELDS, True)
+            stream.send_head(refusal.grpc_head, dated, True)
         else:  # application/grpc+proto: the answer is of the type that was asked for
-            stream.send_head(refusal.grpc_answer(content_type), NO_FIELDS, True)
+            stream.send_head(refusal.grpc_answer(content_type), dated, True)
     elif head.method == b"HEAD":
-        stream.send_head(refusal.head, NO_FIELDS, True)
+        stream.send_head(refusal.head, dated, True)
     else:
-        stream.send_head(refusal.head, NO_FIELDS, False)
+        stream.send_head(refusal.head, dated, False)
         stream.send_data(refusal.body, True)
 
 

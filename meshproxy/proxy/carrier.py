@@ -25,6 +25,7 @@ from meshproxy.proxy.tls import OPEN as TLS_OPEN
 from meshproxy.proxy.tls import TlsFailure, TlsLayer
 from meshproxy.telemetry.series import TcpSeries
 from meshproxy.wire.engine import Engine
+from meshproxy.wire.message import Field
 
 OPEN: Final = 0
 CLOSING: Final = 1
@@ -243,6 +244,9 @@ class Carrier(Flushable):
             self.held = False
             if self.state != LOST and not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def dated(self) -> list[Field]:
+        return self.ctx.dated()
 
     def on_held(self, change: int) -> None:
         if self.state != LOST:  # afterwards nothing is held: see release_held

@@ -208,4 +208,4 @@ class Ending(Attempt):
             self.record_exchange(200, refusal.grpc)
         else:
             self.record_exchange(refusal.status, NO_GRPC)
-        send_refusal(down, head, refusal)
+        send_refusal(down, head, refusal, self.ctx.dated())

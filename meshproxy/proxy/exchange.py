@@ -149,7 +149,7 @@ class Exchange(Ending):
         route.series.request_total += 1
         down = self.down
         self.record_exchange(status, NO_GRPC)
-        down.send_head(redirect_head(status, location), NO_FIELDS, True)
+        down.send_head(redirect_head(status, location), self.ctx.dated(), True)
 
     def too_late(self, now: float) -> bool:
         """Note the deadline that its client has set.  True if it has passed already (`0m`): then it has been answered."""
@@ -246,8 +246,10 @@ class Exchange(Ending):
                 self.drop_body()
             if head.mesh or route.alters or self.tunnel:
                 self.send_changed_head(head, end)
-            else:
+            elif head.dated:
                 self.down.send_head(head, NO_FIELDS, end)
+            else:
+                self.down.send_head(head, self.ctx.dated(), end)
             if end:
                 self.response_over()
         except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this exchange only
@@ -265,6 +267,8 @@ class Exchange(Ending):
             extra = [*extra, route.via.field(head)]
         if route is not None and route.rule is not None and not self.tunnel:
             head = route.rule.answer(head, self.leaf)
+        if not self.tunnel and not head.dated and head.field(b"date") is None:  # a rule can have set one
+            extra = [*extra, *self.ctx.dated()]
         if self.tunnel and self.head.protocol:
             extra = [*extra, *websocket.granting(self.head, head)]
             head = websocket.granted(self.head, head)

@@ -19,7 +19,7 @@ from typing import Final
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.refusals import BAD_MAX_FORWARDS, TRACE_REFUSED
-from meshproxy.wire.engine import NO_FIELDS, Sink, Stream
+from meshproxy.wire.engine import Sink, Stream
 from meshproxy.wire.message import MAX_FORWARDS, Field, Head
 
 MOST: Final = 0x7FFFFFFF  # more goes on as this (7.6.2: "the recipient's maximum supported value for Max-Forwards")
@@ -62,7 +62,7 @@ def within_max_forwards(ctx: Context, stream: Stream, head: Head, direction: str
             refuse(ctx, stream, head, direction, TRACE_REFUSED, meshed)
         else:
             stream.sink = Sink()
-            stream.send_head(OPTIONS_HERE, NO_FIELDS, True)
+            stream.send_head(OPTIONS_HERE, ctx.dated(), True)
         return None
     line = lines[0]
     less = Field(line.name, b"%d" % (left - 1), line.line[: len(line.name)])  # spelt as it came

@@ -191,6 +191,10 @@ class Host:
         """Client role: no new streams here (GOAWAY, Connection: close).  Streams in flight below the last id go on; those
         above got response_reset(unprocessed=True) already."""
 
+    def dated(self) -> list[Field]:
+        """Server role: what an answer of the engine's own gets beside its fields: Date, where the host has a clock."""
+        return NO_FIELDS
+
     def on_held(self, change: int) -> None:
         """The bytes this engine holds back for its streams (queued for window or socket) grew or, negative, shrank."""
 

@@ -300,6 +300,7 @@ class Head:
     expected_ms     how long the client waits for the answer, by x-envoy-expected-rq-timeout-ms; 0: it does not say
     max_forwards    a max-forwards field is among the fields
     grpc_status     value of grpc-status in a head (trailers-only), b"" if absent
+    dated           a date field is among the fields
     guarded         HTTP/2: a pseudo field came as a literal never to be indexed, and must leave so (RFC 7541 6.2.3)
     memo_h1         memo of the HTTP/1.1 serialiser
     route           memo of the router: the route this head matched last, and the tables it was matched in
@@ -308,9 +309,10 @@ class Head:
     """
 
     __slots__ = (
-        "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "expect_continue", "expected_ms",
-        "fields", "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "max_forwards", "memo_h1", "mesh", "method",
-        "own", "path", "protocol", "reason", "request_id", "route", "scheme", "status", "trailers_ok", "version",
+        "authority", "base", "chunked", "close", "connection", "content_length", "cookie", "dated", "expect_continue",
+        "expected_ms", "fields", "grpc", "grpc_status", "grpc_timeout", "guarded", "host_seen", "max_forwards", "memo_h1",
+        "mesh", "method", "own", "path", "protocol", "reason", "request_id", "route", "scheme", "status", "trailers_ok",
+        "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -335,6 +337,7 @@ class Head:
         self.expected_ms = 0
         self.max_forwards = False
         self.grpc_status = b""
+        self.dated = False
         self.guarded = False
         # while parsing only
         self.host_seen = False
@@ -412,6 +415,7 @@ class Head:
         copy.expected_ms = self.expected_ms
         copy.max_forwards = self.max_forwards
         copy.grpc_status = self.grpc_status
+        copy.dated = self.dated
         copy.guarded = self.guarded
         return copy
 
@@ -428,8 +432,12 @@ def add_field(head: Head, field: Field) -> None:
     engine refuses before it calls this.
     """
     kind = field.kind
-    if not kind or kind == VOLATILE:  # PLAIN is 0
+    if not kind:  # PLAIN
         head.fields.append(field)
+    elif kind == VOLATILE:
+        head.fields.append(field)
+        if field.name == b"date":
+            head.dated = True
     elif kind == CONTENT_LENGTH:
         if head.content_length >= 0:
             if head.content_length != field.number:

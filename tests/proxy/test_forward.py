@@ -275,3 +275,18 @@ async def test_a_client_that_half_closes_after_its_request_gets_the_answer(forwa
     status, _, body = parse(await asyncio.wait_for(reader.read(-1), 10))
     assert (status, body) == (200, b"ok")
     writer.close()
+
+
+async def test_the_date_of_answers_is_made_once_a_second(houses):
+    ctx = houses().ctx
+    ctx.clock = lambda: 784887151.25
+    ctx.now += 60.0
+    made = ctx.dated()
+    assert [(field.name, field.value) for field in made] == [(b"date", b"Tue, 15 Nov 1994 08:12:31 GMT")]
+    ctx.clock = lambda: 784887152.0
+    ctx.now += 0.74
+    assert ctx.dated() is made
+    ctx.now += 0.02
+    assert ctx.dated()[0].value == b"Tue, 15 Nov 1994 08:12:32 GMT"
+    ctx.now += 0.99
+    assert ctx.dated()[0].value == b"Tue, 15 Nov 1994 08:12:32 GMT"

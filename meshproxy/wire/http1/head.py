@@ -100,6 +100,7 @@ def file_fields(head: Head, lines: list[bytes], keep: bool) -> bool:
                 # Connection may name away only what has no meaning to a proxy: never host, lengths, x-request-id, mesh-*
                 # (Connection: content-length would otherwise be a way to smuggle).  Those tokens are ignored.
                 head.fields = [f for f in head.fields if not (f.kind in (PLAIN, VOLATILE, COOKIE) and f.name in tokens)]
+                head.dated = head.dated and b"date" not in tokens
                 break
     return valid
 

@@ -108,15 +108,16 @@ def trailer_section(fields: list[Field]) -> bytes:
     return b"0\r\n" + b"".join([f.line for f in fields if trailer_allowed(f)]) + CRLF
 
 
-def refusal(status: int, label: str, text: str) -> bytes:
+def refusal(status: int, label: str, text: str, extra: list[Field]) -> bytes:
     """A whole small response, after which the connection closes."""
     body = f"{label}: {text}\n".encode("ascii", "replace")
     return (
-        b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\nmesh-error: %b\r\n\r\n%b"
+        b"%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\nmesh-error: %b\r\n%b\r\n%b"
         % (
             status_line(status),
             len(body),
             label.encode("ascii"),
+            field_lines(extra),
             body,
         )
     )

@@ -219,7 +219,7 @@ class Http1Server(Http1Connection):
         begun = self.writing != W_IDLE and self.writing != W_HEAD
         self.end_stream()
         if not self.closing and not begun:
-            self.put(refusal(status, label, text))
+            self.put(refusal(status, label, text, self.host.dated()))
         self.linger = True
         self.abort = self.writing == W_UNTIL_CLOSE or self.writing == W_TUNNEL  # there FIN would be a clean end
         self.close()

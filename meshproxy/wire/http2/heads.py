@@ -141,9 +141,14 @@ def response_head(fields: list[Field]) -> Head:
     regular = False
     for field in fields:
         kind = field.kind
-        if kind in (PLAIN, VOLATILE):
+        if kind == PLAIN:
             regular = True
             head.fields.append(field)
+        elif kind == VOLATILE:
+            regular = True
+            head.fields.append(field)
+            if field.name == b"date":
+                head.dated = True
         elif kind == PSEUDO:
             if regular or head.status or field.name != b":status":
                 raise MalformedField("a pseudo field out of place in a response")

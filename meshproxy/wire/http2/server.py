@@ -168,7 +168,7 @@ class Http2Server(Inbound):
     def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
         """Answer a request that the host never sees."""
         self.host.on_violation(label)
-        self.write_block(stream_id, self.encoder.head(head, []), True)
+        self.write_block(stream_id, self.encoder.head(head, self.host.dated()), True)
         if not end:
             self.write_reset(stream_id, NO_ERROR, self.stream_window)
         self.floods.reset()
