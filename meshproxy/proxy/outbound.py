@@ -367,7 +367,10 @@ class Outbound(Side):
                 exchange = TimedExchange(ctx, stream, head, "outbound", route.times)
         stream.sink = exchange
         if head.method == b"CONNECT":
-            exchange.begin(route, asking(head), end)
+            extra = asking(head)
+            if head.protocol and not head.request_id:
+                extra = [*extra, Field(b"x-request-id", ctx.request_id())]
+            exchange.begin(route, extra, end)
         elif head.request_id:
             exchange.begin(route, NO_FIELDS, end)
         else:

@@ -463,7 +463,7 @@ def add_field(head: Head, field: Field) -> None:
             head.cookie = len(head.fields)
             head.fields.append(field)
     elif kind == REQUEST_ID:
-        if not head.request_id:  # one message, one id: the first wins, a second one is dropped
+        if not head.request_id and field.value:  # one message, one id: the first wins, and an empty one is none
             head.request_id = field.value
             head.fields.append(field)
     elif kind == CONTENT_TYPE:

@@ -113,6 +113,20 @@ def test_trace_context_and_a_request_id_pass_unchanged_and_a_missing_id_is_made_
         assert request.values(b"traceparent") == []
 
 
+def test_a_request_id_that_says_nothing_is_none(hops: Hops) -> None:
+    """Two lines would be read as a list, or the empty one first."""
+    for port in (hops.plain.port, hops.edge.port):
+        for _ in range(3):  # the third time the head, or what it has in common with others, is known
+            _, request = hops.ask1(port, b"X-Request-Id:")
+            (made,) = request.values(b"x-request-id")
+            assert made
+            _, request = hops.ask2(port, (b"x-request-id", b""))
+            (made,) = request.values(b"x-request-id")
+            assert made
+        _, request = hops.ask1(port, b"X-Request-Id:", b"X-Request-Id: mine", b"X-Request-Id: another")
+        assert request.values(b"x-request-id") == [b"mine"]
+
+
 @pytest.mark.parametrize("name", ["two words", "a,b", "ü", "x\r\ny: z"])
 def test_a_name_that_is_no_token_is_refused_at_start(name: str) -> None:
     command = [sys.executable, "-m", "meshproxy", "forward", f"127.0.0.1:{free_port()}", "127.0.0.1:9", "--via", name]

@@ -49,6 +49,8 @@ class Site:
                 **{f"/page/{method}": self.page for method in ("GET", "POST", "PUT")},
                 "/switch/forged": self.switches,
                 "/plain": self.page,
+                "/id/1": self.page,
+                "/id/2": self.page,
                 "/HEAD": self.page,
                 "/OPTIONS": self.page,
                 "/chunked": self.answers(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n"),
@@ -185,6 +187,15 @@ def test_an_answer_that_declines_keeps_its_status_and_content(ours: Site, path: 
         assert answer is not None
         assert (answer.status, answer.body, answer.complete) == (*expected, True)
         assert b"mesh-status" not in answer.fields
+
+
+def test_an_upgrade_has_one_request_id_however_it_is_asked_for(ours: Site) -> None:
+    fields = [(b":method", b"CONNECT"), (b":protocol", b"tcp"), (b":scheme", b"http"), (b":authority", b"svc.test")]
+    with Http2Client(ours.port) as client:
+        client.wait(client.start([*fields, (b":path", b"/id/1")], end=False))
+        client.wait(client.start([*fields, (b":path", b"/id/2"), (b"x-request-id", b"mine")], end=False))
+    assert ours.heads.of("/id/1")[1][b"x-request-id"]
+    assert ours.heads.of("/id/2")[1][b"x-request-id"] == b"mine"
 
 
 def test_a_page_does_not_grant_what_extended_connect_asked_for(ours: Site) -> None:
