@@ -169,7 +169,7 @@ class Field:
     """One header field.
 
     name    lower-case bytes, without colon (b":path" for a pseudo field)
-    value   bytes without surrounding white space
+    value   bytes without surrounding white space; of host: without an empty port
     kind    one of the constants above
     number  for content-length: its value; for host: 1 if it is a valid authority; otherwise 0
     line    how HTTP/1.1 writes it, name case as received: b"Name: value\\r\\n"
@@ -194,8 +194,14 @@ class Field:
         number = 0
         if kind == CONTENT_LENGTH:
             number = parse_length(value)
-        elif kind == HOST and valid_authority(value):
+        elif kind == HOST:
             number = 1
+            if not valid_authority(value):
+                bare = without_empty_port(value)
+                if bare:
+                    value = bare
+                else:
+                    number = 0
         self.name = name
         self.value = value
         self.kind = kind
@@ -243,6 +249,15 @@ def valid_authority(authority: bytes) -> bool:
         return False
     colon = authority.rfind(b":")
     return colon < 0 or authority[-1:] == b"]" or int(authority[colon + 1 :]) <= 65535
+
+
+def without_empty_port(authority: bytes) -> bytes:
+    """`host` where `authority` is `host:` (RFC 3986 3.2.3: a port may be empty, 6.2.3: and is then better left out: whoever
+    compares names finds one); b"" for anything else."""
+    host = authority[:-1]
+    if authority[-1:] != b":" or (b":" in host and host[-1:] != b"]") or not valid_authority(host):
+        return b""
+    return host
 
 
 def valid_destination(authority: bytes) -> bool:

@@ -248,6 +248,11 @@ def test_a_refusal_instead_of_100_arrives_without_the_body_and_ends_the_connecti
     assert "/never" not in [path for _, path in way.backend.served]
 
 
+def test_an_empty_port_is_left_out(seen_way: Way) -> None:
+    data = b"GET /up HTTP/1.1\r\nHost: svc.test:\r\n\r\n"
+    assert arrived(seen_way, data).values(b"host") == [b"svc.test"]
+
+
 # -- trailers
 
 

@@ -235,6 +235,8 @@ def test_a_reset_aborts_where_closing_would_look_like_the_end_of_the_body() -> N
         (b"HTTPS://svc.test:8443/a/b?c", b"https", b"svc.test:8443", b"/a/b?c"),
         (b"http://svc.test?q=/x", b"http", b"svc.test", b"/?q=/x"),
         (b"http://[::1]:80/", b"http", b"[::1]:80", b"/"),
+        (b"http://svc.test:", b"http", b"svc.test", b"/"),
+        (b"http://[::1]:?q", b"http", b"[::1]", b"/?q"),
     ],
 )
 def test_the_forms_of_a_target(target: bytes, scheme: bytes, authority: bytes, path: bytes) -> None:
@@ -279,7 +281,37 @@ def test_a_target_that_two_hops_could_read_differently_is_refused(target: bytes)
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"a,b", b"a:99999", b"a:", b":80", b"[::1", b"a/b", b"a%40b", b"a:8 0", b"a\tb", b"\xe4"]
+    ("value", "authority"), [(b"svc.test:", b"svc.test"), (b"[::1]:", b"[::1]"), (b"127.0.0.1:", b"127.0.0.1")]
+)
+@pytest.mark.parametrize("again", [1, 3])  # whatever is known from the times before
+def test_a_port_that_is_empty_is_left_out(value: bytes, authority: bytes, again: int) -> None:
+    """RFC 3986 3.2.3, 6.2.3: it may be empty, and is then better left out."""
+    engine, host = server()
+    for number in range(again):
+        engine.receive(b"GET /%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (number, value), 0.0)
+        host.requests[-1].stream.send_head(response(204), [], True)
+    assert [request.head.authority for request in host.requests] == [authority] * again
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"a,b",
+        b"a:99999",
+        b"a::",
+        b"a:80:",
+        b"[::1",
+        b"[::1]:8:",
+        b"::1:",
+        b":",
+        b":80",
+        b"a/b",
+        b"a%40b",
+        b"a:8 0",
+        b"a\tb",
+        b"\xe4",
+    ],
 )
 @pytest.mark.parametrize("target", [b"/", b"http://svc.test/"])
 def test_a_host_that_is_no_authority_is_refused_also_under_an_absolute_target(value: bytes, target: bytes) -> None:

@@ -27,6 +27,7 @@ from meshproxy.wire.message import (
     valid_authority,
     valid_destination,
     valid_path,
+    without_empty_port,
 )
 
 # Memo bounds.  Entries x bytes is what an ill-meaning peer can make us hold: 1 MiB of lines.
@@ -201,6 +202,8 @@ def absolute_form(head: Head, target: bytes) -> None:
     authority = rest[:end]
     path = rest[end:]
     if not valid_authority(authority):
+        authority = without_empty_port(authority)
+    if not authority:
         raise BadMessage(400, "h1_target", "the authority in the target is not host[:port]")
     if not path:
         path = b"*" if head.method == b"OPTIONS" else b"/"  # RFC 9112 3.2.4

@@ -35,6 +35,7 @@ from meshproxy.wire.message import (
     valid_authority,
     valid_destination,
     valid_path,
+    without_empty_port,
 )
 
 MESH_UPGRADE: Final = b"mesh-upgrade"  # between our own proxies: the method of a request with an Upgrade
@@ -128,7 +129,10 @@ def request_head(fields: list[Field]) -> Head:
     head.path = path.value
     if not head.authority:
         raise MissingAuthority("neither :authority nor host")
-    check_authority(head.authority)
+    if not valid_authority(head.authority):
+        head.authority = without_empty_port(head.authority)
+    if not head.authority:
+        raise MalformedField(":authority is not host or host:port")
     if host is not None and host.value.lower() != head.authority.lower():
         raise MalformedField(":authority and host differ")
     return head
@@ -226,11 +230,6 @@ def check_scheme(scheme: bytes) -> None:
 def check_path(method: bytes, path: bytes) -> None:
     if not valid_path(path) and (path != b"*" or method != b"OPTIONS"):
         raise MalformedField(":path is not a path")
-
-
-def check_authority(authority: bytes) -> None:
-    if not valid_authority(authority):
-        raise MalformedField(":authority is not host or host:port")
 
 
 def parse_status(value: bytes) -> int:
