@@ -132,8 +132,10 @@ def _pair(arms: Arms | None, status: Status) -> tuple[tuple[ArmCounts, ArmCounts
 
 
 def terms_of(evidence: EvidencePolicy, status: Status) -> Terms:
-    beside = "baseline" if status.beside_baseline else "primary"
-    return Terms(evidence.alpha, _margin(evidence.failure_margin), _margin(evidence.slow_margin), beside)
+    judged, beside = "canary", "baseline" if status.beside_baseline else "primary"
+    if status.phase is Phase.PROMOTING:
+        judged, beside = "new primary", "canary"
+    return Terms(evidence.alpha, _margin(evidence.failure_margin), _margin(evidence.slow_margin), judged, beside)
 
 
 def _margin(share: float) -> float:

@@ -18,6 +18,7 @@ from control.canary.machine.analysis import Measurement
 from control.canary.machine.gates import gate_it_waits_at
 from control.canary.machine.status import Phase
 from control.canary.measuring.source import Arms, MetricSource, Query, Subject
+from control.canary.policies import policy_for
 
 POLICY = policy_key("test", "podinfo")
 RATE = 200.0  # requests a second
@@ -250,6 +251,31 @@ async def test_what_stays_inconclusive_waits_for_a_person_where_the_policy_says_
     await cluster.cli.apply({"apiVersion": canary["apiVersion"], "kind": "Canary", "metadata": metadata})
     cluster.refresh()
     await release.until(Phase.SUCCEEDED, 60)
+    assert [text for text in [entry["message"] for entry in release.history()] if "approved" in text] == [
+        "Evidence of podinfo.test at weight 50 approved as it is"
+    ]
+
+
+async def test_a_step_that_is_approved_and_waits_for_evidence_says_so_once(begin):
+    release = await begin(steps=[{"weight": 10}, {"weight": 50, "pause": True}], maxWait="1h")
+    release.traffic.rate = 5.0
+    await release.until_weight(50)
+    await release.go(60)
+    cluster = release.cluster
+    canary = cluster.store.get(CANARY)
+    policy = policy_for(cluster.store, parse(canary))
+    assert gate_it_waits_at(parse(canary), cluster.status(), policy) == "step/2"
+    order = str(Command(cluster.status().last_applied, cluster.now, "step/2"))
+    metadata = {"name": "podinfo", "namespace": "test", "annotations": {ANNOTATION_APPROVE: order}}
+    await cluster.cli.apply({"apiVersion": canary["apiVersion"], "kind": "Canary", "metadata": metadata})
+    cluster.refresh()
+    await release.go(60)
+    assert cluster.status().phase is Phase.PROGRESSING
+    said = [entry["message"] for entry in release.history()]
+    assert [text for text in said if "approved" in text] == ["Step 2 of podinfo.test approved"]
+    assert len([text for text in said if text.startswith("Halt")]) <= 2, "what is decided again and again is one line"
+    assert gate_it_waits_at(parse(canary), cluster.status(), policy) == ""
+    assert "not certain yet" in cluster.status().condition("Promoted").message
 
 
 async def test_a_lost_source_holds_and_counts_nothing_as_failed(begin):

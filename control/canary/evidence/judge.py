@@ -43,7 +43,10 @@ class Terms:
     alpha: float = 0.01
     failure_margin: float = 0.01
     slow_margin: float = 0.02
-    beside: str = "primary"  # what the canary is compared with, as people are told: primary or baseline
+    # As people are told: which arm is judged, and what it is compared with (primary or baseline; in a promotion the new
+    # primary with the canary).
+    judged: str = "canary"
+    beside: str = "primary"
 
     def alpha_of(self, metric: str) -> float:
         """The metric's part of the chance to roll back in vain."""
@@ -123,14 +126,18 @@ class Assessment:
     )  # OPEN: canary requests that are still needed; None: it cannot be said, or the present rates decide nothing
     canary_bounds: tuple[float, float]
     primary_bounds: tuple[float, float]
+    judged: str = "canary"  # whose numbers those of the canary are
     beside: str = "primary"  # whose numbers those of the primary are
 
     @property
     def text(self) -> str:
-        what = "failed" if self.metric == FAILURES else f"were {self.metric} of the primary"
+        promoting = self.judged != "canary"
+        marks = self.beside if promoting else "primary"  # a baseline is as new as the canary: where slow begins the primary says
+        what = "failed" if self.metric == FAILURES else f"were {self.metric} of the {marks}"
+        whose = f"the {self.judged}'s " if promoting else ""
         c = self.counts
         seen = (
-            f"{c.canary_failed} of {c.canary} requests {what} ({_percent(c.canary_failed, c.canary)}), "
+            f"{c.canary_failed} of {whose}{c.canary} requests {what} ({_percent(c.canary_failed, c.canary)}), "
             f"{c.primary_failed} of the {self.beside}'s {c.primary} ({_percent(c.primary_failed, c.primary)})"
         )
         points = f"{self.margin * 100:g}"
@@ -194,6 +201,7 @@ def _assess(metric: str, one: Comparison, terms: Terms) -> Assessment:
         None if more is None else max(1, more),
         bounds(total.canary_failed, total.canary, alpha),
         bounds(total.primary_failed, total.primary, alpha),
+        terms.judged,
         terms.beside,
     )
 

@@ -50,9 +50,8 @@ def go_on(draft: Draft) -> None:
         if compared.lost_since is not None:
             _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
         if compared.requests < compared.min_requests:
-            missing = compared.min_requests - compared.requests
             why = f"more requests at weight {draft.status.canary_weight:g} needed"
-            _hold(draft, compared, draft.status.transitioned, why, f"{missing} of {compared.min_requests}")
+            _hold(draft, compared, draft.status.transitioned, why, f"the canary has {compared.requests} of {compared.min_requests}")
     if _waits(draft.status):
         draft.status = draft.status.says("", draft.now)
 
@@ -60,7 +59,14 @@ def go_on(draft: Draft) -> None:
 def suffice(draft: Draft) -> None:
     """Ends the tick unless the canary is certainly within every margin."""
     compared = draft.facts.compared
-    if compared is None or compared.verdict.finding is Finding.SAFE or draft.approved(evidence_gate(draft.status)):
+    if compared is None or compared.verdict.finding is Finding.SAFE:
+        return
+    if draft.approved(evidence_gate(draft.status)):
+        said, command = draft.status.condition(PROMOTED), draft.facts.commands.approve
+        if said is not None and said.message == WAITS_FOR_EVIDENCE and command is not None:
+            draft.status = draft.status.says("", draft.now)
+            name, weight = draft.spec.full_name, draft.status.canary_weight
+            draft.record(f"Evidence of {name} at weight {weight:g} approved as it is{command.signature.suffix}")
         return
     why = f"not certain yet at weight {draft.status.canary_weight:g} that it is within its margins"
     _hold(draft, compared, draft.status.transitioned, why, compared.verdict.text)

@@ -118,11 +118,13 @@ def advance(draft: Draft, policy: ReleasePolicy) -> NoReturn:
         case steps.Wait(text=text, gate=gate):
             _keep(draft, at.to(State.WAITING, draft.now))
             draft.wait(text, alert=bool(gate))
-    if at.step and policy.step(at.step - 1).pause and at.state is State.WAITING:
+    pause = at.step > 0 and policy.step(at.step - 1).pause
+    if pause and at.state is State.WAITING:
         command = draft.facts.commands.approve
         draft.record(f"Step {at.step} of {spec.full_name} approved{command.signature.suffix if command else ''}")
     last = isinstance(move, steps.Done)
-    _keep(draft, at.to(State.WAITING, draft.now))  # if a gate ends the tick
+    # If a gate ends the tick.  After a pause it is not the person of this step who is waited for: that was told, once.
+    _keep(draft, at.to(State.LOOKED_AT if pause else State.WAITING, draft.now))
     if draft.status.phase is Phase.PROGRESSING:
         approval.confirm_traffic_increase(draft)
         if not last:

@@ -1,16 +1,17 @@
 """A timeline for a terminal: a row a tick, and a line of bars for the weight and for each metric.
 
-TIME   PHASE        WEIGHT  CHECKS                          WHAT
-+0:10  Progressing  10 %    request-success-rate 100        Advance podinfo.test canary weight 10
+TIME   PHASE        WEIGHT  CHECKS                                    WHAT
++0:10  Progressing  10 %    request-success-rate 100 % of 4 requests  Advance podinfo.test canary weight 10
 
 weight                ▁▂▃▄▅▆█▁  0 .. 50 %
-request-success-rate  ██▅▅▅     95 .. 100, at least 99
+request-success-rate  ██▅▅▅     95 .. 100 %, at least 99 %
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from control.canary.machine.number import form, of_requests
 from control.canary.simulate.timeline import Entry, Outcome, Said, Seen, Timeline
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -82,8 +83,8 @@ def _weight(entry: Entry) -> str:
 
 
 def _check(seen: Seen) -> str:
-    value = "no data" if seen.value is None else f"{seen.value:g}"
-    requests = "" if seen.requests is None or seen.value is None else f" of {seen.requests:.0f}"
+    value = "no data" if seen.value is None else form(seen.metric, seen.requests)(seen.value)
+    requests = "" if seen.requests is None or seen.value is None else of_requests(round(seen.requests))
     return f"{'' if seen.good else '! '}{seen.metric} {value}{requests}"
 
 
@@ -109,9 +110,10 @@ def _metric_line(found: Sequence[Seen | None]) -> tuple[str, str]:
         return "", "no data"
     low, high = min(*values, *limits, values[0]), max(*values, *limits, values[0])
     one = next(seen for seen in found if seen is not None)
-    allowed = [f"at least {one.minimum:g}"] if one.minimum is not None else []
-    allowed += [f"at most {one.maximum:g}"] if one.maximum is not None else []
-    said = ", ".join([f"{min(values):g} .. {max(values):g}", *allowed])
+    number = form(one.metric, next((seen.requests for seen in found if seen is not None and seen.requests is not None), None))
+    allowed = [f"at least {number(one.minimum)}"] if one.minimum is not None else []
+    allowed += [f"at most {number(one.maximum)}"] if one.maximum is not None else []
+    said = ", ".join([f"{number(min(values)).removesuffix(' %')} .. {number(max(values))}", *allowed])
     return sparkline([None if seen is None else seen.value for seen in found], low, high), said
 
 
