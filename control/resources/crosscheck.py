@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from control.canary.declared.metric import Kind
 from control.canary.declared.policy import ReleasePolicy, misfit
 from control.canary.declared.policy import parse as parse_policy
 from control.canary.declared.spec import CanarySpec
 from control.canary.declared.spec import parse as parse_release
+from control.canary.machine.strategy import Strategy, strategy
 from control.resources import alertprovider, canary, core, releasepolicy, traffictarget
 from control.resources.documents import Path, field_name
 from control.resources.embedded import refusal
@@ -54,6 +56,15 @@ def crosscheck(
     ]
     result += [diagnostic("error", *one) for check in (_not_honoured, _one_target, _misfits) for one in check(found)]
     return sorted(result, key=lambda one: (one.file, one.line))
+
+
+def notes(objects: Sequence[Object], locate: Locate = lambda key, path: ("", 0)) -> list[Diagnostic]:
+    """What is no mistake, and may mean something else than it seems to: severity info.  Total, as crosscheck."""
+    found = _Objects(objects, NOTHING)
+    return [
+        Diagnostic("info", *locate(key, path), field_name(path), message, hint, key)
+        for key, path, message, hint in _compared_instead(found)
+    ]
 
 
 Finding = tuple[Key, Path, str, str]
@@ -341,6 +352,26 @@ def _judged(found: _Objects) -> Iterator[Finding]:
             where = Key(releasepolicy.GROUP, releasepolicy.KIND, policy.namespace, policy.name)
             message = f"has no effect on Canary {key.name}: it says skipAnalysis, so nothing is compared"
             yield where, ("spec", "evidence", "baseline"), message, ""
+
+
+def _compared_instead(found: _Objects) -> Iterator[Finding]:
+    """Thresholds that nothing is held against, because evidence judges the same numbers."""
+    for key, (spec, obj) in found.releases.items():
+        own, groups = found.policies_of(spec)
+        policy = own or (groups[0] if groups else None)
+        if policy is None or policy.evidence is None or spec.skip_analysis or misfit(spec, own, groups) is not None:
+            continue
+        if strategy(spec) is Strategy.BLUE_GREEN and not spec.mirror:
+            continue  # the arms never serve at the same time: thresholds hold there
+        names = list(dict.fromkeys(metric.name for metric in spec.metrics if metric.kind is Kind.BUILT_IN))
+        if names:
+            analysis = "analysis" if obj["spec"].get("analysis") else "canaryAnalysis"
+            held = "are not held against their thresholds" if len(names) > 1 else "is not held against its threshold"
+            beside = "an equal-sized copy of the primary" if policy.evidence.baseline else "the primary"
+            message = (
+                f"{' and '.join(names)} {held}: compared with {beside} instead (spec.evidence of ReleasePolicy {policy.name})"
+            )
+            yield key, ("spec", analysis, "metrics"), message, "a metric with a query or a templateRef is held against its own"
 
 
 def _targets(found: _Objects) -> Iterator[Finding]:

@@ -121,11 +121,13 @@ def _held(canary: Object, paused: bool) -> str:
 
 def check(seen: Object) -> str:
     """One check of a decision: what was measured, over how much, and what is allowed."""
-    value = seen.get("value")
-    said = "no data" if value is None else f"{value:g}"
-    requests = f" of {seen['requests']:g} requests" if "requests" in seen else ""
-    allowed = [f"at least {seen['min']:g}"] if "min" in seen else []
-    allowed += [f"at most {seen['max']:g}"] if "max" in seen else []
+    from control.canary.machine.number import form, of_requests
+
+    value, number = seen.get("value"), form(seen["metric"], seen.get("requests"))
+    said = "no data" if value is None else number(value)
+    requests = of_requests(seen.get("requests"))
+    allowed = [f"at least {number(seen['min'])}"] if "min" in seen else []
+    allowed += [f"at most {number(seen['max'])}"] if "max" in seen else []
     limits = f" ({', '.join(allowed)})" if allowed else ""
     return f"{seen['metric']} {said}{requests}{limits}"
 

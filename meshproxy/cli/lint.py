@@ -45,7 +45,7 @@ def command(ctx: click.Context, directory: Path, output: str, strict: bool) -> N
 
 def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     """All diagnostics in the order of the files, the number of documents, and of files."""
-    from control.resources.crosscheck import crosscheck
+    from control.resources.crosscheck import crosscheck, notes
     from control.resources.documents import Path as FieldPath
     from control.resources.documents import field_name
     from control.resources.refused import Refused
@@ -66,6 +66,7 @@ def diagnose(directory: Path) -> tuple[list[Diagnostic], int, int]:
     objects = [checked.obj for checked in good.values() if checked.obj is not None]
     found = [*user.problems, *reviewed.diagnostics]
     found += crosscheck(objects, locate, Refused.reviewed(user.problems, user.files, reviewed))
+    found += notes(objects, locate)
     for obj in objects:
         if obj["kind"] == "HTTPRouteGroup":
             key = Key.of(obj)

@@ -74,3 +74,5 @@ async def test_while_promoting_the_new_primary_is_compared_with_the_canary_as_ev
     await release.until(Phase.FAILED, 60)
     assert release.cluster.weights() == (100, 0)
     assert release.says("the new primary is worse than the canary")
+    assert release.says("of the new primary's")
+    assert release.says("of the canary's")

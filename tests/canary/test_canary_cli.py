@@ -164,7 +164,8 @@ async def test_wait_ends_with_0_when_the_phase_is_reached_and_with_1_otherwise(s
         await shell.cluster.tick()
     said = shell.run("status", "podinfo", "-n", "test", "--wait", "succeeded", code=1).output
     assert "podinfo.test failed: Rolling back podinfo.test failed checks threshold reached" in said
-    assert "Halt podinfo.test advancement success rate 0.00% < 99% (request-success-rate 0 of 5 requests (at least 99))" in said
+    checked = "(request-success-rate 0 % of 5 requests (at least 99 %))"
+    assert f"Halt podinfo.test advancement success rate 0.00% < 99% {checked}" in said
     assert "`meshproxy canary history podinfo -n test` has all of it" in said
     shell.run(*wait, "failed")
 
@@ -323,7 +324,7 @@ async def test_history_shows_every_decision_with_its_numbers(shell):
     assert lines[0].split() == ["TIME", "PHASE", "WEIGHT", "FAILED", "REVISION", "MESSAGE", "CHECKS"]
     assert "Initialization done! podinfo.test" in lines[1]
     assert "Halt podinfo.test advancement success rate 75.00% < 99%" in lines[-1]
-    assert "request-success-rate 75 of 40 requests" in lines[-1]
+    assert "request-success-rate 75 % of 40 requests" in lines[-1]
     items = json.loads(shell.run("history", "podinfo", "-n", "test", "-o", "json").output)["items"]
     assert items[-1]["failedChecks"] == 1
 

@@ -8,10 +8,13 @@ from random import Random
 import pytest
 
 from benchmarks.evidence.streams import binomial
+from control.canary.declared.policy import EvidencePolicy
 from control.canary.evidence.arms import ArmCounts, Block, Marks, block, freeze
 from control.canary.evidence.judge import FAILURES, QUANTILES, Evidence, Finding, Terms, judge, slow
 from control.canary.evidence.record import from_object, to_object
 from control.canary.evidence.sequence import HARM_PAPER
+from control.canary.machine.status import Phase, Status
+from control.canary.observer import terms_of
 
 TERMS = Terms()
 INF = float("inf")
@@ -128,6 +131,23 @@ def test_slowness_beyond_the_margin_is_harm_though_nothing_fails() -> None:
     assert verdict.finding is Finding.HARM
     assert "slower than p50 of the primary" in verdict.text
     assert verdict.assessments[0].finding is not Finding.HARM
+
+
+def test_in_a_promotion_the_new_primary_is_named_and_the_canary_it_is_compared_with() -> None:
+    terms = terms_of(EvidencePolicy(), Status(Phase.PROMOTING))
+    failing = judge(release(20, failing=(0.2, 0.001)), terms)
+    counts = failing.assessments[0].counts
+    assert failing.text.startswith(f"{counts.canary_failed} of the new primary's 1000 requests failed (")
+    assert f", {counts.primary_failed} of the canary's {counts.primary} (" in failing.text
+    slow_ones = judge(release(60, slowness=(0.75, 0.5)), terms).text
+    assert "slower than p50 of the canary (" in slow_ones
+    assert "the primary" not in slow_ones
+
+
+def test_beside_a_baseline_slow_is_what_the_primary_says() -> None:
+    text = judge(release(60, slowness=(0.75, 0.5)), Terms(beside="baseline")).text
+    assert "slower than p50 of the primary (" in text
+    assert "of the baseline's" in text
 
 
 def test_a_good_canary_is_open_with_a_number_and_then_safe() -> None:

@@ -180,7 +180,7 @@ async def test_a_step_without_requests_is_not_left(begin):
     await release.go(25)
     assert release.cluster.status().canary_weight == 10
     assert release.cluster.status().failed_checks == 0
-    assert release.waits_for() == "Waiting for evidence: more requests at weight 10 needed (1 of 1)."
+    assert release.waits_for() == "Waiting for evidence: more requests at weight 10 needed (the canary has 0 of 1)."
     release.traffic.rate = RATE
     await release.until_weight(20)
     assert "Waiting for evidence" not in release.waits_for()

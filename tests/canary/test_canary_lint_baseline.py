@@ -165,3 +165,26 @@ def test_a_mesh_that_runs_says_so_too_and_not_that_the_manifest_is_refused(tmp_p
         assert [one for one in store.manifest_diagnostics() if one.severity == "error"] == []
     finally:
         store.close()
+
+
+def compared(path: Path, *objects: dict[str, Any]) -> list[str]:
+    return [one.message for one in told(path, *objects, of="spec.analysis.metrics") if one.severity == "info"]
+
+
+def test_thresholds_that_evidence_takes_the_place_of_are_told_and_are_no_warning(tmp_path):
+    (found,) = told(tmp_path, canary_object(), policy_object(evidence={}), of="spec.analysis.metrics")
+    assert (found.severity, found.key.kind) == ("info", "Canary")
+    assert found.message.startswith("request-success-rate")
+    assert "compared with the primary instead (spec.evidence of ReleasePolicy podinfo)" in found.message
+    result = CliRunner().invoke(main, ["lint", str(tmp_path)])
+    assert "info" in result.output
+    assert "0 warnings" in result.output.splitlines()[-1]
+
+
+def test_thresholds_that_hold_are_not_told_of(tmp_path):
+    query = {"name": "lost", "query": "sum(lost)", "thresholdRange": {"max": 1}}
+    assert compared(tmp_path, canary_object(), policy_object(warmUp="10s")) == []
+    assert compared(tmp_path, canary_object({"metrics": [query]}), policy_object(evidence={})) == []
+    blue_green = {"iterations": 3, "stepWeight": None, "maxWeight": None}
+    assert compared(tmp_path, canary_object(blue_green), policy_object(evidence={})) == []
+    assert len(compared(tmp_path, canary_object({**blue_green, "mirror": True}), policy_object(evidence={}))) == 1

@@ -53,7 +53,7 @@ def test_a_good_canary_is_promoted_tick_by_tick(file: Path):
     lines = simulate(file).output.splitlines()
     assert lines[0].split() == ["TIME", "PHASE", "WEIGHT", "CHECKS", "WHAT"]
     assert lines[1].split(None, 4)[:4] == ["+0:10", "Progressing", "0", "%"]
-    assert any("+0:30" in line and "request-success-rate 100 of 20" in line for line in lines)
+    assert any("+0:30" in line and "request-success-rate 100 % of 20 requests" in line for line in lines)
     assert any(line.startswith("weight ") and "▁▂▄▅▇██▁▁  0 .. 50 %" in line for line in lines)
     assert lines[-1] == "podinfo.test is promoted after 1:30"
 
@@ -340,7 +340,7 @@ def test_looks_that_change_nothing_are_one_line(tmp_path: Path):
     }
     file = write(tmp_path / "judged.yaml", canary(), {**policy, "spec": {"evidence": {}, "steps": [{"weight": 10}]}})
     lines = simulate(file).output.splitlines()
-    assert sum("request-success-rate 100 of" in line for line in lines) < 10
+    assert sum("request-success-rate 100 % of" in line for line in lines) < 10
     halted = next(index for index, line in enumerate(lines) if "not certain yet" in line)
     assert any("(the same" in line and "more times, until" in line for line in lines[halted : halted + 4])
 

@@ -132,7 +132,9 @@ class Assessment:
     @property
     def text(self) -> str:
         promoting = self.judged != "canary"
-        marks = self.beside if promoting else "primary"  # a baseline is as new as the canary: where slow begins the primary says
+        marks = (
+            self.beside if promoting else "primary"
+        )  # a baseline is as new as the canary: where slow begins the primary says
         what = "failed" if self.metric == FAILURES else f"were {self.metric} of the {marks}"
         whose = f"the {self.judged}'s " if promoting else ""
         c = self.counts

@@ -51,7 +51,8 @@ def go_on(draft: Draft) -> None:
             _hold(draft, compared, compared.lost_since, "the source of evidence does not answer")
         if compared.requests < compared.min_requests:
             why = f"more requests at weight {draft.status.canary_weight:g} needed"
-            _hold(draft, compared, draft.status.transitioned, why, f"the canary has {compared.requests} of {compared.min_requests}")
+            so_far = f"the canary has {compared.requests} of {compared.min_requests}"
+            _hold(draft, compared, draft.status.transitioned, why, so_far)
     if _waits(draft.status):
         draft.status = draft.status.says("", draft.now)
 
