@@ -105,13 +105,14 @@ class ServerStream(Stream):
 
 
 class Http1Server(Http1Connection):
+    informed: bool = False  # the client was sent a 1xx; here, because few are (see proxy/server.py)
+
     def __init__(self, host: Host, limits: Limits) -> None:
         super().__init__(host, limits, True)
         self.stream: ServerStream | None = None
         self.keep_alive = True  # the connection may be used again after this exchange
         self.undecided = False  # the request asks for a tunnel and is not answered yet
         self.expecting = False  # the client waits for 100 (Continue) before it sends the body
-        self.informed = False  # it was sent a 1xx
         self.empty_lines = 0
 
     def start(self) -> None:
@@ -141,7 +142,8 @@ class Http1Server(Http1Connection):
         self.told_blocked = False
         self.keep_alive = not head.close
         self.expecting = False
-        self.informed = False
+        if self.informed:
+            self.informed = False
         ended = True
         if head.chunked:
             self.reading = R_CHUNKED
