@@ -16,6 +16,7 @@ from control.resources.routegroup import check_header_name, check_regex
 from control.resources.shape import Report, shown, words
 from control.store.store import Object
 from meshproxy.policy.path import normal_path
+from meshproxy.policy.retry import MAX_BACKOFF_S
 
 # The specification's bounds.
 MAX_RULES = 16
@@ -24,8 +25,6 @@ MAX_ALL_MATCHES = 128
 MAX_FILTERS = 16
 MAX_BACKENDS = 16
 MAX_PARENTS = 32
-
-MAX_BACKOFF_S = 10.0  # as meshproxy/policy/retry.py waits at most
 
 
 def check_route(obj: Object, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from forward_chains import CHAINS, make_forwards
+from forward_chains import CHAINS, end_chain, make_forwards
 from forward_process import Forward
 from recorders import Http1Recorder, Http2Recorder, RecordingBackend
 
@@ -20,11 +20,7 @@ class Chain:
         self.port = forwards[0].port
 
     def stop(self) -> None:
-        try:
-            for forward in self.forwards:
-                forward.stop()
-        finally:
-            self.backend.stop()
+        end_chain(self.forwards, self.backend)
 
 
 @pytest.fixture(scope="module", params=CHAINS)

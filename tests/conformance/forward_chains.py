@@ -12,7 +12,9 @@ sidecars           client -> outbound ==mesh mTLS==> inbound -> backend
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from forward_process import TLS_PORTS, Forward, Sidecars
 
@@ -33,6 +35,19 @@ def certificates(authority: Authority, directory: Path, name: str) -> str:
     (made / "key.pem").chmod(0o600)
     (made / "ca.pem").write_text(authority.bundle.pem)
     return str(made)
+
+
+class Backend(Protocol):
+    def stop(self) -> None: ...
+
+
+def end_chain(forwards: Sequence[Forward], backend: Backend) -> None:
+    """The proxies, then what is behind them, whatever the proxies' end is like."""
+    try:
+        for forward in forwards:
+            forward.stop()
+    finally:
+        backend.stop()
 
 
 def make_forwards(name: str, backend: int, directory: Path) -> list[Forward]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from forward_chains import make_forwards
+from forward_chains import end_chain, make_forwards
 from forward_process import Answer, Forward, Reader, connect
 from http2_peer import Http2Client, RawClient, get
 from scripted_backend import Connection, Http2Connection, Http2Script, ScriptedBackend
@@ -67,11 +67,7 @@ class Site:
         self.port = self.forwards[0].port
 
     def stop(self) -> None:
-        try:
-            for forward in self.forwards:
-                forward.stop()
-        finally:
-            self.backend.stop()
+        end_chain(self.forwards, self.backend)
 
 
 OF_HTTP1 = [

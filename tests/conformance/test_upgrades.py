@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from forward_chains import make_forwards
+from forward_chains import end_chain, make_forwards
 from forward_process import Forward, Reader, Sidecars, connect
 from http2_peer import Http2Client
 from scripted_backend import Connection, Http2Connection, Http2Script, ScriptedBackend
@@ -97,11 +97,7 @@ class Site:
         return script
 
     def stop(self) -> None:
-        try:
-            for forward in self.forwards:
-                forward.stop()
-        finally:
-            self.backend.stop()
+        end_chain(self.forwards, self.backend)
 
 
 @pytest.fixture(scope="module", params=OURS)

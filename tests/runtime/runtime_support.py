@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
+from control.runtime import meshes
 from control.runtime.addresses import Network
 from control.runtime.controller import Controller, steady_clock
-from control.runtime.layout import Layout
+from control.runtime.layout import Layout, MeshInfo
 from control.runtime.process import reap
 from control.runtime.sidecar import PodIdentity, Settings, SidecarCommand
 from control.runtime.worker import PodWorker
@@ -132,6 +133,15 @@ def service(name: str, namespace: str = "shop", port: int = 80, target: int | st
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"selector": {"app": name}, "ports": [{"name": "web", "port": port, "targetPort": target}], **spec},
     }
+
+
+def mesh_that_is_down() -> Layout:
+    """The state directory of the mesh "old", which nobody runs; its home is the test's (`state_home`)."""
+    layout = Layout.of("old")
+    layout.root.mkdir(parents=True)
+    address = "127.8.9.1:8086"
+    meshes.write_info(layout, MeshInfo("old", "/m", "127.8.9", "cluster.local", "127.0.0.1:1", address, address, 1, "1", 0.0))
+    return layout
 
 
 @dataclass

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from runtime_support import service
+from runtime_support import mesh_that_is_down, service
 
-from control.runtime import meshes
-from control.runtime.layout import Layout, MeshInfo
 from control.store.files import FileStore
 from control.store.store import Object
 from meshproxy.cli.get import changes, find, parse_request, show, standing
@@ -74,10 +72,7 @@ SERVICES = [one for name in ("web", "api", "a", "b", "c", "d", "e", "f", "g") fo
 @pytest.fixture
 def write(tmp_path: Path, state_home: Path) -> Write:
     """Write the manifests of a mesh that is down, and have them accepted; gives a reader."""
-    layout = Layout.of("old")
-    layout.root.mkdir(parents=True)
-    address = "127.8.9.1:8086"
-    meshes.write_info(layout, MeshInfo("old", "/m", "127.8.9", "cluster.local", "127.0.0.1:1", address, address, 1, "1", 0.0))
+    layout = mesh_that_is_down()
     manifests = tmp_path / "manifests"
     manifests.mkdir()
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from runtime_support import deployment, service, until_sync
+from runtime_support import deployment, mesh_that_is_down, service, until_sync
 
-from control.runtime import meshes
-from control.runtime.layout import Layout, MeshInfo
+from control.runtime.layout import Layout
 from control.runtime.logfile import LogFile
 from control.store.files import FileStore
 from control.store.store import Key
@@ -58,10 +57,7 @@ OBJECTS = [
 
 @pytest.fixture
 def layout(tmp_path: Path, state_home: Path) -> Layout:
-    layout = Layout.of("old")
-    layout.root.mkdir(parents=True)
-    address = "127.8.9.1:8086"
-    meshes.write_info(layout, MeshInfo("old", "/m", "127.8.9", "cluster.local", "127.0.0.1:1", address, address, 1, "1", 0.0))
+    layout = mesh_that_is_down()
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     (manifests / "all.yaml").write_text(yaml.safe_dump_all(OBJECTS))
