@@ -28,6 +28,7 @@ from typing import Final
 
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.classify import NO_GRPC, is_success
+from meshproxy.policy.http_date import parse_http_date
 from meshproxy.policy.random import Rng
 
 # ---------------------------------------------------------------- what a policy may name
@@ -235,9 +236,13 @@ def _is_status(text: str) -> bool:
     return len(text) == 3 and text.isascii() and text.isdigit() and "400" <= text <= "599"
 
 
-def wait_asked(value: bytes | None) -> float:
-    """Seconds of a Retry-After field (RFC 9110 10.2.3); 0.0 without one, and for a date: that would need clocks that agree."""
-    return float(int(value)) if value is not None and value.isdigit() and len(value) <= 9 else 0.0
+def wait_asked(value: bytes, wall: float) -> float:
+    """Seconds of a Retry-After field (RFC 9110 10.2.3): a number of them, or from `wall` (Unix seconds) to a date.  0.0 for a
+    date that has passed, and for what is neither."""
+    if value.isdigit():
+        return float(int(value)) if len(value) <= 9 else 0.0
+    at = parse_http_date(value, wall)
+    return max(at - wall, 0.0) if at is not None else 0.0
 
 
 NEVER: Final = -1.0  # instead of seconds: it wants no further attempt at all

@@ -15,6 +15,7 @@ looks at the state again afterwards.
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -23,7 +24,7 @@ from meshproxy.policy.chooser import Chooser
 from meshproxy.policy.classify import GRPC_DEADLINE_EXCEEDED, NO_GRPC
 from meshproxy.policy.deadline import with_timeout
 from meshproxy.policy.ejection import is_out
-from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, RetryPolicy, decide, is_idempotent
+from meshproxy.policy.retry import BROKEN, CONNECT_FAILED, REASONS, RETRY, Failure, decide, is_idempotent
 from meshproxy.policy.retry import TIMED_OUT as TIMED_OUT_KIND
 from meshproxy.policy.retry import TRY_TIMED_OUT as TRY_TIMED_OUT_KIND
 from meshproxy.proxy.endpoint import SPEAKS_MESH, Endpoint
@@ -36,7 +37,7 @@ from meshproxy.proxy.refusals import (
     ended_by,
 )
 from meshproxy.proxy.requester import Requester
-from meshproxy.proxy.route import Backend
+from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.engine import CANCEL, NO_FIELDS, NULL_SINK, Stream
 from meshproxy.wire.message import Field, Head
@@ -260,7 +261,7 @@ class Attempt(Outcome):
     def may_retry(self, failure: Failure, unprocessed: bool) -> bool:
         route = self.route
         assert route is not None
-        if self.deadline_passed() or self.ends_before(route.retry, failure):
+        if self.deadline_passed() or self.ends_before(route, failure):
             route.series.retry_skipped("deadline")
             return False
         verdict = decide(
@@ -293,7 +294,10 @@ class Attempt(Outcome):
         # No endpoint is asked meanwhile.  The timer finds out by itself if the exchange has ended.
         self.endpoint = None
         self.enter(WAITING)
-        self.ctx.loop.call_later(policy.wait_s(self.attempts, self.ctx.rng), self.waited, failed, otherwise)
+        wait = policy.wait_s(self.attempts, self.ctx.rng)
+        if self.ctx.now + wait >= self.over_at(route):  # what chance adds is not worth the try: see `ends_before`
+            wait = policy.least_wait(self.attempts)
+        self.ctx.loop.call_later(wait, self.waited, failed, otherwise)
 
     def waited(self, failed: Endpoint | None, otherwise: Refusal) -> None:
         if self.state != WAITING:
@@ -332,10 +336,16 @@ class Attempt(Outcome):
         rounding = whole * _DEADLINE_ROUNDING if self.head.grpc else 0.0
         return self.ctx.now >= deadline - min(_DEADLINE_SLACK_S, whole / 4.0) - rounding
 
-    def ends_before(self, policy: RetryPolicy, failure: Failure) -> bool:
-        """Would the deadline that its client set pass while the next try waits?  Then there is none: what is known is told."""
-        deadline = self.deadline
-        return deadline > 0.0 and policy.waits_after(failure) and self.ctx.now + policy.least_wait(self.attempts) >= deadline
+    def over_at(self, route: Route) -> float:
+        """When all of its time is up: by the deadline that its client set, or the route's timeout (monotonic seconds)."""
+        over = self.deadline if self.deadline > 0.0 else inf
+        deadlines = route.deadlines
+        return over if deadlines is None else min(over, self.started + deadlines.duration_s)
+
+    def ends_before(self, route: Route, failure: Failure) -> bool:
+        """Would its time be up while the next try waits?  Then there is none: what is known is told."""
+        policy = route.retry
+        return policy.waits_after(failure) and self.ctx.now + policy.least_wait(self.attempts) >= self.over_at(route)
 
     # ---------------------------------------------------------------- leaving an endpoint
 

@@ -43,7 +43,8 @@ class Context:
 
     now     monotonic seconds, set when bytes are read or a timer fires: the data path asks the system once a read and
             not once a use
-    wall    Unix seconds, set once a sweep: certificates end by it (`clock` gives it)
+    wall    Unix seconds, set once a sweep: certificates end by it
+    clock   gives Unix seconds: for dates, those sent and those of Retry-After
     endpoints   every proxy.endpoint.Endpoint that has, or may get, a connection; also those the configuration no longer
                 lists, until their last connection is gone
     """

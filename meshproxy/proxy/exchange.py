@@ -291,7 +291,7 @@ class Exchange(Ending):
                 return pushback_asked(field.value)
             if field.name == _RETRY_AFTER and found is None:
                 found = field.value
-        return wait_asked(found)
+        return wait_asked(found, self.ctx.clock()) if found is not None else 0.0
 
     def asked_to_wait(self, fields: list[Field]) -> None:
         """The endpoint may say how long: that is for its breaker, if it has one."""

@@ -237,9 +237,19 @@ def test_a_grpc_server_says_in_milliseconds_when_to_come_back_and_by_anything_el
     assert pushback_asked(value) == seconds
 
 
-def test_retry_after_is_a_number_of_seconds_and_a_date_says_nothing() -> None:
-    values = (b"5", b"0", b"-5", b"", b"1.5", b"Fri, 31 Dec 1999 23:59:59 GMT", b"1000000000", None)
-    assert [wait_asked(value) for value in values] == [5.0, *[0.0] * 7]
+def test_retry_after_is_a_number_of_seconds() -> None:
+    values = (b"5", b"0", b"-5", b"", b"1.5", b"soon", b"1000000000")
+    assert [wait_asked(value, 0.0) for value in values] == [5.0, *[0.0] * 6]
+
+
+def test_retry_after_is_a_date_from_now_on_and_one_that_has_passed_asks_for_no_wait() -> None:
+    wall = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+    soon = (b"Sun, 06 Nov 1994 08:50:00 GMT", b"Sunday, 06-Nov-94 08:50:00 GMT", b"Sun Nov  6 08:50:00 1994")
+    assert [wait_asked(value, wall + 0.5) for value in soon] == [22.5] * 3
+    assert wait_asked(b"Mon, 07 Nov 1994 08:49:37 GMT", wall) == 86400.0
+    assert wait_asked(b"Sun, 06 Nov 1994 08:49:37 GMT", wall) == 0.0
+    assert wait_asked(b"Fri, 31 Dec 1993 23:59:59 GMT", wall) == 0.0
+    assert wait_asked(b"Sun, 06 Nov 1994 08:50:00", wall) == 0.0, "not in a form that HTTP knows"
 
 
 # ---------------------------------------------------------------- the wait between two tries

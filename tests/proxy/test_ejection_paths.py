@@ -126,9 +126,19 @@ async def test_seven_failures_in_a_row_eject_an_endpoint_one_request_probes_it_a
     await until(used, "ordinary requests at the endpoint that came back")
 
 
-@pytest.mark.parametrize(("more", "least"), [(b"\r\nRetry-After: 40", 39.0), (b"\r\nRetry-After: soon", 0.0), (b"", 0.0)])
+@pytest.mark.parametrize(
+    ("more", "least"),
+    [
+        (b"\r\nRetry-After: 40", 39.0),
+        (b"\r\nRetry-After: Sun, 06 Nov 1994 08:50:17 GMT", 39.0),  # 40 s from the proxy's clock, see below
+        (b"\r\nRetry-After: Sun, 06 Nov 1994 08:49:00 GMT", 0.0),
+        (b"\r\nRetry-After: soon", 0.0),
+        (b"", 0.0),
+    ],
+)
 async def test_an_endpoint_that_says_when_to_come_back_is_left_alone_as_long(houses, web, more, least):
     house = houses()
+    house.ctx.clock = lambda: 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
     web.broken, web.more = {1}, more
     door = await outbound(house, web, breaking(max_penalty_s=60.0))
     await seven_failures_at(web, door, 1)

@@ -44,10 +44,12 @@ class Handle:
 class Loop:
     def __init__(self) -> None:
         self.waits: list[tuple[Any, ...]] = []  # of exchanges, between two tries: what to call, with what
+        self.delays: list[float] = []  # how long they are
 
     def call_later(self, delay: float, callback: object, *args: object) -> Handle:
         if args:
             self.waits.append((callback, *args))
+            self.delays.append(delay)
         return Handle()
 
     def call_soon(self, callback: object) -> Handle:

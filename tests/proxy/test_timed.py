@@ -40,8 +40,10 @@ class Call:
         route_timeout: float = 0.0,
         retry: tuple[str, ...] = (),
         backoff_s: float | None = 0.0,
+        seed: int = 1,
     ) -> None:
-        self.ctx = ctx = Context(Loop(), Settings(), Registry(), 1, b"x-")
+        self.loop = Loop()
+        self.ctx = ctx = Context(self.loop, Settings(), Registry(), seed, b"x-")
         ctx.now = 1000.0
         self.endpoint = Endpoint(ctx, "127.0.0.1", 1, SPEAKS_HTTP2, ctx.registry.http("outbound", (("target_addr", "a:1"),)))
         self.thought = self.endpoint.load.estimate
@@ -114,6 +116,39 @@ def test_an_answer_is_not_given_up_for_a_try_that_would_come_after_the_clients_d
     assert call.told == (503, "")
     assert call.route.series.skipped == {"deadline": 1}
     assert call.over()
+
+
+def test_an_answer_is_not_given_up_for_a_try_that_would_come_after_the_routes_timeout() -> None:
+    for retried_at, told in ((0.05, (504, "request_timeout")), (0.08, (503, ""))):
+        call = Call(ServiceTimes(), route_timeout=0.1, retry=("503",), backoff_s=None).after(retried_at)
+        call.attach().sink.response_head(response_head(503, False, b""), True)
+        assert call.after(0.06).told == told
+        assert call.route.series.skipped == ({} if told[0] == 504 else {"deadline": 1}), "25 ms are left, or are not"
+        assert call.over()
+
+
+def test_a_try_that_took_too_long_is_told_at_once_where_the_next_would_come_after_the_routes_timeout() -> None:
+    call = Call(ServiceTimes(response_start_s=0.1), route_timeout=0.3, retry=("504",), backoff_s=0.25)
+    call.attach()
+    assert call.after(0.11).told == (504, "response_start_timeout")
+    assert call.route.series.skipped == {"deadline": 1}
+    assert call.over()
+
+
+def test_the_sooner_of_the_clients_deadline_and_the_routes_timeout_says_if_there_is_time_to_wait() -> None:
+    for expected, route_timeout in ((b"100", 9.0), (b"9000", 0.1)):
+        call = Call(ServiceTimes(), expected=expected, route_timeout=route_timeout, retry=("503",), backoff_s=None).after(0.08)
+        call.attach().sink.response_head(response_head(503, False, b""), True)
+        assert call.told == (503, "")
+        assert call.over()
+
+
+def test_chance_does_not_make_a_wait_outlast_the_time_that_its_least_length_fits_into() -> None:
+    for seed in range(20):
+        call = Call(ServiceTimes(), route_timeout=0.25, retry=("503",), backoff_s=0.2, seed=seed)
+        call.attach().sink.response_head(response_head(503, False, b""), True)
+        (wait,) = call.loop.delays
+        assert 0.2 <= wait < 0.25
 
 
 # ---------------------------------------------------------------- the beginning of the answer
