@@ -191,6 +191,13 @@ class Ending(Attempt):
         else:
             self.refuse(refusal)
 
+    def cut(self, refusal: Refusal) -> None:
+        """End a tunnel that may not go on, whatever its state."""
+        if self.state == RESPONDING:
+            self.ctx.refused(refusal.reason, self.direction)
+        self.leave_endpoint("")
+        self.end(refusal, CANCEL)
+
     def refuse(self, refusal: Refusal) -> None:
         """Answer in the endpoint's place.  Names itself in the status, `mesh-error`, a counter and the log."""
         if self.state == DONE or self.state == RESPONDING:

@@ -39,5 +39,5 @@ def server_engine(
     if settings.http2_engine == "h2":
         from meshproxy.wire.h2_adapter import H2Server
 
-        return H2Server(host, settings.limits)
+        return H2Server(host, settings.limits, mesh)
     return Http2Server(host, settings.limits, mesh, vouched)

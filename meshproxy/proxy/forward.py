@@ -22,6 +22,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import NEVER, Credentials, TlsFailure
 from meshproxy.proxy.via import Via, forwarded_for
+from meshproxy.proxy.watched import WatchedExchange
 from meshproxy.proxy.websocket import asking
 from meshproxy.wire.engine import Stream
 from meshproxy.wire.message import Field, Head
@@ -168,9 +169,13 @@ class ForwardSide(Side):
             if may is None:
                 return
             head = may
+        extra = connection.client_extra
+        if connection.watched:
+            stream.sink = watched = WatchedExchange(ctx, stream, head, "outbound", False)
+            watched.begin(self.opaque, extra, end)
+            return
         exchange = Exchange(ctx, stream, head, "outbound", False)
         stream.sink = exchange
-        extra = connection.client_extra
         if connection.opaque:
             exchange.begin(self.opaque, extra, end)
             return

@@ -10,6 +10,7 @@ May they?   a health probe (GET, exactly its path)                          yes
             none does, or they are in audit (then what they would deny is reported):
                         all-authenticated | all-unauthenticated | deny      403 not_authenticated, forbidden
 Is it HTTP?         bytes to a port that is declared http or grpc          403 not_http
+                    HTTP inside a tunnel to one that is declared nothing   403 http_in_tunnel (proxy/watched.py)
 Is there room?  where the pod declares a limit of requests at once         503 concurrency_limit (proxy/limited.py)
 A tunnel is judged when it opens, and again when the rules change; a request, once: one that was let in ends as it would.
 """
@@ -22,7 +23,7 @@ from meshproxy.policy.access import Access
 from meshproxy.policy.budget import Budget
 from meshproxy.policy.path import with_path
 from meshproxy.policy.retry import RetryPolicy
-from meshproxy.policy.service import HTTP1, HTTP2
+from meshproxy.policy.service import DETECT, HTTP1, HTTP2
 from meshproxy.policy.tables import parse_authority
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.context import Context
@@ -46,9 +47,10 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
 from meshproxy.proxy.upgrade import told
+from meshproxy.proxy.watched import WatchedExchange
 from meshproxy.telemetry.registry import HttpSeries
 from meshproxy.telemetry.series import NOT_COUNTED
-from meshproxy.wire.engine import CANCEL, Stream
+from meshproxy.wire.engine import Stream
 from meshproxy.wire.http2.heads import MESH_UPGRADE
 from meshproxy.wire.message import Field, Head
 
@@ -210,11 +212,15 @@ class Inbound(Side):
             if may is None:
                 return
             head = may
+        exchange: Exchange
         if head.protocol or head.method == b"CONNECT":
             if unread(port, head):
                 refuse(ctx, stream, head, "inbound", NOT_HTTP)
                 return
-            exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
+            if port.protocol == DETECT and not head.protocol:
+                exchange = WatchedExchange(ctx, stream, head, "inbound", connection.client_id != "")
+            else:
+                exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
             self.opened_tunnel(Tunnel(exchange, connection.client_id, target, head))
         elif self.limit is None:
             exchange = Exchange(ctx, stream, head, "inbound", connection.client_id != "")
@@ -306,9 +312,7 @@ class Inbound(Side):
         for tunnel in list(self.tunnels):
             refusal = self.shut(tunnel)
             if refusal is not None:
-                self.ctx.refused(refusal.reason, "inbound")
-                tunnel.exchange.leave_endpoint("")
-                tunnel.exchange.end(refusal, CANCEL)
+                tunnel.exchange.cut(refusal)
 
     def shut(self, tunnel: Tunnel) -> Refusal | None:
         port = self.ports.get(tunnel.port)

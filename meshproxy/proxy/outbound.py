@@ -46,6 +46,7 @@ from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
 from meshproxy.proxy.timed import TimedExchange, Times
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport
+from meshproxy.proxy.watched import WatchedExchange
 from meshproxy.proxy.websocket import asking
 from meshproxy.telemetry.families import MAX
 from meshproxy.wire.engine import NO_FIELDS, Stream
@@ -361,7 +362,9 @@ class Outbound(Side):
             if fault is not None:
                 exchange = FaultyExchange(ctx, stream, head, "outbound", route.injection, fault)
         if exchange is None:
-            if route.times is None:
+            if connection.watched:
+                exchange = WatchedExchange(ctx, stream, head, "outbound", False)
+            elif route.times is None:
                 exchange = Exchange(ctx, stream, head, "outbound", False)
             else:
                 exchange = TimedExchange(ctx, stream, head, "outbound", route.times)

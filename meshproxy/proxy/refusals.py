@@ -143,6 +143,9 @@ NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "this pod takes no requests but health probes (default-inbound-policy: deny)")
 ACCESS: Final = {reason: Refusal(reason, 403, 7, text) for reason, text in REASONS.items()}  # what TrafficTargets do not allow
 NOT_HTTP: Final = Refusal("not_http", 403, 7, "this port is declared to carry HTTP (appProtocol), and these are other bytes")
+HTTP_IN_TUNNEL: Final = Refusal(
+    "http_in_tunnel", 403, 7, "HTTP goes to this port as requests, which rules apply to, and not inside a tunnel"
+)
 PORT_NOT_LISTED: Final = Refusal("port_not_listed", 403, 7, "the pod's configuration does not list this port")
 LOOP: Final = Refusal("loop", 508, 10, "the request would come back to this proxy")
 NOT_READY: Final = Refusal("not_ready", 503, 14, "this proxy has no configuration yet")

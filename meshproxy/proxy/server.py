@@ -4,6 +4,7 @@
      |  |  \\
      |  |   +--HTTP/1.1, HTTP/2 or opaque--> SERVING --drain--> DRAINING --> ENDED
      |  +--refused, too late--------------------------------------------------^
+     +--one word, none of HTTP's, and no more for too long--> SERVING (opaque, watched)
      +--silence: perhaps the server speaks first--> ASKING --the server spoke, or the client no HTTP--> SERVING (opaque)
                                                            --the client spoke HTTP--> SERVING (HTTP; the tunnel is dropped)
 
@@ -102,6 +103,7 @@ class Accepted(Carrier):
 
     # What few connections need is here and not in __init__: with more than 30 attributes of its own an interpreted object
     # has a dict that it shares with no other, and an idle connection costs 5.3 kB instead of 2.1.
+    watched: bool = False  # its bytes may yet turn out to be HTTP (proxy/watched.py)
     half_close: Any = None  # once the client has closed its side: the timer that ends the wait for the answer that is due
 
     def __init__(self, ctx: Context, side: Side, destination: str = "") -> None:
@@ -270,7 +272,7 @@ class Accepted(Carrier):
         if not self.side.server_first.ask(destination):
             return
         self.phase = ASKING
-        self.opaque = True
+        self.opaque = self.watched = True
         self.question = question = Question(self, destination)
         question.engine = engine = server_engine(question, KIND_OPAQUE, self.ctx.settings, destination)
         engine.start()
@@ -282,6 +284,10 @@ class Accepted(Carrier):
             return
         assert question.engine is not None
         out = question.engine.out
+        if out and detect.server_preface(out[0]):
+            self.unask(True)  # it speaks HTTP/2, and is not who decides: its client has yet to
+            self.phase = SNIFFING
+            return
         # A web server may say 408 before it closes an idle connection: that is no protocol in which it speaks first.
         if out and not self.head and not out[0].startswith(b"HTTP/"):
             self.side.server_first.learn(question.destination)
@@ -306,13 +312,21 @@ class Accepted(Carrier):
         if self.ctx.draining:
             self.drain()
 
+    def undecided(self) -> None:
+        """One word came, and nothing else.  It is passed on, perhaps all its server waits for; what follows is watched."""
+        self.side.server_first.timeouts.value += 1
+        self.watched = True
+        head = self.head
+        self.head = b""
+        self.serve_opaque(head)
+
     def unask(self, http: bool) -> None:
         """Drop the tunnel: nothing was said in it.  `http`: the client spoke first, so its server does not."""
         question = self.question
         if question is None:
             return
         self.question = None
-        self.opaque = False
+        self.opaque = self.watched = False
         server_first = self.side.server_first
         server_first.over(question.destination)
         if http:
@@ -442,6 +456,9 @@ class Accepted(Carrier):
         if self.phase == SNIFFING or self.phase == HANDSHAKE or self.phase == ASKING:
             limit = settings.handshake_timeout_s if self.phase == HANDSHAKE else settings.detect_timeout_s
             if now - self.opened_at > limit:
+                if self.head and detect.foreign_word(self.head) and self.bytes_allowed():
+                    self.undecided()
+                    return
                 if self.phase == SNIFFING and not self.head and self.may_be_silent():
                     # Nobody is asked here, or too many were silent (server_first.ASKED): an idle connection like any other.
                     if now - self.opened_at > settings.idle_timeout_s:

@@ -30,7 +30,9 @@ class ServerFirst:
         self.asked: dict[bytes, int] = {}  # only those with a question open
         labels = (("direction", direction),)
         self.timeouts = registry.counter(
-            "meshproxy_detect_timeouts_total", "Connections whose client said nothing for server_first_s.", labels
+            "meshproxy_detect_timeouts_total",
+            "Connections whose client said nothing for server_first_s, or one word for detect_timeout_s.",
+            labels,
         )
         self.learnt = self.counter(registry, direction, "learnt")
         self.used = self.counter(registry, direction, "used")

@@ -7,6 +7,7 @@
     token, or token SP ..., longer than DETECT_BYTES -> HTTP1    nobody waits for the end of such a line: 414
     "PRI * HTTP/2.0", then no preface                -> HTTP2    whose engine says what is wrong with it
     token SP word SP word CRLF CRLF, in one read     -> HTTP2    an invalid preface (RFC 9113 3.4): refused, not passed on
+    4 hex digits that count what is there, and NUL   -> OPAQUE   git's pkt-line, which has no end of line
     anything else                                    -> OPAQUE
     a prefix of one of these                         -> NEED_MORE
 
@@ -29,6 +30,7 @@ HTTP1: Final = 2
 HTTP2: Final = 3
 OPAQUE: Final = 4
 
+HANDSHAKE: Final = 0x16  # TLSPlaintext.type (RFC 8446 5.1)
 DETECT_BYTES: Final = 8 * 1024  # a longer first line is HTTP if it began like it: the engine answers 414
 METHOD_BYTES: Final = 8  # the longest of METHODS and a space
 SPACES: Final = b" \t\v\f\r"  # what a lenient server takes for the SP between the words of a request line (RFC 9112 3)
@@ -36,6 +38,7 @@ WHITE: Final = b" \t\v\f\r\n"  # ... and skips in front of it
 CR: Final = 13
 TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+HEX4: Final = re.compile(rb"[0-9a-fA-F]{4}")
 HTTP_VERSION: Final = re.compile(rb"(?i:http)/[0-9]")
 FOREIGN_VERSION: Final = re.compile(rb"(?!(?i:http)/)[A-Za-z]+/[0-9]")  # RTSP/1.0, SIP/2.0, ICAP/1.0: like HTTP, and not it
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -50,7 +53,7 @@ def detect(data: bytes) -> int:
     if not data:
         return NEED_MORE
     first = data[0]
-    if first == 0x16:  # TLSPlaintext.type handshake, legacy_record_version 0x03XX (RFC 8446 5.1)
+    if first == HANDSHAKE:  # then legacy_record_version 0x03XX
         if len(data) == 1:
             return NEED_MORE
         return TLS if data[1] == 3 else OPAQUE
@@ -64,6 +67,25 @@ def detect(data: bytes) -> int:
     if space > 0 and data[:space] in METHODS and data[space + 1 : space + 2] == b"/":
         return HTTP1  # what nearly all of them are
     return spelt_oddly(data)
+
+
+def foreign_word(data: bytes) -> bool:
+    """Undecided as it is, is it one word that begins none of HTTP's: what a client may say that sends no end of line?"""
+    found = TOKEN.match(data)
+    if found is None or found.end() != len(data) or PREFACE.startswith(data):
+        return False
+    return not any(method.startswith(data) for method in METHODS)
+
+
+def packet_line(data: bytes) -> bool:
+    """Is it `0033git-upload-pack /a.git\\0host=b\\0` (gitprotocol-pack, "Git Transport")?"""
+    count = HEX4.match(data)
+    return count is not None and int(count.group(), 16) == len(data) and b"\0" in data
+
+
+def server_preface(data: bytes) -> bool:
+    """Is it what a server of HTTP/2 may say before its client does: SETTINGS, and no acknowledgement (RFC 9113 3.4)?"""
+    return len(data) >= 9 and data[0] == 0 and data[3:9] == b"\x04\x00\x00\x00\x00\x00"
 
 
 def spelt_oddly(data: bytes) -> int:
@@ -96,6 +118,8 @@ def http1_line(data: bytes, space: int, known: bool) -> int:
     if data[space] != 32 and BINARY.search(data, space, end if end >= 0 else len(data)) is not None:
         return OPAQUE  # a number, not white space: 0x30 0x0c begins an LDAP bind
     if end < 0:
+        if packet_line(data):
+            return OPAQUE
         return NEED_MORE if len(data) < DETECT_BYTES else HTTP1
     line = data[:end].rstrip(SPACES)
     words = line.split()
@@ -181,7 +205,7 @@ def handshake_message(data: bytes) -> bytes | None:
     position = 0
     while gathered < needed:
         header = data[position : position + 5]
-        if (header and header[0] != 0x16) or (len(header) > 1 and header[1] != 3):
+        if (header and header[0] != HANDSHAKE) or (len(header) > 1 and header[1] != 3):
             raise Malformed
         if len(header) < 5:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from identity_pair import Pair
@@ -120,3 +121,68 @@ async def test_a_silent_connection_at_a_declared_port_ends_as_idle(pair: Pair) -
     assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b""
     writer.close()
     assert not pair.client.ctx.violations
+
+
+REQUEST = b"GET /forged HTTP/1.1\r\nhost: a\r\nmesh-client-id: spiffe://example/admin\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[REQUEST], [PREFACE], [b"\tGET /forged HTTP/1.1\r\n\r\n"], [b"G", b"ET", b" /forged"], [b"BREW", b" / HTT", b"P/1.1\r\n"]],
+    ids=["HTTP/1.1", "HTTP/2", "spelt oddly", "in pieces", "a method nobody knows"],
+)
+async def test_a_peer_that_sends_http_inside_a_tunnel_reaches_no_app(pair: Pair, pieces: list[bytes]) -> None:
+    """A caller with a certificate of its own and no proxy of ours, or one that was told the port is opaque."""
+    pair.declare(OPAQUE, DETECT)
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.outbound)
+
+    async def refused_it() -> bool:
+        refusal = pair.server.ctx.refusals.get("http_in_tunnel inbound")
+        return refusal is not None and refusal.value == 1
+
+    for number, piece in enumerate(pieces):
+        if number:
+
+            async def watched(number: int = number) -> bool:
+                seen = [tunnel.exchange.seen for tunnel in pair.prices.inbound.tunnels]
+                return seen == [b"".join(pieces[:number])]
+
+            await until(watched, "the piece before")
+        writer.write(piece)
+    await until(refused_it, "the refusal")
+    with suppress(ConnectionResetError):  # cut, or closed where nothing had been granted yet
+        assert await asyncio.wait_for(reader.read(-1), DEADLINE_S) == b""
+    assert pair.app.seen == []
+    writer.close()
+
+
+async def test_a_port_that_is_declared_opaque_is_not_watched(pair: Pair) -> None:
+    pair.declare(OPAQUE, OPAQUE)
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.outbound)
+    writer.write(REQUEST)
+    assert (await asyncio.wait_for(reader.readuntil(b"ok"), DEADLINE_S)).startswith(b"HTTP/1.1 200")
+    assert pair.app.seen == ["/forged"]
+    writer.close()
+
+
+async def test_one_word_without_an_end_reaches_its_server_and_what_follows_is_watched(pair: Pair, echo: Echo) -> None:
+    """ZooKeeper's `ruok`."""
+    pair.declare(DETECT, DETECT)
+    settings = pair.client.ctx.settings
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.outbound)
+    writer.write(b"ruok")
+
+    async def arrived() -> bool:
+        return [c.head for c in pair.web.outbound.connections] == [b"ruok"]
+
+    await until(arrived, "the word")
+    (connection,) = pair.web.outbound.connections
+    connection.sweep(connection.opened_at + settings.detect_timeout_s + 1.0)
+    assert await asyncio.wait_for(reader.readexactly(4), DEADLINE_S) == b"ruok"
+    assert pair.web.outbound.server_first.timeouts.value == 1
+    writer.write(b" / HTTP/1.1\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(-1), DEADLINE_S)
+    assert pair.client.ctx.refusals["http_in_tunnel outbound"].value == 1
+    assert echo.heard == b"ruok"
+    writer.close()

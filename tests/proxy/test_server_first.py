@@ -8,11 +8,13 @@ from contextlib import suppress
 import pytest
 from proxy_peers import DEADLINE_S, parse, read_head, until
 
-from meshproxy.proxy.server import ASKING, SNIFFING
+from meshproxy.proxy.server import ASKING, SERVING, SNIFFING
 from meshproxy.proxy.server_first import ASKED, DESTINATIONS, ServerFirst
 from meshproxy.telemetry.registry import Registry
+from meshproxy.wire.detect import PREFACE
 
 NEVER = 3600.0
+SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 GREETING = b"220 ready\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -282,3 +284,30 @@ def test_the_memory_is_bounded_and_keeps_what_is_used():
     assert len(memory.known) == DESTINATIONS
     assert not memory.speaks_first(b"host:0")
     assert memory.speaks_first(b"host:%d" % (DESTINATIONS + 49))
+
+
+async def test_a_server_of_http2_that_sends_its_settings_at_once_does_not_decide_for_its_client(houses, peer):
+    """grpcio's does.  A client that connects long before it asks (a pool) is routed a request at a time all the same."""
+
+    async def script(reader, writer):
+        writer.write(SETTINGS)
+        await reader.read(1)
+
+    backend = await peer(script)
+    house = houses(server_first_s=0.02)
+    side = await house.forward(backend.port)
+    reader, writer = await opened(side)
+
+    async def heard() -> bool:
+        return backend.connections == 1 and not side.server_first.asked
+
+    await until(heard, "the server's settings")
+    (connection,) = side.connections
+    assert connection.phase == SNIFFING
+    assert not side.server_first.known
+    writer.write(PREFACE + SETTINGS)
+    assert await asyncio.wait_for(reader.readexactly(5), DEADLINE_S) != b""
+    assert connection.phase == SERVING
+    assert not connection.opaque
+    writer.close()
+    await house.quiet()

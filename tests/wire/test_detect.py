@@ -20,6 +20,8 @@ from meshproxy.wire.detect import (
     client_hello,
     client_hello_alpn,
     detect,
+    foreign_word,
+    server_preface,
 )
 
 DECIDED = [
@@ -48,6 +50,7 @@ DECIDED = [
     (b"A" * 33, NEED_MORE),
     (b"A" * 33 + b"\r\n", OPAQUE),
     (b"SELECT 1 FROM t\n", OPAQUE),
+    (b"0023git-upload-pack /a\0host=b.test\0", OPAQUE),
 ]
 
 
@@ -56,6 +59,44 @@ def test_each_protocol_is_recognised_and_no_prefix_decides_otherwise(data: bytes
     assert detect(data) == expected
     for size in range(len(data)):
         assert detect(data[:size]) in (NEED_MORE, expected)
+
+
+@pytest.mark.parametrize("data", [b"0024git-upload-pack /a\0host=b.test\0", b"GETX /a\0"])
+def test_a_line_that_does_not_count_itself_is_no_packet_line(data: bytes) -> None:
+    assert detect(data) == NEED_MORE
+
+
+@pytest.mark.parametrize(
+    ("data", "foreign"),
+    [
+        (b"ruok", True),
+        (b"GETS", True),
+        (b"G", False),
+        (b"GET", False),
+        (b"OPTIO", False),
+        (b"PRI", False),
+        (b"PRI * HT", False),
+        (b"BREW ", False),
+        (b"\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_word_that_begins_no_method_is_foreign(data: bytes, foreign: bool) -> None:
+    assert foreign_word(data) == foreign
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", True),
+        (b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", True),
+        (b"\x00\x00\x00\x04\x01\x00\x00\x00\x00", False),
+        (b"\x00\x00\x00\x04\x00\x00\x00\x00", False),
+        (b"220 ready\r\n", False),
+    ],
+)
+def test_settings_are_what_a_server_of_http2_may_say_first(data: bytes, said: bool) -> None:
+    assert server_preface(data) == said
 
 
 REQUESTS = [
