@@ -257,7 +257,7 @@ def test_after_a_promotion_that_failed_nobody_is_kept_with_the_broken_primary() 
     during = with_cookies(spec, RUNNING, Routing(50))
     primary = during.primary_session_affinity_cookie
     assert shares(spec, Routing(100), status=replace(during, phase=Phase.PROMOTING), cookie=primary) == PRIMARY
-    failed = replace(with_cookies(spec, during, Routing(100)), phase=Phase.FAILED)
+    failed = replace(with_cookies(spec, during, Routing(100)), phase=Phase.FAILED, canary_weight=100)
     assert shares(spec, Routing(100), status=failed, cookie=primary) == CANARY
     assert shares(spec, Routing(100), status=failed) == CANARY
 

@@ -17,7 +17,7 @@ from control.canary.declared.commands import ANNOTATION_PROMOTE, Command
 from control.canary.declared.spec import CanarySpec, parse
 from control.canary.machine.decision import SetRouting
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import Phase, Status
+from control.canary.machine.status import PRIMARY_READY, Phase, Status
 from control.canary.measuring.embedded import EmbeddedSource
 from control.canary.objects import manifests
 from control.canary.routers import router_for, with_cookies
@@ -332,9 +332,14 @@ async def primary_waits(cluster: Cluster, *conditions: Object) -> None:
     cluster.refresh()
 
 
+def routes_of(cluster: Cluster) -> list[Any]:
+    """What the router's objects say at present, those that there are."""
+    return [obj["spec"] for key in (ROUTE, SPLIT, TRIAL) if (obj := cluster.store.get(key)) is not None]
+
+
 @pytest.mark.parametrize("analysis", [{"sessionAffinity": COOKIES}, {"match": MATCH, "iterations": 1, "stepWeight": 0}])
 async def test_trying_a_failed_promotion_again_is_no_edit_of_somebody_elses(cluster, analysis):
-    """What the route says of the failed one (nobody to the broken primary) is not what it says of the next try."""
+    """Nobody is sent to the broken primary meanwhile: not who has its cookie, not who does not match in A/B."""
     cluster.begin(analysis=analysis)
     await cluster.roll_out()
     for _ in range(4):
@@ -350,11 +355,18 @@ async def test_trying_a_failed_promotion_again_is_no_edit_of_somebody_elses(clus
     order = str(Command(cluster.status().last_applied, cluster.now))
     cluster.write(canary_object(analysis, annotations={ANNOTATION_PROMOTE: order}))
     said: list[str] = []
+    only_the_canary, tried = routes_of(cluster), False
     for _ in range(4):
         said += [event.text for event in cluster.decide().events]
         await cluster.tick()
         if len(said) == 2:  # copied, and not up yet
             await primary_waits(cluster)
+        if cluster.status().phase is Phase.PROMOTING:
+            tried = True
+            assert routes_of(cluster) == only_the_canary
+    assert tried
     assert cluster.status().phase is Phase.SUCCEEDED
+    assert routes_of(cluster) != only_the_canary
+    assert cluster.status().condition(PRIMARY_READY) is None
     assert "Promotion of podinfo.test ordered by hand, trying again" in said
     assert [text for text in said if "putting it back" in text] == []

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from canary_plays import Play, canary_spec, stuck
+from canary_plays import Play, canary_spec, stuck, waiting
 
 from control.canary.declared.hooks import HookResult
+from control.canary.facts import READY
 from control.canary.machine import machine, strategy
 from control.canary.machine.decision import KeepUntilReverted, TellHook
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import Phase
+from control.canary.machine.status import PRIMARY_READY, Phase
 
 NO = HookResult(False, "no")
 MATCH = [{"headers": {"x-canary": {"exact": "insider"}}}]
@@ -380,6 +381,26 @@ def test_a_primary_stuck_while_promoting_leaves_everyone_on_the_canary(analysis,
     assert texts[-1].startswith("Promotion of podinfo.test failed, primary not ready: ")
     assert play.target.replicas == 2
     assert row(play)[:2] == ("Failed", "100")
+
+
+def test_a_promotion_tried_again_leaves_everyone_on_the_canary_until_the_primary_is_ready():
+    play = released(AB)
+    play.until(Phase.PROMOTING)
+    play.primary = replace(play.primary, readiness=stuck())
+    play.until(Phase.FAILED)
+    for fails in (True, False):
+        play.order("promote", at=play.now)
+        assert row(play)[:2] == ("Promoting", "100")
+        assert play.status.condition(PRIMARY_READY) is not None
+        assert play.routing == Routing(100, everyone=True)
+        play.primary = replace(play.primary, readiness=waiting())
+        assert row(play)[:2] == ("Promoting", "100")
+        assert play.routing == Routing(100, everyone=True)
+        play.primary = replace(play.primary, readiness=stuck() if fails else READY)
+        row(play)
+        assert play.status.condition(PRIMARY_READY) is None
+        assert play.routing == (Routing(100, everyone=True) if fails else Routing(0))
+        assert play.status.phase is (Phase.FAILED if fails else Phase.FINALISING)
 
 
 @pytest.mark.parametrize(

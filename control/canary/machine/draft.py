@@ -23,7 +23,7 @@ from control.canary.machine.analysis import Check, Measurement
 from control.canary.machine.decision import Action, Decision, Event, Notice, Record, SetRouting
 from control.canary.machine.question import AskHook, AskMetrics, Question
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import ANALYSED, Phase, Status
+from control.canary.machine.status import ANALYSED, PRIMARY_READY, Phase, Status
 from control.canary.objects import baseline
 from control.canary.routers.affinity import with_cookies
 
@@ -97,11 +97,11 @@ class Draft:
     def to(self, phase: Phase, message: str = "", **changes: Any) -> None:
         if phase not in (*ANALYSED, Phase.PROMOTING):
             self.status = progress.without(self.status)
+        if phase is not Phase.PROMOTING:
+            self.status = self.status.without_condition(PRIMARY_READY)
         beside, self.status = self.status.beside_baseline, baseline.kept(self.status, phase)
         self.status = self.status.to(phase, self.now, message, kind=self.spec.target_kind, **changes)
-        # What the baseline had is the primary's again; and what a failed promotion kept from the primary, when tried again.
-        again = self.before.phase is Phase.FAILED
-        if (beside or again) and phase is Phase.PROMOTING and not self.routed:
+        if beside and phase is Phase.PROMOTING and not self.routed:  # what the baseline had is the primary's again
             self.route(strategy.routing(self.spec, self.status))
 
     def noted(self, **changes: Any) -> None:

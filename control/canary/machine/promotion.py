@@ -14,7 +14,7 @@ from control.canary.machine.decision import PromoteTemplate, ScaleToZero
 from control.canary.machine.draft import Draft, Stop
 from control.canary.machine.failure import roll_back, tell_post_rollout
 from control.canary.machine.routing import TO_PRIMARY
-from control.canary.machine.status import Phase
+from control.canary.machine.status import PRIMARY_READY, Phase
 from control.canary.objects.manifests import stamp_for
 
 
@@ -45,12 +45,15 @@ def resume(draft: Draft) -> None:
 
 def retry(draft: Draft) -> None:
     """Failed with all traffic on the canary: a person's `promote` copies the template again.  The order is the beginning of
-    that run, however late it is seen: it holds for the pauses of its steps too."""
+    that run, however late it is seen: it holds for the pauses of its steps too.  Nobody is sent to the primary before it is
+    ready: what it ran before is gone."""
     order = draft.facts.commands.promote
     if order is None or draft.status.canary_weight != 100 or not draft.ordered(order):
         return
     draft.halt(f"Promotion of {draft.spec.full_target} ordered by hand, trying again")
     _copy_template(draft)
+    text = "The promotion is tried again; the primary gets no requests before it is ready."
+    draft.status = draft.status.with_condition(PRIMARY_READY, "False", "TriedAgain", text, draft.now)
     draft.to(Phase.PROMOTING)
     draft.status = draft.status.begun(order.at)
     raise Stop
@@ -76,6 +79,7 @@ def route_to_primary(draft: Draft) -> NoReturn:
         draft.to(Phase.FINALISING)
         raise Stop
     routing = returning.next_routing(draft)
+    draft.status = draft.status.without_condition(PRIMARY_READY)
     draft.route(routing)
     if not routing.canary:
         draft.to(Phase.FINALISING)

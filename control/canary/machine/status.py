@@ -89,6 +89,7 @@ _PROMOTED: Mapping[Phase, tuple[str, str]] = {
 PROMOTED = "Promoted"
 ACCEPTED = "Accepted"  # ours: False while the object asks for something this version cannot do
 BASELINE = "Baseline"  # ours: a third workload runs the promoted revision beside the canary (baseline.py)
+PRIMARY_READY = "PrimaryReady"  # ours: False while a promotion that failed is tried again, until its primary is ready
 STEP = "Step"  # ours: how far a release by steps is, and its exact weight (progress.py)
 STEP_WEIGHT = re.compile(r"weight ([0-9]{1,3}(?:\.[0-9]{1,2})?) %(?:,|\Z)")
 
@@ -128,6 +129,14 @@ class Status:
     def beside_baseline(self) -> bool:
         """Is the canary compared with an equal-sized copy of the primary, which has requests of its own?"""
         return self.phase in ANALYSED and self.condition(BASELINE) is not None
+
+    @property
+    def left_to_canary(self) -> bool:
+        """Did a promotion break the primary, so that nobody but the canary can answer?  Also while it is tried again, until the
+        primary is ready."""
+        if self.phase is Phase.FAILED:
+            return self.canary_weight > 0
+        return self.phase is Phase.PROMOTING and self.condition(PRIMARY_READY) is not None
 
     @property
     def run_started(self) -> float:

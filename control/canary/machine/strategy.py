@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from control.canary.declared.spec import CanarySpec
 from control.canary.machine.routing import TO_CANARY, TO_PRIMARY, Routing
-from control.canary.machine.status import ANALYSED, Phase, Status
+from control.canary.machine.status import ANALYSED, Status
 
 
 class Strategy(StrEnum):
@@ -61,9 +61,7 @@ def routing(spec: CanarySpec, status: Status) -> Routing:
     if not spec.routed:
         return TO_PRIMARY
     mirrored = spec.mirror and status.phase in ANALYSED and status.canary_weight == 0 and status.iterations > 0
-    # A promotion that failed leaves nobody but the canary to answer.
-    left = bool(spec.routes.trial) and status.phase is Phase.FAILED and status.canary_weight > 0
-    shared = Routing(status.canary_weight, mirrored, everyone=left)
+    shared = Routing(status.canary_weight, mirrored, everyone=bool(spec.routes.trial) and status.left_to_canary)
     return shared.beside() if status.beside_baseline else shared
 
 

@@ -4,7 +4,7 @@
     A/B          [match and trial]             -> primary: rest, canary: w
                  [match]                       -> primary: 100
     affinity     [match, canary's cookie]      -> canary: 100   (weight 0: the last run's -> as below, and is forgotten)
-                 [match, primary's cookie]     -> primary: 100     (not when a promotion has failed: it is broken)
+                 [match, primary's cookie]     -> primary: 100     (not after a promotion that failed: it is broken)
                  [match]                       -> primary: rest (sets its cookie), canary: w (sets its cookie)
 
 On every rule: headers, rewrite, copies (RequestMirror), timeouts, retries.  All defaults are written out, as Flagger does, so
@@ -20,7 +20,7 @@ from control.canary.declared.request import EVERYTHING, REGEX, Match, Text, lite
 from control.canary.declared.spec import CanarySpec
 from control.canary.declared.treatment import HeaderChanges
 from control.canary.machine.routing import Routing
-from control.canary.machine.status import Phase, Status
+from control.canary.machine.status import Status
 from control.canary.objects import manifests
 from control.canary.routers.affinity import cookies, set_cookie
 from control.canary.routers.effect import told_of
@@ -131,7 +131,7 @@ class GatewayRouter(Router):
         none = [_backend(spec, spec.primary_service, 0), _backend(spec, spec.canary_service, 100)]
         rules = _rule(spec, _with_cookie(matches, held.canary), none, [])
         shares[1]["filters"] = [_response_cookie(set_cookie(affinity, held.canary, affinity.max_age_s))]
-        if held.primary and status.phase is not Phase.FAILED:
+        if held.primary and not status.left_to_canary:
             all_ = [_backend(spec, spec.primary_service, 100), _backend(spec, spec.canary_service, 0)]
             rules += _rule(spec, _with_cookie(matches, held.primary), all_, copies)
             shares[0]["filters"] = [_response_cookie(set_cookie(affinity, held.primary, affinity.primary_max_age_s))]
