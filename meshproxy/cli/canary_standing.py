@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from control.store.store import Object, Store
 
 _PAUSED = "Paused"  # how the machine's message of a paused release begins
+_FAILED_PROMOTION = "Promotion of "  # how its entry in the history does, of a promotion that failed
 
 
 def commands_of(canary: Object) -> Commands:
@@ -156,6 +157,8 @@ def cause(store: Store, canary: Object, now: Status) -> str:
     if not told or told[-1].get("phase") != now.phase.value:
         return ""
     last = str(told[-1].get("message", "")).removeprefix(f"Rolling back {name}.{namespace} ")
+    if last.startswith(_FAILED_PROMOTION):  # "Promotion of podinfo.shop failed, primary not ready: ...": the status says that
+        last = last.partition(": ")[2]
     halts = [str(entry["message"]) for entry in told if str(entry.get("message", "")).startswith("Halt ")]
     if not last.startswith("failed checks threshold") or not halts:
         return last

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from canary_cluster import CANARY, TARGET, deployment
+from canary_cluster import CANARY, PRIMARY, TARGET, condition, deployment
 from canary_plays import canary_object
 from test_canary_cli import Shell, released
 from test_canary_cli import shell as shell  # the fixture
@@ -297,6 +297,33 @@ async def test_status_says_that_the_next_release_will_wait_and_what_a_release_fa
 
 
 # ---------------------------------------------------------------- one approval, two gates
+
+
+async def test_status_says_once_what_a_promotion_failed_of(shell):
+    await released(shell)
+    while shell.cluster.status().phase is not Phase.PROMOTING:
+        await shell.cluster.tick()
+    late = condition("Progressing", "False", "ProgressDeadlineExceeded", shell.cluster.now)
+    primary = shell.cluster.store.get(PRIMARY)
+    assert primary is not None
+    said = {"observedGeneration": primary["metadata"]["generation"], "updatedReplicas": 0, "conditions": [late]}
+    await shell.cluster.runtime.status(PRIMARY, said)
+    shell.cluster.refresh()
+    await shell.cluster.tick()
+    assert shell.cluster.status().phase is Phase.FAILED
+    why = 'deployment "podinfo-primary" exceeded its progress deadline'
+    assert message(shell) == f"Promotion failed, primary not ready; all traffic is on the canary: {why}"
+
+
+async def test_status_says_once_which_check_of_the_new_primary_its_promotion_failed_of(shell):
+    check = {"name": "request-success-rate", "interval": "1m", "thresholdRange": {"min": 99}}
+    await giving_back(shell, {"weight": 75, "duration": "60s", "checks": [check]})
+    shell.cluster.measurements = {SUCCESS_RATE: Measurement(75.0, 40), DURATION: Measurement(1.0, 40)}
+    for _ in range(5):
+        await shell.cluster.tick()
+    assert shell.cluster.status().phase is Phase.FAILED
+    told = "Promotion failed, the new primary fails its checks; all traffic is on the canary"
+    assert message(shell) == f"{told}: success rate 75.00% < 99%"
 
 
 async def test_a_step_with_a_pause_and_gates_besides_goes_on_by_an_approval_each(shell):
