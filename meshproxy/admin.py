@@ -21,7 +21,8 @@ from urllib.parse import parse_qs
 from meshproxy.proxy.answer import reply
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.pressure import SHEDDING
-from meshproxy.proxy.server import REFUSE, Accepted, Side
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.side import REFUSE, Side
 from meshproxy.wire.engine import Sink, Stream
 from meshproxy.wire.message import Head
 

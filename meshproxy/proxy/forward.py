@@ -19,7 +19,8 @@ from meshproxy.proxy.endpoint import SPEAKS_AUTO, SPEAKS_HTTP1, SPEAKS_HTTP2, SP
 from meshproxy.proxy.exchange import Exchange
 from meshproxy.proxy.max_forwards import within_max_forwards
 from meshproxy.proxy.route import Backend, Route
-from meshproxy.proxy.server import PASS_THROUGH, TERMINATE, Accepted, Side
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.side import PASS_THROUGH, TERMINATE, Side
 from meshproxy.proxy.tls import NEVER, Credentials, TlsFailure
 from meshproxy.proxy.via import Via, forwarded_for
 from meshproxy.proxy.watched import WatchedExchange

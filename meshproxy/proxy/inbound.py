@@ -44,7 +44,8 @@ from meshproxy.proxy.refusals import (
     Refusal,
 )
 from meshproxy.proxy.route import Backend, Route
-from meshproxy.proxy.server import REFUSE, TERMINATE, Accepted, Side
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.side import REFUSE, TERMINATE, Side
 from meshproxy.proxy.tls import Credentials, TlsFailure
 from meshproxy.proxy.upgrade import told
 from meshproxy.proxy.watched import WatchedExchange

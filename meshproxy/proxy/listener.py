@@ -24,7 +24,8 @@ from typing import Any, Final
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.keepalive import keep_alive
 from meshproxy.proxy.relief import Relief
-from meshproxy.proxy.server import Accepted, Side
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.side import Side
 
 BACKLOG: Final = 4096  # Linux' somaxconn
 SO_ATTACH_FILTER: Final = 26  # linux/socket.h; Python has no name for it

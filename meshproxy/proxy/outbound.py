@@ -42,7 +42,8 @@ from meshproxy.proxy.refusals import AMBIGUOUS_PATH, BAD_AUTHORITY, LOOP, NO_ROU
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.routing import Routing
 from meshproxy.proxy.rule import Rule
-from meshproxy.proxy.server import PASS_THROUGH, Accepted, Side
+from meshproxy.proxy.server import Accepted
+from meshproxy.proxy.side import PASS_THROUGH, Side
 from meshproxy.proxy.timed import TimedExchange, Times
 from meshproxy.proxy.tls import Credentials
 from meshproxy.proxy.tunnel import StreamTransport

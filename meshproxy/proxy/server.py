@@ -8,7 +8,7 @@
      +--silence: perhaps the server speaks first--> ASKING --the server spoke, or the client no HTTP--> SERVING (opaque)
                                                            --the client spoke HTTP--> SERVING (HTTP; the tunnel is dropped)
 
-What is allowed here (TLS or not, opaque or not) and where requests go is the *side's* to say: forward, outbound, inbound.
+What is allowed here (TLS or not, opaque or not) and where requests go is the side's to say (proxy/side.py).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from meshproxy.proxy.carrier import LOST, OPEN, Carrier
 from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.engines import KIND_HTTP1, KIND_HTTP2, KIND_OPAQUE, server_engine
 from meshproxy.proxy.pressure import CALM, NORMAL, REFUSE_NEW
+from meshproxy.proxy.question import Question
 from meshproxy.proxy.refusals import OVERLOADED
-from meshproxy.proxy.server_first import ServerFirst
-from meshproxy.proxy.tls import END, STAY, Credentials, TlsFailure, TlsLayer
+from meshproxy.proxy.side import PASS_THROUGH, TERMINATE, Side
+from meshproxy.proxy.tls import END, STAY, TlsFailure, TlsLayer
 from meshproxy.wire import detect
-from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Engine, Host, Stream
+from meshproxy.wire.engine import AWAITING_BODY, AWAITING_HEAD, AWAITING_NOTHING, INTERNAL_ERROR, Stream
 from meshproxy.wire.message import Field, Head
-from meshproxy.wire.native import mypyc_attr
 
 SNIFFING: Final = 0
 HANDSHAKE: Final = 1
@@ -37,61 +37,7 @@ DRAINING: Final = 3
 ENDED: Final = 4
 ASKING: Final = 5
 
-# What a side wants done with a TLS ClientHello.
-TERMINATE: Final = 1
-PASS_THROUGH: Final = 2  # opaque bytes
-REFUSE: Final = 3
-
 HTTP2_ALPN: Final = ("h2", "meshproxy/1")
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)  # the admin side is one
-class Side:
-    """What kind of listener a connection came in by.  `direction` is the metric label."""
-
-    def __init__(self, ctx: Context, direction: str) -> None:
-        self.ctx = ctx
-        self.direction = direction
-        self.own_app = False  # whoever connects is the pod's own app: what it cancels is its own work
-        self.essential = False  # it works whatever the pressure: the admin side
-        self.connections: dict[Accepted, None] = {}
-        self.credentials: Credentials | None = None
-        self.tcp = ctx.registry.tcp(direction, (("peer", "src"),))
-        self.server_first = ServerFirst(ctx.registry, direction)
-
-    def on_hello(self, connection: Accepted, alpn: list[bytes]) -> int:
-        """A ClientHello arrived: TERMINATE, PASS_THROUGH or REFUSE."""
-        raise NotImplementedError
-
-    def on_secured(self, connection: Accepted, leaf: bytes | None) -> None:
-        """The handshake is done; `leaf` is the client's certificate (DER).  Raises TlsFailure to refuse it."""
-
-    def allows_clear(self, connection: Accepted) -> bool:
-        """May this connection go on without TLS?"""
-        return True
-
-    def declared_opaque(self, connection: Accepted) -> bool:
-        """Is it known before the first byte that this connection carries opaque bytes?  Where the server speaks first
-        (MySQL, SMTP) there is no first byte to wait for."""
-        return False
-
-    def opaque_authority(self, connection: Accepted) -> bytes:
-        """Where opaque bytes of this connection go (host:port), b"" if nowhere."""
-        return b""
-
-    def only_http(self, connection: Accepted) -> bool:
-        """Do bytes go nowhere because this place is for HTTP: declared so, or the server is told who asks?"""
-        return False
-
-    def request(self, connection: Accepted, stream: Stream, head: Head, end: bool) -> None:
-        """Handle a request: give `stream` its sink and begin."""
-        raise NotImplementedError
-
-    def opened(self, connection: Accepted) -> None:
-        self.connections[connection] = None
-
-    def ended(self, connection: Accepted) -> None:
-        self.connections.pop(connection, None)
 
 
 class Accepted(Carrier):
@@ -213,7 +159,7 @@ class Accepted(Carrier):
 
     def serve_opaque(self, data: bytes) -> None:
         if self.question is not None:
-            self.adopt(data)
+            self.adopt(self.question, data)
             return
         authority = self.side.opaque_authority(self)
         if not authority:
@@ -233,7 +179,7 @@ class Accepted(Carrier):
         if self.ctx.draining:
             self.drain()
 
-    # -- a server that speaks first (proxy/server_first.py)
+    # -- a server that speaks first (proxy/question.py)
 
     def await_first(self) -> None:
         if self.side.declared_opaque(self):
@@ -269,43 +215,33 @@ class Accepted(Carrier):
 
     def ask(self, destination: bytes) -> None:
         """Open the tunnel and wait for whoever speaks first."""
-        if not self.side.server_first.ask(destination):
-            return
-        self.phase = ASKING
-        self.opaque = self.watched = True
-        self.question = question = Question(self, destination)
-        question.engine = engine = server_engine(question, KIND_OPAQUE, self.ctx.settings, destination)
-        engine.start()
+        memory = self.side.server_first
+        if memory.ask(destination):
+            self.phase = ASKING
+            self.opaque = self.watched = True
+            self.question = question = Question(self, memory, destination)
+            question.engine.start()
 
     def server_spoke(self) -> None:
         """The server's first bytes or its end; or it could not be reached, and the engine closes."""
         question = self.question
         if question is None:
             return
-        assert question.engine is not None
-        out = question.engine.out
-        if out and detect.server_preface(out[0]):
-            self.unask(True)  # it speaks HTTP/2, and is not who decides: its client has yet to
+        if question.speaks_http2():
+            self.unask(True)
             self.phase = SNIFFING
             return
-        # A web server may say 408 before it closes an idle connection: that is no protocol in which it speaks first.
-        if out and not self.head and not out[0].startswith(b"HTTP/"):
-            self.side.server_first.learn(question.destination)
         head = self.head
+        if not head:
+            question.learn()
         self.head = b""
-        self.adopt(head)
+        self.adopt(question, head)
         self.wake()
 
-    def adopt(self, data: bytes) -> None:
+    def adopt(self, question: Question, data: bytes) -> None:
         """It is bytes: the tunnel is this connection's from now on.  `data`: what the client said so far."""
-        question = self.question
-        assert question is not None
-        engine = question.engine
-        assert engine is not None
         self.question = None
-        self.side.server_first.over(question.destination)
-        engine.host = self
-        self.engine = engine
+        self.engine = engine = question.hand_over()
         self.phase = SERVING
         if data:
             engine.receive(data, self.ctx.now)
@@ -321,18 +257,11 @@ class Accepted(Carrier):
         self.serve_opaque(head)
 
     def unask(self, http: bool) -> None:
-        """Drop the tunnel: nothing was said in it.  `http`: the client spoke first, so its server does not."""
         question = self.question
-        if question is None:
-            return
-        self.question = None
-        self.opaque = self.watched = False
-        server_first = self.side.server_first
-        server_first.over(question.destination)
-        if http:
-            server_first.forget(question.destination)
-        assert question.engine is not None
-        question.engine.lost()
+        if question is not None:
+            self.question = None
+            self.opaque = self.watched = False
+            question.drop(http)
 
     # -- serving
 
@@ -497,24 +426,3 @@ class Accepted(Carrier):
             self.abort()
         elif awaiting == AWAITING_NOTHING and silence > settings.idle_timeout_s:
             self.drain()
-
-
-class Question(Host):
-    """Carries the engine of a tunnel in which nobody has spoken yet: nothing may leave before it is known who does."""
-
-    def __init__(self, connection: Accepted, destination: bytes) -> None:
-        self.connection = connection
-        self.destination = destination
-        self.engine: Engine | None = None
-
-    def wake(self) -> None:
-        self.connection.server_spoke()
-
-    def on_request(self, stream: Stream, head: Head, end: bool) -> None:
-        self.connection.on_request(stream, head, end)
-
-    def hold_reading(self) -> None:
-        self.connection.hold_reading()
-
-    def resume_reading(self) -> None:
-        self.connection.resume_reading()

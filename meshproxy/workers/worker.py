@@ -21,7 +21,7 @@ from meshproxy.proxy.context import Context, log
 from meshproxy.proxy.listener import Lifecycle, Listener, ListenError
 from meshproxy.proxy.pressure import SHEDDING
 from meshproxy.proxy.run import configure_logging, new_context, run
-from meshproxy.proxy.server import Side
+from meshproxy.proxy.side import Side
 from meshproxy.telemetry.registry import Registry
 from meshproxy.telemetry.snapshot import take
 from meshproxy.workers.channel import Channel

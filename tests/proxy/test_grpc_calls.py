@@ -14,7 +14,7 @@ from meshproxy.policy.deadline import parse_timeout
 from meshproxy.proxy import refusals
 from meshproxy.proxy.answer import refuse
 from meshproxy.proxy.refusals import Refusal, ended_by, percent_encode
-from meshproxy.proxy.server import Side
+from meshproxy.proxy.side import Side
 from meshproxy.wire.engine import APP_FAILED, CONNECT_ERROR, INTERNAL_ERROR, said_by_peer
 
 GRPC = {"content-type": "application/grpc"}
