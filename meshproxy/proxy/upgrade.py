@@ -9,6 +9,15 @@ it had not read the Upgrade (RFC 9110 7.8).  Over HTTP/2 such a 2xx would grant 
 what it is in `mesh-status`; a peer that does not know the field passes on the 501 and grants nothing.  Both fields are taken
 off where they are read, and an app's own never get so far: they are `mesh-*`.
 
+A request with content, `docker exec`'s, says how much with its method.  The tunnel begins with it, and there is no end between:
+
+    app --POST, content-length: 41--> outbound ==mesh-upgrade: POST 41==> inbound --POST, content-length: 41--> app
+          41 bytes, the body                     41 bytes of DATA                     the body, at once
+          the protocol's, after 101              DATA                                 after 101, or never
+
+Only a verified peer is believed, and only one that has said in its SETTINGS that it reads the length is told it
+(wire/http2/settings.py `MESH_UPGRADE_CONTENT`): to others the request goes without the Upgrade.
+
 Towards others the method cannot be said: wire/http2/heads.py `carries_upgrade`.
 """
 
@@ -26,22 +35,30 @@ DECLINED: Final = 501
 # answered by a proxy (Max-Forwards), and its 200 would grant the tunnel.
 NOT_CARRIED: Final = frozenset((b"CONNECT", b"HEAD", b"OPTIONS", b"TRACE"))
 METHOD_BYTES: Final = 64  # a name longer than that is nobody's
+LENGTH_DIGITS: Final = 18  # as many as Content-Length may have (wire/message.py)
 
 
 def telling(head: Head) -> list[Field]:
     """What to tell a mesh peer about a request with an Upgrade over HTTP/1.1; nothing where it goes on without."""
     method = head.method
-    return [] if method in NOT_CARRIED or len(method) > METHOD_BYTES else [Field(MESH_UPGRADE, method)]
+    if method in NOT_CARRIED or len(method) > METHOD_BYTES:
+        return []
+    return [Field(MESH_UPGRADE, b"%b %d" % (method, head.content_length) if head.content_length > 0 else method)]
 
 
-def told(head: Head, method: bytes) -> Head:
+def told(head: Head, value: bytes) -> Head:
     """The request as it was before it became extended CONNECT, by what a mesh peer tells; as it is if that makes no sense."""
+    method, space, length = value.partition(b" ")
     if head.method != b"CONNECT" or not head.protocol or method in NOT_CARRIED:
         return head
     if not 0 < len(method) <= METHOD_BYTES or method.translate(None, TCHAR):
         return head
-    asked = head.copied(head.fields)
+    if space and (not length.isdigit() or length[:1] == b"0" or len(length) > LENGTH_DIGITS):
+        return head
+    asked = head.copied([*head.fields, Field(b"content-length", length)] if space else head.fields)
     asked.method = method
+    if space:
+        asked.content_length = int(length)
     return asked
 
 

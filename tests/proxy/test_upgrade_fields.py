@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshproxy.policy.access import request_method
-from meshproxy.proxy.upgrade import declined, told, undeclined
+from meshproxy.proxy.upgrade import declined, telling, told, undeclined
 from meshproxy.wire.message import Field, Head
 
 
@@ -37,6 +37,24 @@ def test_a_method_that_cannot_be_is_not_believed(method: bytes) -> None:
 def test_only_extended_connect_has_a_method_to_be_told() -> None:
     for head in (connect(b""), Head()):
         assert told(head, b"POST") is head
+
+
+def test_a_request_with_content_arrives_with_its_length() -> None:
+    head = Head()
+    head.method = b"POST"
+    head.protocol = b"tcp"
+    for length, said in ((-1, b"POST"), (0, b"POST"), (41, b"POST 41")):
+        head.content_length = length
+        assert [(field.name, field.value) for field in telling(head)] == [(b"mesh-upgrade", said)]
+    asked = told(connect(), b"POST 41")
+    assert (asked.method, asked.content_length, asked.field(b"content-length")) == (b"POST", 41, b"41")
+    assert told(connect(), b"POST").content_length == -1
+
+
+@pytest.mark.parametrize("length", [b"", b"0", b"041", b"-1", b"+1", b"4 1", b"41 ", b"0x4", b"1" * 19])
+def test_a_length_that_cannot_be_is_not_believed(length: bytes) -> None:
+    head = connect()
+    assert told(head, b"POST " + length) is head
 
 
 @pytest.mark.parametrize("value", [b"", b"2000", b"20", b"101", b"301", b"500", b"2x0", b"-20"])

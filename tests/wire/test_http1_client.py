@@ -15,6 +15,7 @@ from meshproxy.wire.engine import (
     AWAITING_US,
     CANCEL,
     CONNECT_ERROR,
+    INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     Stream,
@@ -447,9 +448,7 @@ def test_an_upgrade_is_asked_for_and_its_bytes_wait_for_101() -> None:
 
 
 def test_extended_connect_becomes_an_upgrade() -> None:
-    head = upgrade()
-    head.method = b"CONNECT"
-    head.version = 20
+    head = extended_connect()
     engine, host = client()
     stream, sink = exchange(engine)
     stream.send_head(head, [], False)
@@ -470,8 +469,15 @@ def test_connect_becomes_a_tunnel_and_framing_fields_of_its_2xx_mean_nothing() -
     assert engine.closing
 
 
-@pytest.mark.parametrize("make", [upgrade, connect])
-def test_a_length_is_never_announced_where_a_tunnel_is_asked_for(make: Callable[[], Head]) -> None:
+def extended_connect() -> Head:
+    head = upgrade()
+    head.method = b"CONNECT"
+    head.version = 20
+    return head
+
+
+@pytest.mark.parametrize("make", [extended_connect, connect])
+def test_a_length_is_never_announced_where_connect_asks_for_a_tunnel(make: Callable[[], Head]) -> None:
     head = make()
     add_field(head, Field(b"content-length", b"40"))  # whoever made it: what follows may be another's request
     engine, host = client()
@@ -492,6 +498,97 @@ def test_a_declined_tunnel_never_sends_the_bytes_that_waited(head: Head) -> None
     stream, sink = exchange(engine)
     stream.send_head(GET, [], True)
     assert host.take().startswith(b"GET / ")
+
+
+def executes() -> Head:
+    head = request(b"POST", b"/exec", b"svc.test", (b"Content-Length", b"5"))
+    head.protocol = b"tcp"
+    return head
+
+
+GRANTED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+
+
+def test_the_content_of_an_upgrade_goes_at_once_and_what_follows_waits_for_101() -> None:
+    engine, host = client()
+    stream, sink = exchange(engine)
+    stream.send_head(executes(), [], False)
+    stream.send_data(b"he", False)
+    assert sink.names() == []
+    stream.send_data(b"lloraw", False)
+    assert host.take() == (
+        b"POST /exec HTTP/1.1\r\nhost: svc.test\r\nconnection: upgrade\r\nupgrade: tcp\r\ncontent-length: 5\r\n\r\nhello"
+    )
+    assert sink.names() == ["request_blocked"]
+    engine.receive(GRANTED, 0.0)
+    assert host.take() == b"raw"
+    assert sink.names() == ["request_blocked", "response_head", "request_unblocked"]
+
+
+def test_an_upgrade_that_is_declined_after_its_content_leaves_the_connection_free() -> None:
+    engine, host, stream, sink = asked(executes(), end=False)
+    stream.send_data(b"hello", False)
+    stream.send_data(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", False)
+    assert host.take() == b"hello"
+    engine.receive(CL5, 0.0)
+    assert (sink.ended, engine.capacity()) == (True, 1)
+    stream, sink = exchange(engine)
+    stream.send_head(connect(), [], False)
+    host.take()
+    stream.send_data(b"raw", False)
+    assert host.take() == b"", "what is left of one request is no other's"
+
+
+def test_of_an_upgrade_that_is_declined_early_the_content_still_goes_and_nothing_else() -> None:
+    engine, host, stream, sink = asked(executes(), end=False)
+    stream.send_data(b"he", False)
+    engine.receive(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nn", 0.0)
+    stream.send_data(b"lloGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", False)
+    stream.send_data(b"more", False)
+    assert host.take() == b"hello"
+    engine.receive(b"o", 0.0)
+    assert (sink.body, sink.ended, engine.capacity()) == (b"no", True, 1)
+
+
+def test_a_connection_whose_answer_came_before_the_content_was_whole_is_not_used_again() -> None:
+    engine, _host, stream, sink = asked(executes(), end=False)
+    stream.send_data(b"he", False)
+    engine.receive(CL5, 0.0)
+    assert (sink.ended, engine.closing) == (True, True)
+
+
+def test_content_that_ends_before_its_length_is_never_whole() -> None:
+    for early in (b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n"):
+        engine, host, stream, sink = asked(executes(), end=False)
+        engine.receive(early, 0.0)
+        stream.send_data(b"he", True)
+        assert host.take() == b""
+        assert engine.closing
+        assert sink.events[-1] == ("response_reset", INTERNAL_ERROR, False)
+
+
+def test_101_before_the_content_is_whole_lets_everything_through() -> None:
+    engine, host, stream, _sink = asked(executes(), end=False)
+    stream.send_data(b"he", False)
+    engine.receive(GRANTED, 0.0)
+    stream.send_data(b"llo", False)
+    stream.send_data(b"raw", True)
+    assert host.take() == b"helloraw"
+    assert engine.half_close
+
+
+def test_a_full_socket_holds_the_content_of_an_upgrade_only_while_it_is_full() -> None:
+    engine, _host, stream, sink = asked(executes(), end=False)
+    engine.socket_blocked()
+    stream.send_data(b"he", False)
+    assert sink.names() == ["request_blocked"]
+    engine.socket_unblocked()
+    assert sink.names() == ["request_blocked", "request_unblocked"]
+    stream.send_data(b"lloraw", False)
+    assert sink.names() == ["request_blocked", "request_unblocked", "request_blocked"]
+    engine.socket_blocked()
+    engine.socket_unblocked()
+    assert sink.names()[3:] == []
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"other", b""])

@@ -116,6 +116,7 @@ REQUESTS = [
     b"POST /c HTTP/1.1\r\nHost: svc.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;x\r\nabc\r\n0\r\nX: 1\r\n\r\n",
     b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nraw",
     b"GET /ws HTTP/1.1\r\nHost: svc.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"POST /x HTTP/1.1\r\nHost: svc.test\r\nConnection: upgrade\r\nUpgrade: tcp\r\nContent-Length: 5\r\n\r\nhelloraw",
 ]
 RESPONSES = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: 1\r\n\r\nhello",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from http1_play import answering, bytewise, server, split_head
+from http1_play import answering, bytewise, server, split_head, whole
 from recorder import Recorder, RecordingSink, Request, response
 
 from meshproxy.wire.engine import (
@@ -763,15 +765,79 @@ def test_bytes_sent_in_hope_of_a_tunnel_are_never_taken_for_a_request(data: byte
         (b"Upgrade: websocket",),
         (b"Connection: upgrade", b"Upgrade: h2c"),
         (b"Connection: upgrade", b"Upgrade: H2C"),
-        (b"Connection: upgrade", b"Upgrade: websocket", b"Content-Length: 3"),
+        (b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 3"),
+        (b"Connection: upgrade", b"Upgrade: websocket", b"Transfer-Encoding: chunked"),
     ],
 )
 def test_an_upgrade_we_do_not_pass_on_is_an_ordinary_request(lines: tuple[bytes, ...]) -> None:
     engine, host = server()
-    engine.receive(get(*lines) + b"abc" * (len(lines) == 3), 0.0)
+    content = b"" if len(lines) < 3 else b"abc" if b"Length" in lines[2] else b"3\r\nabc\r\n0\r\n\r\n"
+    engine.receive(get(*lines) + content, 0.0)
     request = host.requests[0]
     assert request.head.protocol == b""
     assert request.complete
+
+
+EXEC = get(b"Connection: Upgrade", b"Upgrade: tcp", b"Content-Length: 5", method=b"POST")
+
+
+@pytest.mark.parametrize("pieces", [whole, bytewise])
+def test_what_follows_the_content_of_an_upgrade_waits_until_it_is_granted(pieces: Callable[[bytes], list[bytes]]) -> None:
+    engine, host = server()
+    for piece in pieces(EXEC + b"helloraw"):
+        engine.receive(piece, 0.0)
+    request = host.requests[0]
+    assert (request.head.protocol, request.head.content_length) == (b"tcp", 5)
+    assert (request.sink.body, request.complete) == (b"hello", False)
+    request.stream.send_head(response(101), [], False)
+    assert request.sink.body == b"helloraw"
+    engine.receive_eof()
+    assert request.sink.ended
+
+
+def test_an_upgrade_that_is_declined_after_its_content_leaves_the_connection_as_it_was() -> None:
+    engine, host = server()
+    engine.receive(EXEC + b"hello", 0.0)
+    host.requests[0].stream.send_head(response(404), [], True)
+    assert host.take() == b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+    engine.receive(GET, 0.0)
+    assert [request.head.method for request in host.requests] == [b"POST", b"GET"]
+
+
+@pytest.mark.parametrize("before", [b"", b"he", b"hello"])
+def test_what_comes_after_the_content_of_a_declined_upgrade_is_never_taken_for_a_request(before: bytes) -> None:
+    engine, host = server()
+    engine.receive(EXEC + before + (GET if before == b"hello" else b""), 0.0)
+    stream = host.requests[0].stream
+    stream.send_head(response(413, (b"Content-Length", b"2")), [], False)
+    engine.receive(b"hello"[len(before) :] + GET if before != b"hello" else GET, 0.0)
+    stream.send_data(b"no", True)
+    out = host.take()
+    assert out.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close\r\n" in out
+    assert engine.closing
+    assert len(host.requests) == 1
+    assert host.requests[0].sink.body == b"hello"
+
+
+def test_an_upgrade_granted_before_its_content_is_whole_passes_on_what_comes_as_it_comes() -> None:
+    engine, host = server()
+    engine.receive(EXEC + b"he", 0.0)
+    request = host.requests[0]
+    request.stream.send_head(response(101), [], False)
+    engine.receive(b"llo" + GET, 0.0)
+    assert request.sink.body == b"hello" + GET
+    engine.receive_eof()
+    assert (request.sink.ended, len(host.requests)) == (True, 1)
+
+
+def test_a_client_that_leaves_in_the_content_of_an_upgrade_is_gone() -> None:
+    engine, host = server()
+    engine.receive(EXEC + b"he", 0.0)
+    assert engine.awaiting() == AWAITING_BODY
+    engine.receive_eof()
+    assert host.requests[0].sink.events[-1] == ("request_reset", CANCEL)
+    assert not host.requests[0].complete
 
 
 def test_the_first_protocol_that_may_pass_is_chosen() -> None:

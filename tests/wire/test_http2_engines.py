@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from http2_harness import Log, Recorder, Seen, pairs, pump, request, response, take
 
-from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, NO_ERROR, REFUSED_STREAM, Engine
+from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, Engine
 from meshproxy.wire.h2_adapter import H2Client, H2Server
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
@@ -347,6 +347,63 @@ def test_an_upgrade_whose_method_nobody_is_told_is_left_out(
     seen.stream.send_head(response(403), [], True)
     wire.pump()
     assert log.events == [("head", 403, True)]
+
+
+def executes() -> Head:
+    return request(b"POST", b"/exec", protocol=b"tcp", fields=((b"content-length", b"5"),))
+
+
+@pytest.fixture(params=[f"{c}-{s}" for c in CLIENTS for s in SERVERS])
+def meshed(request: pytest.FixtureRequest) -> Wire:
+    client, server = request.param.split("-")
+    return Wire(CLIENTS[client], lambda host, limits: SERVERS[server](host, limits, True))
+
+
+def test_a_mesh_peer_gets_the_content_of_an_upgrade_and_what_follows_as_one(meshed: Wire) -> None:
+    stream, _ = meshed.ask(executes(), end=False, extra=[Field(b"mesh-upgrade", b"POST 5")])
+    stream.send_data(b"hello", False)
+    stream.send_data(b"raw", False)
+    meshed.pump()
+    seen = meshed.seen()
+    assert stream.asked_tunnel()
+    assert (seen.head.method, seen.head.protocol, seen.head.content_length) == (b"CONNECT", b"tcp", -1)
+    assert (seen.log.body, seen.log.ended) == (b"helloraw", False)
+
+
+@pytest.mark.parametrize("extra", [[], [(b"mesh-upgrade", b"POST")], [(b"mesh-upgrade", b"POST 15")]])
+def test_content_of_which_the_peer_is_not_told_goes_without_the_upgrade(meshed: Wire, extra: list[tuple[bytes, bytes]]) -> None:
+    stream, _ = meshed.ask(executes(), end=False, extra=[Field(*each) for each in extra])
+    meshed.pump()
+    assert (meshed.seen().head.method, meshed.seen().head.content_length) == (b"POST", 5)
+    assert not stream.asked_tunnel()
+
+
+@pytest.mark.parametrize("pieces", [[b"hello"], [b"he", b"", b"llo"], [b"helloeager"], [b"he", b"lloeager", b"eager"]])
+def test_who_does_not_say_that_it_takes_content_gets_the_plain_request_and_its_content_alone(
+    wire: Wire, pieces: list[bytes]
+) -> None:
+    """A peer of an earlier version would take it for the tunnel's."""
+    stream, log = wire.ask(executes(), end=False, extra=[Field(b"mesh-upgrade", b"POST 5")])
+    for piece in pieces:
+        stream.send_data(piece, False)
+        wire.pump()
+    seen = wire.seen()
+    assert (seen.head.method, seen.head.protocol, seen.head.content_length) == (b"POST", b"", 5)
+    assert (seen.log.body, seen.log.ended) == (b"hello", True)
+    seen.stream.send_head(response(), [], True)
+    wire.pump()
+    assert log.ended
+    assert (wire.client.active(), wire.server.active()) == (0, 0)
+
+
+def test_plain_content_that_ends_before_its_length_is_never_whole(wire: Wire) -> None:
+    stream, log = wire.ask(executes(), end=False)
+    stream.send_data(b"he", False)
+    stream.send_data(b"l", True)
+    wire.pump()
+    assert not wire.seen().log.ended
+    assert wire.seen().log.reset == (CANCEL, False)
+    assert log.reset == (INTERNAL_ERROR, False)
     assert (wire.client.active(), wire.server.active()) == (0, 0)
 
 

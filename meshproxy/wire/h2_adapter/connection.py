@@ -28,6 +28,7 @@ from meshproxy.wire.engine import (
 from meshproxy.wire.h2_adapter.inbound import H2Inbound
 from meshproxy.wire.h2_adapter.outbound import LARGEST_STREAM_ID
 from meshproxy.wire.h2_adapter.stream import H2Stream
+from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT
 from meshproxy.wire.limits import Limits
 
 FRAME_HEADER_BYTES: Final = 9
@@ -44,6 +45,12 @@ class H2Engine(H2Inbound):
 
     def start(self) -> None:
         self.h2.initiate_connection()
+        if self.mesh:
+            # hyperframe writes the low byte of a setting's number.  What a server has said so far is one SETTINGS frame.
+            settings = self.h2.data_to_send()
+            size = len(settings) - FRAME_HEADER_BYTES + 6
+            self.out.append(size.to_bytes(3, "big") + settings[3:] + MESH_UPGRADE_CONTENT.to_bytes(2, "big") + b"\0\0\0\1")
+            self.host.wake()
         self.h2.increment_flow_control_window(self.limits.connection_window - 65535)
         self.flush()
 
@@ -174,15 +181,15 @@ class H2Engine(H2Inbound):
 class H2Server(H2Engine):
     """The server role."""
 
-    def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, True)
+    def __init__(self, host: Host, limits: Limits, mesh: bool = False) -> None:
+        super().__init__(host, limits, True, mesh)
 
 
 class H2Client(H2Engine):
     """The client role.  A stream gets its number when its head is sent: numbers must go out in order (RFC 9113 5.1.1)."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, False)
+        super().__init__(host, limits, False, False)
 
     def open(self) -> Stream:
         stream = H2Stream(self, 0)

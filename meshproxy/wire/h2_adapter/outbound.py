@@ -20,6 +20,7 @@ from meshproxy.wire.engine import CANCEL, INTERNAL_ERROR, NO_ERROR, Engine, Host
 from meshproxy.wire.h2_adapter.stream import H2Stream
 from meshproxy.wire.hpack.encoder import restored_fields
 from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
+from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field, Head, without_length
 
@@ -30,9 +31,10 @@ LARGEST_STREAM_ID: Final = 0x7FFFFFFF
 class H2Outbound(Engine):
     """The sending half of a connection, and what both halves share."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool) -> None:
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
         super().__init__(host, server)
         self.limits = limits
+        self.mesh = mesh  # server: the client has shown that it belongs to the mesh
         self.streams: dict[int, H2Stream] = {}
         self.waiting: dict[int, H2Stream] = {}  # streams whose queue is not empty, in the order of their turn
         self.unnumbered = 0  # streams opened whose head is not yet sent
@@ -82,6 +84,9 @@ class H2Outbound(Engine):
 
     def peer_takes_extended_connect(self) -> bool:
         return self.h2.remote_settings.enable_connect_protocol == 1
+
+    def peer_takes_upgrade_content(self) -> bool:
+        return self.h2.remote_settings.get(MESH_UPGRADE_CONTENT, 0) == 1
 
     def flush(self) -> None:
         data = self.h2.data_to_send()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
+from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.heads import carries_upgrade, request_pseudo
 from meshproxy.wire.message import Field, Head, without_length, without_upgrade
 
@@ -39,6 +39,7 @@ class H2Stream(Stream):
         self.received = 0  # bytes not yet returned as window
         self.batch = 0  # the turn in which the request was written
         self.silent_since = 0.0  # when a sweep found the request's body standing still; 0 again as soon as any of it comes
+        self.left = 0  # of the content of a request whose Upgrade was left out: it ends there, and what follows is dropped
         self.begun = False  # some of the body came, 100 (Continue) went out, or has been waited for long enough
 
     def send_interim(self, head: Head) -> None:
@@ -61,9 +62,11 @@ class H2Stream(Stream):
         else:
             gone = engine.closing or engine.goaway_received
             takes = engine.peer_takes_extended_connect()
-            if head.protocol and head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra)):
-                head = without_upgrade(head)  # from HTTP/1.1, and so without content
-                end = True
+            content = engine.peer_takes_upgrade_content()
+            if head.protocol and head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra, content)):
+                head = without_upgrade(head)  # from HTTP/1.1, and its content has a length, or there is none
+                self.left = max(head.content_length, 0)
+                end = self.left == 0
             self.method = head.method
             if head.protocol:
                 self.method = b"CONNECT"
@@ -86,6 +89,16 @@ class H2Stream(Stream):
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed or not self.local_open:
             return
+        if self.left:
+            if len(data) >= self.left:
+                data = data[: self.left]
+                end = True
+            elif end:
+                sink = self.sink
+                self.reset(CANCEL)
+                sink.response_reset(INTERNAL_ERROR, False)
+                return
+            self.left -= len(data)
         self.queue.append((data, end))
         if end:
             self.local_open = False

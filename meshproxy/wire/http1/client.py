@@ -3,6 +3,7 @@ server close after any response, and a request behind it would be lost in doubt)
 
     idle --open, send_head--> waiting --1xx--> waiting --head--> body --end--> idle (on_capacity), or close
                                        101 / 2xx to CONNECT --> tunnel
+    Upgrade with content: that goes at once, what follows it waits for 101.  Declined: the rest of it goes, and nothing else
 
 The connection is used again only if the response was self-delimited, said nothing of closing, left no bytes behind, and
 the request was sent whole.
@@ -93,6 +94,8 @@ class ClientStream(Stream):
 
 
 class Http1Client(Http1Connection):
+    declined: bool = False  # an Upgrade is, while its content is still to come; here, because few are
+
     def __init__(self, host: Host, limits: Limits) -> None:
         super().__init__(host, limits, False)
         self.stream: ClientStream | None = None
@@ -129,7 +132,13 @@ class Http1Client(Http1Connection):
         tail = CRLF
         if head.method == b"CONNECT" or head.protocol:
             self.writing = W_UNDECIDED
-            if head.method in WITH_CONTENT:
+            self.left_out = 0
+            if head.content_length > 0 and head.method != b"CONNECT":
+                self.left_out = head.content_length
+                tail = b"content-length: %d\r\n\r\n" % head.content_length
+                if self.declined:
+                    self.declined = False
+            elif head.method in WITH_CONTENT:
                 tail = NO_CONTENT + CRLF
         elif head.content_length >= 0:
             self.writing = W_LENGTH
@@ -152,7 +161,30 @@ class Http1Client(Http1Connection):
                 self.write_data(b"", True)
 
     def withhold(self, data: bytes, end: bool) -> None:
-        """Bytes for a tunnel that is not granted yet: sent now, a server that declines would take them for a request."""
+        """Bytes for a tunnel that is not granted yet: sent now, a server that declines would take them for a request.  Before
+        them comes the content of the request, if it has any."""
+        left = self.left_out
+        if left > 0:
+            size = len(data)
+            if end and size < left:
+                self.sent_wrong()
+                return
+            if size:
+                self.put(data[:left] if size > left else data)
+            if size <= left:
+                self.left_out = left - size
+                data = b""
+            else:
+                self.left_out = 0
+                data = data[left:]
+            if self.declined and self.left_out == 0:
+                self.writing = W_SENT
+                return
+            if not data and not end:
+                if self.blocked and not self.told_blocked:
+                    self.told_blocked = True
+                    self.say_blocked()
+                return
         if data:
             self.withheld.append(data)
             self.withheld_bytes += len(data)
@@ -196,9 +228,12 @@ class Http1Client(Http1Connection):
         if request.method == b"CONNECT" and not request.protocol and status <= 299:
             self.begin_tunnel(stream, head)
             return True
-        if self.writing == W_UNDECIDED:  # declined: the request was complete as it stood
-            self.writing = W_SENT
+        if self.writing == W_UNDECIDED:  # declined: the request was complete as it stood, or is when its content is
             self.drop_withheld()
+            if self.left_out == 0:
+                self.writing = W_SENT
+            else:
+                self.declined = True
         if head.close:
             self.keep_alive = False
             self.host.on_goaway(NO_ERROR)
@@ -382,7 +417,7 @@ class Http1Client(Http1Connection):
             stream.sink.request_unblocked()
 
     def socket_unblocked(self) -> None:
-        if self.writing == W_UNDECIDED:
+        if self.writing == W_UNDECIDED and self.withheld:
             self.blocked = False  # what waits for the tunnel keeps the sender waiting; begin_tunnel() lets it go on
             self.release_output()
         else:

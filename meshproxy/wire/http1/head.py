@@ -152,8 +152,9 @@ def request_head(lines: list[bytes], keep: bool) -> Head:
         if head.chunked or head.content_length > 0:
             raise BadMessage(400, "h1_framing", "a CONNECT request has no content")
     elif head.protocol:
-        # A body and an upgrade in one request: we serve the request and decline the upgrade (a server may always do so).
-        head.protocol = b"" if head.chunked or head.content_length > 0 else upgrade_token(head.protocol)
+        # With content of unknown length we serve the request and decline the upgrade (a server may always do so): who carries
+        # both could not say where the one ends and the other begins.
+        head.protocol = b"" if head.chunked else upgrade_token(head.protocol)
     return head
 
 

@@ -3,6 +3,7 @@
     idle --head--> on_request --body--> complete --+--(response sent)--> idle, or close
                                 response sent first: close, lingering (the rest of the request is not read)
     CONNECT, Upgrade: complete for now; 2xx / 101 --> tunnel; anything else: an ordinary response
+    Upgrade with content: `request_data` has its bytes, then those of the tunnel, and no end between
 
 A refusal is a small whole response that names itself in `mesh-error`, then close.  Pipelined requests wait in the buffer
 and are parsed when the response before them is done, so answers cannot change places.
@@ -154,6 +155,8 @@ class Http1Server(Http1Connection):
             self.reading = R_LENGTH
             self.left_in = head.content_length
             self.expecting = head.expect_continue
+            if head.protocol:
+                self.undecided = True
             ended = False
         else:
             self.reading = R_COMPLETE
@@ -175,7 +178,7 @@ class Http1Server(Http1Connection):
         if stream is None:
             return
         if not trailers:
-            stream.sink.request_data(data, True)
+            stream.sink.request_data(data, not self.undecided)
             return
         if data:
             stream.sink.request_data(data, False)
@@ -250,8 +253,8 @@ class Http1Server(Http1Connection):
             self.undecided = False
             if self.answer_tunnel(request, head, extra, end):
                 return
-            # Bytes sent in the hope of a tunnel must not be taken for a request.
-            if self.buffer:
+            # Bytes sent in the hope of a tunnel must not be taken for a request: these, and what may follow the content.
+            if self.buffer or self.reading != R_COMPLETE:
                 self.keep_alive = False
         elif status == 101:
             self.refuse(502, "h1_unexpected_101", "the upstream switched protocols without being asked")  # RFC 9110 15.2.2
@@ -301,7 +304,7 @@ class Http1Server(Http1Connection):
         self.put(tunnel_start(head, protocol) + field_lines(extra) + CRLF)
         self.writing = W_TUNNEL
         self.keep_alive = False
-        if self.reading == R_COMPLETE:
+        if self.reading == R_COMPLETE or self.reading == R_LENGTH:  # of content whose rest the server did not wait for
             self.reading = R_TUNNEL
             if not self.processing:
                 self.process()

@@ -86,7 +86,7 @@ class Http2Connection(Outbound):
     def start(self) -> None:
         if not self.server:
             self.write(PREFACE)
-        self.write(settings_frame(our_settings(self.limits, self.server, self.streams_max)))
+        self.write(settings_frame(our_settings(self.limits, self.server, self.streams_max, self.mesh)))
         self.write(window_update_frame(0, self.limits.connection_window - DEFAULT_WINDOW))
 
     def fail(self, code: int, label: str) -> None:

@@ -38,7 +38,8 @@ from meshproxy.wire.message import (
     without_empty_port,
 )
 
-MESH_UPGRADE: Final = b"mesh-upgrade"  # between our own proxies: the method of a request with an Upgrade
+# Between our own proxies: the method of a request with an Upgrade, and how much content it has (proxy/upgrade.py).
+MESH_UPGRADE: Final = b"mesh-upgrade"
 
 SCHEME: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-."
 
@@ -258,12 +259,15 @@ def expected_body(head: Head, method: bytes) -> int:
     return -1 if head.method == b"CONNECT" else head.content_length
 
 
-def carries_upgrade(head: Head, extra: list[Field]) -> bool:
+def carries_upgrade(head: Head, extra: list[Field], content: bool) -> bool:
     """Whether extended CONNECT says all of a request with an Upgrade over HTTP/1.1.  It stands for a GET (RFC 8441 5); another
-    method is kept by a mesh peer that is told of it in `extra`.  Everybody else would make a GET of it."""
-    if head.method == b"GET":
-        return True
-    return any(field.name == MESH_UPGRADE for field in extra)
+    method is kept by a mesh peer that is told of it in `extra`.  Everybody else would make a GET of it, and of its content
+    what the tunnel begins with.  `content`: the peer has said that it takes some, when it is told how much."""
+    size = head.content_length
+    if size > 0:
+        told = b" %d" % size
+        return content and any(field.name == MESH_UPGRADE and field.value.endswith(told) for field in extra)
+    return head.method == b"GET" or any(field.name == MESH_UPGRADE for field in extra)
 
 
 def request_pseudo(head: Head) -> list[tuple[bytes, bytes]]:

@@ -22,6 +22,9 @@ INITIAL_WINDOW_SIZE: Final = 4
 MAX_FRAME_SIZE: Final = 5
 MAX_HEADER_LIST_SIZE: Final = 6
 ENABLE_CONNECT_PROTOCOL: Final = 8
+# Of our own, from the experimental range (RFC 9113 11.3): a request with an Upgrade may have content here, if `mesh-upgrade`
+# says how much (proxy/upgrade.py).  Whoever does not say so would take the content for what follows it in the tunnel.
+MESH_UPGRADE_CONTENT: Final = 0xF055
 
 # Larger frames would save nothing and let one stream hold the connection for long.
 FRAME_BYTES_SENT_MAX: Final = 65_536
@@ -44,6 +47,7 @@ class PeerSettings:
         self.initial_window_size = DEFAULT_WINDOW
         self.max_frame_size = FRAME_BYTES_MIN
         self.enable_connect_protocol = False
+        self.mesh_upgrade_content = False
 
     def apply(self, payload: bytes) -> None:
         """Values in their order, the last one of a kind wins; unknown ones are ignored.  Raises ConnectionFault."""
@@ -73,11 +77,14 @@ class PeerSettings:
                 if value > 1 or (value == 0 and self.enable_connect_protocol):
                     raise ConnectionFault(PROTOCOL_ERROR)
                 self.enable_connect_protocol = value == 1
+            elif key == MESH_UPGRADE_CONTENT:
+                self.mesh_upgrade_content = value == 1
         self.received += 1
 
 
-def our_settings(limits: Limits, server: bool, streams: int) -> list[tuple[int, int]]:
-    """What we advertise; `streams` by a server.  Defaults are said too: it makes a trace easier to read."""
+def our_settings(limits: Limits, server: bool, streams: int, mesh: bool) -> list[tuple[int, int]]:
+    """What we advertise; `streams` by a server; `mesh`: to a peer in the mesh.  Defaults are said too: it makes a trace easier
+    to read."""
     values = [
         (HEADER_TABLE_SIZE, limits.table_bytes),
         (INITIAL_WINDOW_SIZE, limits.stream_window),
@@ -87,6 +94,8 @@ def our_settings(limits: Limits, server: bool, streams: int) -> list[tuple[int, 
     if server:
         values.append((MAX_CONCURRENT_STREAMS, streams))
         values.append((ENABLE_CONNECT_PROTOCOL, 1))
+        if mesh:
+            values.append((MESH_UPGRADE_CONTENT, 1))
     else:
         values.append((ENABLE_PUSH, 0))
     return values

@@ -2,9 +2,12 @@
 
     received:  HEAD --headers--> BODY --END_STREAM--> ENDED      (a server-role stream is born when its head is received)
     sent:      HEAD --send_head--> BODY --end--> LAST --all written--> ENDED
+                               --> MEASURED --its last byte--> LAST
     closed:    both ENDED, or RST_STREAM either way, or the connection is gone
 
 LAST is ENDED that still waits for window: the owner has said everything, `queue` and `trailers` hold the rest.
+MEASURED is BODY of a request whose Upgrade was left out here.  Its owner does not end it, as what follows would be a tunnel's:
+it ends where its content does, and what follows is dropped.
 
 An exchange whose response is complete is over even if its request is not (no one will read the rest): the stream is then
 reset, with NO_ERROR by a server (RFC 9113 8.1) and with CANCEL by a client.  A tunnel (CONNECT) half-closes instead.
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, NO_ERROR, NULL_SINK, Stream
+from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
 from meshproxy.wire.http2.heads import carries_upgrade
 from meshproxy.wire.http2.windows import ReceiveWindow
@@ -24,6 +27,7 @@ from meshproxy.wire.message import Field, Head, without_length, without_upgrade
 if TYPE_CHECKING:
     from meshproxy.wire.http2.connection import Http2Connection
 
+MEASURED: Final = -1
 HEAD: Final = 0
 BODY: Final = 1
 LAST: Final = 2
@@ -57,6 +61,7 @@ class Http2Stream(Stream):
     paused: bool = False
     tiny: int = 0  # overhead counted for small DATA while paused
     batch: int = 0  # the turn in which a client's head was written
+    left: int = 0  # of the content that is MEASURED
 
     # What it may receive; None as long as it has received nothing that would have to be granted again.  Most requests end
     # with their head and most answers with their first DATA.
@@ -95,6 +100,7 @@ class Http2Stream(Stream):
         if self.sent != HEAD:
             raise RuntimeError("send_head called twice on one stream")
         connection = self.connection
+        sent = BODY
         if connection.server:
             if head.status == 101:  # how HTTP/1.1 accepts what is extended CONNECT here (RFC 8441 5)
                 head = switched(head)
@@ -105,10 +111,15 @@ class Http2Stream(Stream):
             code = CANCEL if connection.closing or connection.leaving else NO_ERROR
             self.method = head.method
             if head.protocol:
-                takes = connection.peer.enable_connect_protocol
-                if head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra)):
-                    head = without_upgrade(head)  # from HTTP/1.1, and so without content
-                    end = True
+                peer = connection.peer
+                takes = peer.enable_connect_protocol
+                if head.method != b"CONNECT" and not (takes and carries_upgrade(head, extra, peer.mesh_upgrade_content)):
+                    head = without_upgrade(head)  # from HTTP/1.1, and its content has a length, or there is none
+                    if head.content_length > 0:
+                        self.left = head.content_length
+                        sent = MEASURED
+                    else:
+                        end = True
                 else:
                     self.method = b"CONNECT"
                     head = without_length(head)
@@ -119,7 +130,7 @@ class Http2Stream(Stream):
                 self.sink.response_reset(code, True)
                 return
             connection.number(self)
-        self.sent = BODY
+        self.sent = sent
         connection.write_block(self.stream_id, connection.encoder.head(head, extra), end)
         self.batch = connection.batch
         if end:
@@ -131,8 +142,16 @@ class Http2Stream(Stream):
     def send_data(self, data: bytes, end: bool) -> None:
         if self.closed or self.sent >= LAST:
             return
-        if self.sent == HEAD:
-            raise RuntimeError("send_data called before send_head")
+        if self.sent <= HEAD:
+            if self.sent == HEAD:
+                raise RuntimeError("send_data called before send_head")
+            if len(data) >= self.left:
+                data = data[: self.left]
+                end = True
+            elif end:
+                self.cut_short()
+                return
+            self.left -= len(data)
         connection = self.connection
         size = len(data)
         if self.queue is None and (
@@ -156,6 +175,12 @@ class Http2Stream(Stream):
             self.sent = LAST
         self.enqueue(data)
         connection.block(self)
+
+    def cut_short(self) -> None:
+        """The content ends before its length: its client broke off, and nobody may take what there is for all of it."""
+        sink = self.sink
+        self.reset(CANCEL)
+        sink.response_reset(INTERNAL_ERROR, False)
 
     def write_frames(self, data: bytes, end: bool) -> None:
         """Write `data`, which is too large for one frame, in as many as it takes.  They show views of it: it is copied when
