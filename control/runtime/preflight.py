@@ -101,8 +101,7 @@ def refuse_nonsense(directory: Path, files: int, layout: Layout, say: Callable[[
     user = UserFiles(directory)
     user.scan()
     found = review(user.files)
-    kept = layout.objects / "accepted"
-    if found.accepted or (kept.is_dir() and any(kept.glob("*/*/*.yaml"))):
+    if found.accepted or _accepted(layout):
         return
     problems = [*user.problems, *found.diagnostics]
     for diagnostic in problems[:SHOWN]:
@@ -111,6 +110,20 @@ def refuse_nonsense(directory: Path, files: int, layout: Layout, say: Callable[[
         say(f"... and {len(problems) - SHOWN} more: `meshproxy lint {directory}`")
     count = f"{files} file{'s' if files != 1 else ''}"
     raise UpError(f"all manifests of {directory} were refused ({count}); nothing was started")
+
+
+def moved(directory: Path, layout: Layout) -> str:
+    """A line for who starts the mesh with other manifests than it had the last time, "" for who does not."""
+    before = read_info(layout)
+    if before is None or Path(before.directory) == directory or not _accepted(layout):
+        return ""
+    return f"it had the manifests of {before.directory} before: what is not in {directory} is removed"
+
+
+def _accepted(layout: Layout) -> bool:
+    """Is there anything that was accepted the last time?"""
+    kept = layout.objects / "accepted"
+    return kept.is_dir() and any(kept.glob("*/*/*.yaml"))
 
 
 def gateway_address(port: int | None) -> str:

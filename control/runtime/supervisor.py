@@ -27,7 +27,7 @@ from control.runtime.diagnosis import Diagnosis
 from control.runtime.guard import end_guard, start_guard
 from control.runtime.layout import CONTROL_ADMIN_PORT, CONTROL_HOST, CONTROL_PORT, Layout, MeshInfo
 from control.runtime.meshes import start_time, write_info
-from control.runtime.preflight import SHOWN, MeshLock, UpError, find_manifests, gateway_address, refuse_nonsense
+from control.runtime.preflight import SHOWN, MeshLock, UpError, find_manifests, gateway_address, moved, refuse_nonsense
 from control.runtime.process import reap, reap_abandoned, records_of
 from control.runtime.sidecar import LEAF_LIFETIME, Settings, SidecarCommand, sidecar_command
 
@@ -160,8 +160,11 @@ class Supervisor:
             start,
             time.time(),
         )
+        otherwise = moved(self.directory, self.layout)
         write_info(self.layout, self.info)
         self._say(f'mesh "{self.name}" on {network.prefix}.0/24, state in {self.layout.root}')
+        if otherwise:
+            self._say(otherwise)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.stop)

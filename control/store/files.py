@@ -44,7 +44,7 @@ from control.resources.kinds import CLUSTER_SCOPED
 from control.resources.refused import Refused
 from control.store.accept import GRACE, Acceptance, AcceptingLock
 from control.store.eventlog import MAX_MESSAGE, EventLog
-from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, orphaned, overlay, owners
+from control.store.overlay import STORE_METADATA, base_of, conflict, counted, garbage, leaving, orphaned, overlay, owners
 from control.store.records import ACCEPTED, EVENTS, Record, check_key, check_manager, identity, timestamp
 from control.store.report import AcceptReport
 from control.store.store import (
@@ -149,7 +149,9 @@ class FileStore(Store):
         refused = Refused.of(own)
         if self._crosschecked is None or refused != self._refused:
             self._refused = refused
-            self._crosschecked = crosscheck(self.all(), self._locate, refused)
+            # Of what is on its way out nothing is told: what it lacks has gone before it.
+            out = leaving(self._objects, self._held)
+            self._crosschecked = [one for one in crosscheck(self.all(), self._locate, refused) if one.key not in out]
         return [*own, *self._tree.problems(), *self._crosschecked]
 
     def manifest_diagnostics(self) -> Diagnostics:
@@ -217,8 +219,7 @@ class FileStore(Store):
             if obj is not None:
                 same = known is not None and known["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]
                 everything[key] = known if same and known is not None else obj
-        held = {key for key, found in self._tree.records.items() if ACCEPTED in found and found[ACCEPTED].created}
-        gone = garbage(everything, held)
+        gone = garbage(everything, self._held)
         visible = {key: obj for key, obj in everything.items() if key not in gone}
         kinds: set[tuple[str, str]] = set()
         for key in touched | gone | self._hidden.keys():
@@ -235,6 +236,11 @@ class FileStore(Store):
         for group, kind in kinds:
             self._kinds[group, kind] = sorted(key for key in visible if key.group == group and key.kind == kind)
         self._crosschecked = None
+
+    @property
+    def _held(self) -> set[Key]:
+        """The user's documents: they go by themselves alone."""
+        return {key for key, found in self._tree.records.items() if ACCEPTED in found and found[ACCEPTED].created}
 
     def _deliver(self) -> None:
         if self._delivering:

@@ -170,6 +170,14 @@ def garbage(objects: Mapping[Key, Object], held: frozenset[Key] | set[Key]) -> s
     return gone
 
 
+def leaving(objects: Mapping[Key, Object], held: frozenset[Key] | set[Key]) -> set[Key]:
+    """Objects that are deleted and held back by a finalizer, and what goes with them.  `held`: as of `garbage`."""
+    deleted = {key for key, obj in objects.items() if obj["metadata"].get("deletionTimestamp")}
+    if not deleted:
+        return deleted
+    return deleted | garbage({key: obj for key, obj in objects.items() if key not in deleted}, held)
+
+
 def orphaned(records: Mapping[Key, Mapping[str, Record]], objects: Mapping[Key, Object]) -> set[tuple[Key, str]]:
     """What managers say of the user's objects on behalf of owners that are all gone: (object, manager)."""
     found: set[tuple[Key, str]] = set()

@@ -266,6 +266,38 @@ def test_directories_without_usable_manifests_are_refused(verbs: Verbs) -> None:
     assert list(verbs.home.iterdir()) == []  # what never came to be leaves nothing
 
 
+def test_up_with_another_directory_says_once_that_the_first_ones_objects_go_and_no_more_of_them(
+    verbs: Verbs, app_file: Path
+) -> None:
+    analysis = {"interval": "1s", "stepWeight": 50, "maxWeight": 50, "metrics": []}
+    canary = {
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "Canary",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "service": {"port": 80, "targetPort": 8080},
+            "analysis": analysis,
+        },
+    }
+    verbs.write("web", deployment("web", container(app_file)), canary)
+    assert verbs("up", str(verbs.manifests), "-d").returncode == 0
+    until_sync(lambda: "web-primary" in verbs("get", "deploy", "-n", "shop").stdout, "the Canary to be under way")
+    verbs("down")
+    first, verbs.manifests = verbs.manifests, verbs.manifests.with_name("others")
+    verbs.manifests.mkdir()
+    verbs.write("lone", deployment("lone", container(app_file)))
+    up = verbs("up", str(verbs.manifests), "-d")
+    assert up.returncode == 0, up.stdout + up.stderr
+    line = f"it had the manifests of {first} before: what is not in {verbs.manifests} is removed\n"
+    assert up.stdout.count(line) == 1
+    assert "warning" not in up.stdout
+    until_sync(lambda: "web" not in verbs("get", "all", "-A").stdout, "the first one's objects to go")
+    verbs("down")
+    again = verbs("up", str(verbs.manifests), "-d").stdout
+    assert ("is ready" in again, "before" in again) == (True, False)
+
+
 def test_up_that_is_not_ready_in_time_says_why_within_seconds_and_goes_on(verbs: Verbs) -> None:
     command = ["sh", "-c", "echo no such table: prices; exit 7"]
     verbs.write("shop", deployment("loop", {"name": "app", "command": command}))

@@ -16,7 +16,10 @@ from file_cluster import FileCluster
 
 from control.store import eventlog
 from control.store.files import GRACE, FileStore
-from control.store.store import Change, Diagnostic, StoreError
+from control.store.store import Change, Diagnostic, Key, StoreError
+
+CANARY = Key("flagger.app", "Canary", NAMESPACE, "web")
+SPLIT = Key("split.smi-spec.io", "TrafficSplit", NAMESPACE, "web")
 
 
 def errors(cluster: FileCluster) -> list[Diagnostic]:
@@ -212,6 +215,42 @@ def test_what_came_from_another_directory_goes_at_once(cluster: FileCluster) -> 
     cluster.write("b.yaml", config_map("b"))
     cluster.restart("canary")
     assert [obj["metadata"]["name"] for obj in cluster.accepting.list("", "ConfigMap")] == ["b"]
+
+
+async def test_of_what_is_deleted_and_held_and_what_goes_with_it_no_problem_is_told(cluster: FileCluster) -> None:
+    canary = {
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "Canary",
+        "metadata": {"name": "web", "namespace": NAMESPACE},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "service": {"port": 80},
+            "analysis": {"stepWeight": 10, "maxWeight": 50},
+        },
+    }
+    path = cluster.write("canary.yaml", canary)
+    cluster.write("b.yaml", config_map("b"))
+    cluster.refresh()
+    held = {**canary, "metadata": {**canary["metadata"], "finalizers": ["canary.test/held"]}}
+    await cluster.accepting.apply({name: held[name] for name in ("apiVersion", "kind", "metadata")})
+    uid = cluster.accepting.get(CANARY)["metadata"]["uid"]
+    owners = [{"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "name": "web", "uid": uid}]
+    split = {
+        "apiVersion": "split.smi-spec.io/v1alpha2",
+        "kind": "TrafficSplit",
+        "metadata": {"name": "web", "namespace": NAMESPACE, "ownerReferences": owners},
+        "spec": {"service": "web", "backends": [{"service": "web-primary", "weight": 100}]},
+    }
+    await cluster.accepting.apply(split)
+    cluster.refresh()
+    told = {diagnostic.key.kind for diagnostic in cluster.accepting.diagnostics()}
+    assert told == {"Canary", "TrafficSplit"}, "neither has what it names"
+    path.unlink()
+    cluster.pass_time(2 * GRACE)
+    assert "deletionTimestamp" in cluster.accepting.get(CANARY)["metadata"]
+    for manager in ("canary", "runtime"):
+        assert cluster.store(manager).get(SPLIT) is not None
+        assert cluster.store(manager).diagnostics() == []
 
 
 def test_an_empty_directory_holds_everything_and_says_so(cluster: FileCluster) -> None:
