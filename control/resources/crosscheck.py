@@ -371,7 +371,12 @@ def _compared_instead(found: _Objects) -> Iterator[Finding]:
             message = (
                 f"{' and '.join(names)} {held}: compared with {beside} instead (spec.evidence of ReleasePolicy {policy.name})"
             )
-            yield key, ("spec", analysis, "metrics"), message, "a metric with a query or a templateRef is held against its own"
+            yield (
+                key,
+                ("spec", analysis, "metrics"),
+                message,
+                "a metric with a query or a templateRef, and the checks of a policy's step, are held against their own",
+            )
 
 
 def _targets(found: _Objects) -> Iterator[Finding]:

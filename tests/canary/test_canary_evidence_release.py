@@ -173,6 +173,27 @@ async def test_other_metrics_of_the_canary_are_held_against_their_thresholds_as_
     assert release.says("failed checks threshold reached")
 
 
+RATE_OF_ALL = {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}}
+
+
+async def test_a_built_in_check_that_a_step_asks_for_is_held_besides_the_evidence(begin):
+    release = await begin(steps=[{"weight": 10}, {"weight": 20, "checks": [RATE_OF_ALL]}])
+    release.traffic.success_rate = 97.0  # of both arms alike
+    await release.until_weight(20)
+    assert release.cluster.status().failed_checks == 0, "the Canary's own is compared instead"
+    await release.until(Phase.FAILED, 60)
+    assert release.says("Halt podinfo.test advancement success rate 97.00% < 99%")
+
+
+async def test_a_built_in_check_that_a_promotion_step_asks_for_is_held_besides_the_evidence(begin):
+    release = await begin(promotionSteps=[{"weight": 60, "duration": "30s", "checks": [RATE_OF_ALL]}])
+    await release.until(Phase.PROMOTING, 600)
+    release.traffic.success_rate = 97.0
+    await release.until(Phase.FAILED, 60)
+    assert release.cluster.weights() == (100, 0)
+    assert release.says("the new primary fails its checks: success rate 97.00% < 99%")
+
+
 async def test_a_step_without_requests_is_not_left(begin):
     release = await begin()
     await release.until_weight(10)

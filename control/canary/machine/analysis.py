@@ -81,11 +81,10 @@ def analyse(
     built_in: bool = True,
 ) -> Verdict:
     """Check every metric of the spec in list order, then those besides; stop at the first that does not pass.  `built_in`
-    False: without the built-in ones."""
+    False: without the built-in ones of the spec, which evidence judges instead; those besides are asked for beside it."""
     checks: list[Check] = []
-    for metric in (*spec.metrics, *besides):
-        if metric.kind is Kind.BUILT_IN and not built_in:
-            continue
+    held = [metric for metric in spec.metrics if built_in or metric.kind is not Kind.BUILT_IN]
+    for metric in (*held, *besides):
         check = _check(spec, metric, measurements.get(metric, NOT_MEASURED))
         checks.append(check)
         if check.outcome is not Outcome.PASSED:

@@ -6,7 +6,7 @@
     either            for max_wait_s               -> onInconclusive: hold | rollback | approve
 
 The built-in metrics of the Canary are not held against their thresholds then: the same numbers are judged, against the primary
-instead.  Its other metrics are, as ever.
+instead.  Its other metrics are, as ever, and so is all that a step of the policy asks for (`checks`).
 """
 
 from __future__ import annotations

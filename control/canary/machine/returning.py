@@ -94,7 +94,7 @@ def _check(draft: Draft, step: PolicyStep, at: Progress) -> None:
     if not step.checks:
         return
     alone = replace(draft.spec, metrics=(), target=draft.spec.primary)  # the words are about the primary too
-    verdict = analyse(alone, draft.measurements_of_primary(step.checks), step.checks, built_in=draft.facts.compared is None)
+    verdict = analyse(alone, draft.measurements_of_primary(step.checks), step.checks)
     draft.checks = verdict.checks
     if verdict.outcome is Outcome.PASSED:
         return
