@@ -548,6 +548,12 @@ def test_of_an_upgrade_that_is_declined_early_the_content_still_goes_and_nothing
     assert host.take() == b"hello"
     engine.receive(b"o", 0.0)
     assert (sink.body, sink.ended, engine.capacity()) == (b"no", True, 1)
+    stream, sink = exchange(engine)
+    stream.send_head(executes(), [], False)
+    stream.send_data(b"helloraw", False)
+    host.take()
+    engine.receive(GRANTED, 0.0)
+    assert host.take() == b"raw", "the next one is not declined"
 
 
 def test_a_connection_whose_answer_came_before_the_content_was_whole_is_not_used_again() -> None:

@@ -254,6 +254,40 @@ def test_a_websocket_passes_in_both_directions() -> None:
     assert proxy.down.closing
 
 
+@QUICK
+@given(
+    content=st.binary(min_size=1, max_size=30), after=st.binary(max_size=30), sizes=cuts, granted=st.booleans(),
+    answered_at=st.integers(1, 40),
+)  # fmt: skip
+def test_the_content_of_an_upgrade_and_what_follows_it_never_change_places(
+    content: bytes, after: bytes, sizes: list[int], granted: bool, answered_at: int
+) -> None:
+    """However it is cut, and whenever the answer comes: declined, nothing but content reaches the server."""
+    proxy = Proxy()
+    head = b"POST /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: %d\r\n\r\n" % len(content)
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"
+    if granted:
+        answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n"
+    got = proxy.from_client(head).partition(b"\r\n\r\n")[2]
+    whole = answered = False
+    for at, piece in enumerate([*cut(content + after, sizes), b""]):
+        if piece == b"" or at == answered_at:
+            if not answered:
+                whole = got == content
+                assert proxy.from_server(answer).startswith(answer[:12])
+                answered = True
+                got += proxy.up_host.take()
+            if proxy.down.closing:
+                break
+        if piece:
+            got += proxy.from_client(piece)
+    assert len(proxy.down_host.requests) == 1
+    if granted:
+        assert got == content + after
+    else:
+        assert got == content if whole else content.startswith(got)
+
+
 def test_expect_100_continue_passes_through_both_ways() -> None:
     proxy = Proxy()
     asked = proxy.from_client(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
