@@ -22,6 +22,7 @@ from meshproxy.policy.tables import DEFAULT_PORT, parse_authority
 from meshproxy.proxy.outbound import Outbound
 from meshproxy.proxy.refusals import (
     AMBIGUOUS_PATH,
+    BACKEND_INVALID,
     BAD_AUTHORITY,
     CIRCUIT_OPEN,
     LOOP,
@@ -34,7 +35,7 @@ from meshproxy.proxy.refusals import (
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.wire.message import Head
 
-_PROBLEMS: Final = {"no_endpoints": NO_ENDPOINTS, "circuit_open": CIRCUIT_OPEN}
+_PROBLEMS: Final = {one.reason: one for one in (NO_ENDPOINTS, CIRCUIT_OPEN, BACKEND_INVALID)}
 _PLAIN: Final = RouteSpec("")
 
 
@@ -195,7 +196,7 @@ def onward(
                 "weight": split["weights"][index],
                 "share": split["shares"][index],
                 "left": split["left"][index] if split["left"] else None,
-                **of_backend(backend, entry, head, now),
+                **of_backend(backend, entry, head, now, spec),
             }
         )
     found["backends"] = backends
@@ -203,7 +204,9 @@ def onward(
     return found | {"outcome": outcome(split, backends)}
 
 
-def of_backend(backend: Backend, entry: BackendEntry | None, head: Head, now: float) -> dict[str, Any]:
+def of_backend(
+    backend: Backend, entry: BackendEntry | None, head: Head, now: float, spec: RouteSpec | None = None
+) -> dict[str, Any]:
     chooser = backend.chooser
     policy = chooser.policy if chooser is not None else None
     key = policy.key.of(head) if policy is not None and policy.key is not None else None
@@ -212,7 +215,9 @@ def of_backend(backend: Backend, entry: BackendEntry | None, head: Head, now: fl
         found["key"] = None if key is None else text(key)
     if entry is not None:
         if entry.refuse:
-            found["problem"] = "backend_invalid"
+            found["problem"] = BACKEND_INVALID.reason
+            rule = spec.name if spec is not None and spec.name else "the rule"
+            found["why"] = f"{rule} names {backend.name}, which does not exist or cannot be sent to as declared"
         found["filters"] = matching.changes("request header", entry.request_headers)
         found["filters"] += matching.changes("answer's header", entry.response_headers)
         if entry.request_headers is not None:
@@ -255,9 +260,9 @@ def outcome(split: dict[str, Any], backends: list[dict[str, Any]]) -> dict[str, 
     drawn = [one for one in backends if one["share"] > 0.0] if at is None else [backends[at]]
     problems = [one["problem"] for one in drawn]
     if all(problems):
-        reason = problems[0]
-        known = _PROBLEMS.get(reason)
-        return refused(known) if known is not None else {"kind": "answered", "status": 500, "reason": reason, "text": ""}
+        why = drawn[0].get("why")
+        found = refused(_PROBLEMS[problems[0]])
+        return found if why is None else found | {"text": why}
     return {"kind": "sent"}
 
 

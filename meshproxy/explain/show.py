@@ -171,8 +171,14 @@ def about(one: dict[str, Any]) -> Iterable[str]:
     if one["problem"]:
         yield (
             "its share is answered here" if one["share"] else "it has no share; one would be answered here"
-        ) + f": {one['problem']}"
+        ) + f": {problem(one)}"
     yield from one["filters"]
+
+
+def problem(one: dict[str, Any]) -> str:
+    """Why a backend's share is answered here, and of whose making that is."""
+    why = one.get("why")
+    return f"{one['problem']} ({why})" if why else str(one["problem"])
 
 
 def endpoints(one: dict[str, Any]) -> str:
@@ -277,7 +283,7 @@ def outcome(trail: dict[str, Any]) -> str:
     empty = [one for one in trail.get("backends") or () if one["problem"] and one["share"] > 0.0]
     if trail.get("split", {}).get("backend") is not None:
         empty = []
-    said = [f"{percent(one['share'])} {here} {one['problem']}" for one in empty]
+    said = [f"{percent(one['share'])} {here} {problem(one)}" for one in empty]
     said += [f"some endpoints refuse it: {', '.join(sorted(denied))}"] if denied else []
     return "; ".join(["sent", *said])
 

@@ -66,9 +66,20 @@ MATCHES = [
     Match(3, Value(EXACT, "/s")),
     Match(4, Value(EXACT, "/g"), query=(Value(EXACT, "1", "q"),)),
 ]
+WRONG = [
+    RouteSpec("HTTPRoute shop/web rule 0", [BackendSpec("shop/wbe", 1, 80, 500)]),
+    RouteSpec("HTTPRoute shop/web rule 1", [BackendSpec("shop/stable", 3), BackendSpec("shop/wbe", 1, 80, 500)]),
+]
+WRONG_MATCHES = [Match(0, Value(EXACT, "/wrong")), Match(1, Value(EXACT, "/half-wrong"))]
 
 
-def side(balancer: BalancerPolicy | None = None, routed: bool = True, stable: int = 3) -> Outbound:
+def side(
+    balancer: BalancerPolicy | None = None,
+    routed: bool = True,
+    stable: int = 3,
+    routes: list[RouteSpec] = ROUTES,
+    matches: list[Match] = MATCHES,
+) -> Outbound:
     ctx = Context(NoLoop(), Settings(), Registry(), seed=1, request_id_prefix=b"t")
     made = Outbound(ctx, Credentials(), "shop", frozenset(("127.9.0.1:4140",)))
     services = [
@@ -79,8 +90,8 @@ def side(balancer: BalancerPolicy | None = None, routed: bool = True, stable: in
             "web",
             [(80, 0)],
             [("shop/stable", 3), ("shop/canary", 1)],
-            routes=ROUTES if routed else [],
-            matches=[(match, ()) for match in MATCHES] if routed else [],
+            routes=routes if routed else [],
+            matches=[(match, ()) for match in matches] if routed else [],
         ),
     ]
     made.apply(build_tables(1, services, {"shop/stable": entries("stable", stable), "shop/canary": entries("canary", 1)}))
@@ -315,6 +326,26 @@ def test_a_share_that_is_answered_here_is_told_beside_what_is_sent() -> None:
     found = ask(outbound, "GET http://web/zzz")
     text = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}})
     assert text.splitlines()[-1] == "outcome    sent; 75% answered by the caller's sidecar: no_endpoints"
+
+
+def test_a_backend_that_cannot_be_sent_to_is_named_with_the_rule_that_names_it() -> None:
+    outbound = side(routes=WRONG, matches=WRONG_MATCHES)
+    why = "HTTPRoute shop/web rule 0 names shop/wbe:80, which does not exist or cannot be sent to as declared"
+    found = ask(outbound, "GET http://web/wrong")
+    assert found["outcome"] == {"kind": "answered", "status": 500, "reason": "backend_invalid", "text": why}
+    assert not served(found)
+    lines = shown(found)
+    assert f"its share is answered here: backend_invalid ({why})" in lines
+    assert lines[-1] == f"outcome    answered by the caller's sidecar: 500 backend_invalid ({why})"
+    found = ask(outbound, "GET http://web/half-wrong")
+    assert served(found)
+    why = why.replace("rule 0", "rule 1")
+    assert shown(found)[-1] == f"outcome    sent; 25% answered by the caller's sidecar: backend_invalid ({why})"
+
+
+def shown(found: dict) -> list[str]:
+    text = show({**found, "caller": {"pod": "web-1", "namespace": "shop", "identity": WEB}})
+    return [line.strip() for line in text.splitlines()]
 
 
 # ---------------------------------------------------------------- retries; nothing changes
