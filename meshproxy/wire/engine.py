@@ -69,7 +69,8 @@ class Sink:
     events from the upstream (client-role) stream.  The default methods do nothing: `Sink()` swallows late events."""
 
     def request_data(self, data: bytes, end: bool) -> None:
-        """Request body bytes (may be b"" with end=True).  In a tunnel: bytes from the client, end = half-close."""
+        """Request body bytes (may be b"" with end=True).  In a tunnel: bytes from the client, end = half-close.  Of a request
+        with `protocol` and a content_length: its content, and then what is the tunnel's, without an end between."""
 
     def request_trailers(self, fields: list[Field]) -> None:
         """The request ended with trailers."""
