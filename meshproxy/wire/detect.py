@@ -79,8 +79,8 @@ def foreign_word(data: bytes) -> bool:
 
 def packet_line(data: bytes) -> bool:
     """Is it `0033git-upload-pack /a.git\\0host=b\\0` (gitprotocol-pack, "Git Transport")?"""
-    count = HEX4.match(data)
-    return count is not None and int(count.group(), 16) == len(data) and b"\0" in data
+    size = HEX4.match(data)
+    return size is not None and b"\0" in data[: int(size.group(), 16)] and int(size.group(), 16) <= len(data)
 
 
 def server_preface(data: bytes) -> bool:
@@ -114,12 +114,12 @@ def http1_line(data: bytes, space: int, known: bool) -> int:
         target = data[space : space + DETECT_BYTES].lstrip(SPACES)[:4].lower()
         if target[:1] == b"/" or target[:1] == b"*" or target == b"http":
             return HTTP1
+    if packet_line(data):
+        return OPAQUE
     end = data.find(b"\n", 0, DETECT_BYTES)
     if data[space] != 32 and BINARY.search(data, space, end if end >= 0 else len(data)) is not None:
         return OPAQUE  # a number, not white space: 0x30 0x0c begins an LDAP bind
     if end < 0:
-        if packet_line(data):
-            return OPAQUE
         return NEED_MORE if len(data) < DETECT_BYTES else HTTP1
     line = data[:end].rstrip(SPACES)
     words = line.split()

@@ -215,17 +215,19 @@ DIFFERENCES: dict[tuple[str, str, str], tuple[str, list[bytes]]] = {
 }  # fmt: skip
 
 
-def differences(mine: list[Request], theirs: list[Request], violations: list[str], error: str) -> list[tuple[str, str, str]]:
-    """What would explain that one accepted a request that the other did not; [] where both accepted the same."""
-    violation = (violations or [""])[0]
+def differences(
+    mine: list[Request], theirs: list[Request], violations: list[str], error: str
+) -> list[list[tuple[str, str, str]]]:
+    """For each of the two that accepted a request that the other did not: what could explain it, one for each thing that we
+    found wrong (any of them may be what h2 does not mind); [] where both accepted the same."""
     fault = (
         "InvalidDataError" if "non-compliant data" in error else error.partition(":")[0]
     )  # hyperframe's, whose name h2 drops
     found = []
     if any(request not in theirs for request in mine):
-        found.append(("ours", violation, fault))
+        found.append([("ours", violation, fault) for violation in violations or [""]])
     if any(request not in mine for request in theirs):
-        found.append(("h2", violation, ""))
+        found.append([("h2", violation, "") for violation in violations or [""]])
     return found
 
 
@@ -242,8 +244,8 @@ def test_requests_that_both_accept_are_the_same_and_each_refusal_is_a_known_diff
         CACHES.enabled = True
     assert ours([data]) == (mine, violations)
     theirs = Theirs(frames)
-    for difference in differences(mine, theirs.requests, violations, theirs.error):
-        assert difference in DIFFERENCES, (frames, theirs.error, mine, theirs.requests)
+    for could_be in differences(mine, theirs.requests, violations, theirs.error):
+        assert not DIFFERENCES.keys().isdisjoint(could_be), (frames, theirs.error, mine, theirs.requests)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -261,4 +263,4 @@ def test_each_known_difference_is_one(known: tuple[str, str, str]) -> None:
     _, frames = DIFFERENCES[known]
     mine, violations = ours([PREFACE + b"".join(frames)])
     theirs = Theirs(frames)
-    assert differences(mine, theirs.requests, violations, theirs.error) == [known]
+    assert differences(mine, theirs.requests, violations, theirs.error) == [[known]]
