@@ -28,6 +28,7 @@ class Log(Sink):
         self.head: Head | None = None
         self.interim: list[Head] = []
         self.trailers: list[tuple[bytes, bytes]] | None = None
+        self.trailer_fields: list[Field] = []
         self.chunks: list[int] = []
 
     def note(self, *event: object) -> None:
@@ -47,6 +48,7 @@ class Log(Sink):
     def request_trailers(self, fields: list[Field]) -> None:
         self.note("trailers", pairs(fields))
         self.trailers = pairs(fields)
+        self.trailer_fields = fields
         self.ended = True
 
     def request_reset(self, code: int) -> None:

@@ -39,5 +39,5 @@ def server_engine(
     if settings.http2_engine == "h2":
         from meshproxy.wire.h2_adapter import H2Server
 
-        return H2Server(host, settings.limits, mesh)
+        return H2Server(host, settings.limits, mesh, vouched)
     return Http2Server(host, settings.limits, mesh, vouched)

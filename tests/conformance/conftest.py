@@ -1,4 +1,4 @@
-"""Chains of real proxies (forward_chains.py); one per test module and shape."""
+"""Chains of real proxies (forward_chains.py), one per test module and shape; the engines of the tables (http2_rows.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from forward_chains import CHAINS, end_chain, make_forwards
 from forward_process import Forward
+from http2_differences import SERVERS
 from recorders import Http1Recorder, Http2Recorder, RecordingBackend
 
 
@@ -21,6 +22,12 @@ class Chain:
 
     def stop(self) -> None:
         end_chain(self.forwards, self.backend)
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def which(request: pytest.FixtureRequest) -> str:
+    """The engine that a table is played against (http2_differences.py)."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module", params=CHAINS)

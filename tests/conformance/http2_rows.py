@@ -1,14 +1,16 @@
-"""How a row of the HTTP/2 conformance tables is played: an engine of ours against a peer that writes frames by hand.
+"""How a row of the HTTP/2 conformance tables is played: an engine against a peer that writes frames by hand.
 
     before(raw)  ->  raw.send(frames)  ->  outcome(raw, stream)  ==  what the RFC says
 
-An outcome is FINE, ("reset", code), ("goaway", code) or ("status", code).
+An outcome is FINE, ("reset", code), ("goaway", code) or ("status", code).  Every table is played against both engines; what the
+`h2` package does otherwise is in http2_differences.py.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from http2_differences import CLIENTS, FINE, SERVERS, Outcome
 from http2_harness import (
     DATA,
     END_HEADERS,
@@ -29,11 +31,8 @@ from http2_harness import (
 )
 
 from meshproxy.wire.engine import CANCEL, Stream
-from meshproxy.wire.http2 import Http2Client, Http2Server
+from meshproxy.wire.h2_adapter.connection import H2Engine
 from meshproxy.wire.limits import Limits
-
-FINE: Final = "fine"
-Outcome = Any
 
 WHOLE: Final = END_HEADERS | END_STREAM
 STATUS_200: Final = block([(b":status", b"200")])
@@ -43,18 +42,18 @@ def u32(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def serve(*values: tuple[int, int], limits: Limits | None = None) -> tuple[Raw, Recorder]:
-    """Our server; the client's preface and SETTINGS (`values`) are exchanged and forgotten."""
+def serve(which: str, *values: tuple[int, int], limits: Limits | None = None) -> tuple[Raw, Recorder]:
+    """A server of that engine; the client's preface and SETTINGS (`values`) are exchanged and forgotten."""
     host = Recorder()
-    raw = Raw(Http2Server(host, limits or Limits()), *values)
+    raw = Raw(SERVERS[which](host, limits or Limits()), *values)
     raw.settle()
     return raw, host
 
 
-def connect(*values: tuple[int, int], limits: Limits | None = None) -> tuple[Raw, Recorder]:
-    """Our client; the server's SETTINGS (`values`) likewise."""
+def connect(which: str, *values: tuple[int, int], limits: Limits | None = None) -> tuple[Raw, Recorder]:
+    """A client of that engine; the server's SETTINGS (`values`) likewise."""
     host = Recorder()
-    raw = Raw(Http2Client(host, limits or Limits()), *values)
+    raw = Raw(CLIENTS[which](host, limits or Limits()), *values)
     raw.settle()
     return raw, host
 
@@ -186,6 +185,14 @@ def next_request_is_served(raw: Raw, stream_id: int = 101) -> Seen:
     seen = host_of(raw).requests[-1]
     assert seen.head.field(b"x-next") == b"yes"
     return seen
+
+
+def windows(raw: Raw) -> tuple[int, int]:
+    """The connection's windows: what we may send, what the peer may."""
+    engine: Any = raw.engine
+    if isinstance(engine, H2Engine):
+        return engine.h2.outbound_flow_control_window, engine.h2.inbound_flow_control_window
+    return engine.send_window, engine.window.available
 
 
 def data_frames(raw: Raw) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from http2_peer import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
     PREFACE,
@@ -201,6 +202,8 @@ class Http2Connection:
         self.resets: dict[int, int] = {}
         self.peer_settings: dict[int, int] = {}
         self.uploaded: dict[int, int] = {}
+        self.goaway = -1  # the code of the proxy's GOAWAY
+        self.pings: list[bytes] = []  # that came back
         connection.send(frame(SETTINGS, 0, 0, settings))
         while len(self.data) < len(PREFACE):
             self.data += connection.read()
@@ -228,6 +231,10 @@ class Http2Connection:
             self.connection.send(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:
             self.connection.send(frame(PING, ACK, 0, payload))
+        elif kind == PING:
+            self.pings.append(payload)
+        elif kind == GOAWAY:
+            self.goaway = int.from_bytes(payload[4:8], "big")
         elif kind == HEADERS:
             fields = dict(self.decoder.decode(payload, raw=True))
             self.requests.append((stream_id, fields[b":path"].decode()))

@@ -2,6 +2,8 @@
 
 both accept a request   it is the same request: pseudo fields, fields, body, trailers
 one does not            the refusal is in DIFFERENCES, with the reason; anything else is a bug of one of us
+
+These are differences to the bare package; what it does behind our interface is in http2_differences.py.
 """
 
 from __future__ import annotations

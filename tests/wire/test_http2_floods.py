@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from http2_differences import CLIENTS, SERVERS, expected, strangers
 from http2_harness import (
     CONTINUATION,
     DATA,
@@ -31,7 +32,6 @@ from http2_harness import (
 )
 
 from meshproxy.wire.engine import CANCEL, ENHANCE_YOUR_CALM, NULL_SINK, REFUSED_STREAM, STREAM_CLOSED
-from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
 
 
@@ -39,9 +39,14 @@ def u32(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def serve(limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
+@pytest.fixture(params=list(SERVERS))
+def which(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def serve(which: str, limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
     host = Recorder()
-    raw = Raw(Http2Server(host, limits or Limits()), *values)
+    raw = Raw(SERVERS[which](host, limits or Limits()), *values)
     raw.settle()
     return raw, host
 
@@ -66,8 +71,8 @@ def repeat(raw: Raw, times: int, step: Callable[[int], None]) -> int:
     return times
 
 
-def test_rapid_reset_is_killed_before_a_thousand_requests_were_dispatched() -> None:
-    raw, host = serve()
+def test_rapid_reset_is_killed_before_a_thousand_requests_were_dispatched(which: str) -> None:
+    raw, host = serve(which)
 
     def step(i: int) -> None:
         raw.now = i * 1e-5
@@ -79,8 +84,8 @@ def test_rapid_reset_is_killed_before_a_thousand_requests_were_dispatched() -> N
     assert all(seen.log.reset == (CANCEL, False) for seen in host.requests)
 
 
-def test_control_resets_at_the_rate_that_is_forgiven_go_on_for_ever() -> None:
-    raw, host = serve()
+def test_control_resets_at_the_rate_that_is_forgiven_go_on_for_ever(which: str) -> None:
+    raw, host = serve(which)
 
     def step(i: int) -> None:
         raw.now = i / Limits().resets_per_second
@@ -90,8 +95,8 @@ def test_control_resets_at_the_rate_that_is_forgiven_go_on_for_ever() -> None:
     assert not killed(raw, host, "h2_rapid_reset")
 
 
-def test_control_resets_after_the_response_cost_nothing() -> None:
-    raw, host = serve()
+def test_control_resets_after_the_response_cost_nothing(which: str) -> None:
+    raw, host = serve(which)
 
     def step(i: int) -> None:
         raw.headers(2 * i + 1, POST, end=False)
@@ -102,35 +107,40 @@ def test_control_resets_after_the_response_cost_nothing() -> None:
     assert not killed(raw, host, "h2_rapid_reset")
 
 
-@pytest.mark.parametrize(
-    "provoke",
-    [
-        lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(0)),
-        lambda sid: frame(PRIORITY, 0, sid, bytes(4)),
-        lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(2**31 - 1)),
-        lambda sid: frame(DATA, 0, sid, b"x"),
-        lambda sid: frame(HEADERS, 5, sid, block(GET)),
-        lambda sid: frame(PRIORITY, 0, sid, u32(sid) + b"\0"),
-    ],
-    ids=["window update of 0", "short priority", "window overflow", "data after end", "headers after end", "own parent"],
-)
-def test_resets_that_the_peer_provokes_count_as_its_own(provoke: Callable[[int], bytes]) -> None:
-    raw, host = serve()
-    repeat(raw, 2000, lambda i: raw.send(frame(HEADERS, 5, 2 * i + 1, block(GET)) + provoke(2 * i + 1)))
-    assert killed(raw, host, "h2_rapid_reset")
+PROVOKED: dict[str, Callable[[int], bytes]] = {
+    "window update of 0": lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(0)),
+    "short priority": lambda sid: frame(PRIORITY, 0, sid, bytes(4)),
+    "window overflow": lambda sid: frame(WINDOW_UPDATE, 0, sid, u32(2**31 - 1)),
+    "data after end": lambda sid: frame(DATA, 0, sid, b"x"),
+    "headers after end": lambda sid: frame(HEADERS, 5, sid, block(GET)),
+    "own parent": lambda sid: frame(PRIORITY, 0, sid, u32(sid) + b"\0"),
+}
+
+
+@pytest.mark.parametrize("name", list(PROVOKED))
+def test_resets_that_the_peer_provokes_count_as_its_own(which: str, name: str) -> None:
+    raw, host = serve(which)
+    repeat(raw, 2000, lambda i: raw.send(frame(HEADERS, 5, 2 * i + 1, block(GET)) + PROVOKED[name](2 * i + 1)))
+    wanted = expected(which, "floods", name, ENHANCE_YOUR_CALM)
+    if wanted == ENHANCE_YOUR_CALM:
+        assert killed(raw, host, "h2_rapid_reset")
+    else:
+        assert raw.goaway() == wanted
+        assert len(host.requests) == 1
     assert len(host.requests) <= Limits().resets_burst + 1
     assert all(seen.log.reset is not None for seen in host.requests)
 
 
-def test_malformed_requests_count_too() -> None:
-    raw, host = serve()
-    repeat(raw, 2000, lambda i: raw.headers(2 * i + 1, [*GET, (b"te", b"gzip")]))
-    assert killed(raw, host, "h2_rapid_reset")
+def test_malformed_requests_count_too(which: str) -> None:
+    raw, host = serve(which)
+    taken = repeat(raw, 2000, lambda i: raw.headers(2 * i + 1, [*GET, (b"te", b"gzip")]))
+    wanted = expected(which, "floods", "malformed requests", (Limits().resets_burst, ENHANCE_YOUR_CALM))
+    assert (taken, raw.goaway()) == wanted
     assert host.requests == []
 
 
-def test_control_resets_of_our_own_will_are_not_held_against_the_peer() -> None:
-    raw, host = serve()
+def test_control_resets_of_our_own_will_are_not_held_against_the_peer(which: str) -> None:
+    raw, host = serve(which)
 
     def step(i: int) -> None:
         raw.headers(2 * i + 1)
@@ -140,23 +150,23 @@ def test_control_resets_of_our_own_will_are_not_held_against_the_peer() -> None:
     assert not killed(raw, host, "h2_rapid_reset")
 
 
-def test_a_continuation_flood_is_killed_with_bounded_memory() -> None:
-    raw, host = serve()
+def test_a_continuation_flood_is_killed_with_bounded_memory(which: str) -> None:
+    raw, host = serve(which)
     raw.send(frame(HEADERS, 1, 1, block(GET)))
     steps = repeat(raw, 1000, lambda i: raw.send(frame(CONTINUATION, 0, 1, literal(b"x", b"v" * 16000))))
     assert steps == Limits().continuation_frames
     assert killed(raw, host, "h2_continuation_flood")
 
 
-def test_empty_continuation_frames_are_counted_as_well() -> None:
-    raw, host = serve()
+def test_empty_continuation_frames_are_counted_as_well(which: str) -> None:
+    raw, host = serve(which)
     raw.send(frame(HEADERS, 1, 1, block(GET)))
     repeat(raw, 1000, lambda i: raw.send(frame(CONTINUATION, 0, 1, b"")))
     assert killed(raw, host, "h2_continuation_flood")
 
 
-def test_control_a_block_in_as_many_frames_as_the_limit_allows_is_served() -> None:
-    raw, host = serve()
+def test_control_a_block_in_as_many_frames_as_the_limit_allows_is_served(which: str) -> None:
+    raw, host = serve(which)
     data = block(GET)
     raw.send(frame(HEADERS, 1, 1, data[:5]))
     for i in range(Limits().continuation_frames - 1):
@@ -181,8 +191,8 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 
 
 @pytest.mark.parametrize("name", list(FLOODS))
-def test_frames_that_bring_nothing_are_limited(name: str) -> None:
-    raw, host = serve()
+def test_frames_that_bring_nothing_are_limited(which: str, name: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     raw.headers(3, GET)
     host.requests[1].stream.reset(CANCEL)
@@ -192,10 +202,10 @@ def test_frames_that_bring_nothing_are_limited(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(FLOODS))
-def test_control_the_same_frames_between_useful_ones_pass(name: str) -> None:
+def test_control_the_same_frames_between_useful_ones_pass(which: str, name: str) -> None:
     limits = Limits()
     limits.connection_window = 100 * 1024 * 1024
-    raw, host = serve(limits)
+    raw, host = serve(which, limits)
     raw.headers(1, POST, end=False)
     raw.headers(3, GET)
     host.requests[1].stream.reset(CANCEL)
@@ -209,8 +219,8 @@ def test_control_the_same_frames_between_useful_ones_pass(name: str) -> None:
     assert not killed(raw, host, "h2_control_flood")
 
 
-def test_control_keepalive_on_a_quiet_connection_goes_on_for_ever() -> None:
-    raw, host = serve()
+def test_control_keepalive_on_a_quiet_connection_goes_on_for_ever(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
 
     def step(i: int) -> None:
@@ -221,24 +231,24 @@ def test_control_keepalive_on_a_quiet_connection_goes_on_for_ever() -> None:
     assert not killed(raw, host, "h2_control_flood")
 
 
-def test_control_an_upload_in_small_frames_that_crosses_an_early_answer_is_dropped_quietly() -> None:
-    raw, host = serve()
+def test_control_an_upload_in_small_frames_that_crosses_an_early_answer_is_dropped_quietly(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     host.requests[0].stream.send_head(response(413), [], True)
     repeat(raw, 6000, lambda i: raw.data(1, b"0123456789"))
     assert not killed(raw, host, "h2_control_flood")
 
 
-def test_data_on_a_reset_stream_beyond_its_window_ends_the_connection() -> None:
-    raw, host = serve()
+def test_data_on_a_reset_stream_beyond_its_window_ends_the_connection(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     host.requests[0].stream.reset(CANCEL)
-    assert repeat(raw, 100, lambda i: raw.data(1, bytes(10_000))) == 6
-    assert raw.goaway() == STREAM_CLOSED
+    taken = repeat(raw, 100, lambda i: raw.data(1, bytes(10_000)))
+    assert (taken, raw.goaway()) == expected(which, "floods", "DATA beyond the window of a reset stream", (6, STREAM_CLOSED))
 
 
-def test_control_a_long_download_in_small_windows_is_progress() -> None:
-    raw, host = serve()
+def test_control_a_long_download_in_small_windows_is_progress(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, GET)
     stream = host.requests[0].stream
     stream.send_head(response(), [], False)
@@ -248,18 +258,18 @@ def test_control_a_long_download_in_small_windows_is_progress() -> None:
     assert not killed(raw, host, "h2_control_flood")
 
 
-def test_streams_refused_without_end_are_limited() -> None:
+def test_streams_refused_without_end_are_limited(which: str) -> None:
     limits = Limits()
     limits.streams = 1
-    raw, host = serve(limits)
+    raw, host = serve(which, limits)
     repeat(raw, 5000, lambda i: raw.headers(2 * i + 1))
     assert killed(raw, host, "h2_control_flood")
     assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize("frame_", [frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 0, 0)], ids=["ping", "settings"])
-def test_acknowledgements_that_nobody_reads_are_bounded_even_beside_progress(frame_: bytes) -> None:
-    raw, host = serve()
+def test_acknowledgements_that_nobody_reads_are_bounded_even_beside_progress(which: str, frame_: bytes) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     raw.engine.socket_blocked()
 
@@ -273,8 +283,8 @@ def test_acknowledgements_that_nobody_reads_are_bounded_even_beside_progress(fra
     assert killed(raw, host, "h2_unread_acks")
 
 
-def test_control_acknowledgements_that_are_read_are_not_counted() -> None:
-    raw, host = serve()
+def test_control_acknowledgements_that_are_read_are_not_counted(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
 
     def step(i: int) -> None:
@@ -288,8 +298,8 @@ def test_control_acknowledgements_that_are_read_are_not_counted() -> None:
     assert not killed(raw, host, "h2_unread_acks")
 
 
-def test_tiny_data_to_a_reader_that_stands_still_is_limited() -> None:
-    raw, host = serve()
+def test_tiny_data_to_a_reader_that_stands_still_is_limited(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     host.requests[0].stream.pause()
     one = frame(DATA, 0, 1, b"x")
@@ -297,17 +307,17 @@ def test_tiny_data_to_a_reader_that_stands_still_is_limited() -> None:
     assert killed(raw, host, "h2_tiny_data")
 
 
-def test_control_small_messages_to_a_reader_that_drains_go_on_for_ever() -> None:
-    raw, host = serve()
+def test_control_small_messages_to_a_reader_that_drains_go_on_for_ever(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     host.requests[0].stream.sink = NULL_SINK
     one = frame(DATA, 0, 1, b"x" * 25)
-    repeat(raw, 200, lambda i: raw.send(one * 1000))
+    repeat(raw, 200 if which == "ours" else 40, lambda i: raw.send(one * 1000))
     assert not killed(raw, host, "h2_tiny_data")
 
 
-def test_control_a_reader_that_pauses_now_and_then_may_get_small_messages() -> None:
-    raw, host = serve()
+def test_control_a_reader_that_pauses_now_and_then_may_get_small_messages(which: str) -> None:
+    raw, host = serve(which)
     raw.headers(1, POST, end=False)
     host.requests[0].stream.sink = NULL_SINK
     one = frame(DATA, 0, 1, b"x" * 25)
@@ -317,12 +327,12 @@ def test_control_a_reader_that_pauses_now_and_then_may_get_small_messages() -> N
         raw.send(one * 1000)
         host.requests[0].stream.resume()
 
-    repeat(raw, 200, step)
+    repeat(raw, 200 if which == "ours" else 40, step)
     assert not killed(raw, host, "h2_tiny_data")
 
 
-def test_a_bomb_of_table_references_is_refused_and_the_connection_lives() -> None:
-    raw, host = serve()
+def test_a_bomb_of_table_references_is_refused_and_the_connection_lives(which: str) -> None:
+    raw, host = serve(which)
     raw.send(frame(HEADERS, 5, 1, block(GET) + b"\x40" + literal(b"x", b"")[1:]))
     for sid in range(3, 103, 2):
         raw.send(frame(HEADERS, 5, sid, block(GET) + b"\xbe" * 1500))
@@ -332,8 +342,8 @@ def test_a_bomb_of_table_references_is_refused_and_the_connection_lives() -> Non
     assert len(host.requests) == 2
 
 
-def test_what_waits_for_a_stalled_stream_is_bounded_by_bytes_and_not_by_pieces() -> None:
-    raw, host = serve(None, (4, 0))  # the peer grants no window
+def test_what_waits_for_a_stalled_stream_is_bounded_by_bytes_and_not_by_pieces(which: str) -> None:
+    raw, host = serve(which, None, (4, 0))  # the peer grants no window
     raw.headers(1, GET)
     stream = host.requests[0].stream
     stream.send_head(response(), [], False)
@@ -343,8 +353,8 @@ def test_what_waits_for_a_stalled_stream_is_bounded_by_bytes_and_not_by_pieces()
     assert host.requests[0].log.names() == ["blocked"]
 
 
-def test_a_window_dribbled_open_sends_no_more_than_it_allows() -> None:
-    raw, host = serve(None, (4, 0))
+def test_a_window_dribbled_open_sends_no_more_than_it_allows(which: str) -> None:
+    raw, host = serve(which, None, (4, 0))
     raw.headers(1, GET)
     stream = host.requests[0].stream
     stream.send_head(response(), [], False)
@@ -355,9 +365,9 @@ def test_a_window_dribbled_open_sends_no_more_than_it_allows() -> None:
         assert [len(payload) for kind, _, _, payload in raw.read() if kind == DATA] == [1]
 
 
-def test_a_server_that_floods_a_client_is_cut_off_too() -> None:
+def test_a_server_that_floods_a_client_is_cut_off_too(which: str) -> None:
     host = Recorder()
-    raw = Raw(Http2Client(host, Limits()))
+    raw = Raw(CLIENTS[which](host, Limits()))
     stream = raw.engine.open()
     stream.sink = log = Log()
     stream.send_head(request(), [], True)
@@ -368,7 +378,7 @@ def test_a_server_that_floods_a_client_is_cut_off_too() -> None:
 
 
 def test_resets_are_remembered_in_bounded_space() -> None:
-    raw, host = serve()
+    raw, host = serve("ours")  # h2 keeps 65,536
     for i in range(3000):
         raw.headers(2 * i + 1)
         host.requests[-1].stream.reset(CANCEL)
@@ -379,22 +389,23 @@ def test_resets_are_remembered_in_bounded_space() -> None:
 # -- a peer of the mesh: judged by the work it keeps running, not by how often it changes its mind
 
 
-def peer(limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
+def peer(which: str, limits: Limits | None = None, *values: tuple[int, int]) -> tuple[Raw, Recorder]:
     host = Recorder()
-    raw = Raw(Http2Server(host, limits or Limits(), True), *values)
+    raw = Raw(SERVERS[which](host, limits or Limits(), True), *values)
     raw.settle()
     return raw, host
 
 
 @pytest.mark.parametrize("who", ["a peer", "the pod's own app"])
-def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request(who: str) -> None:
+def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request(which: str, who: str) -> None:
     host = Recorder()
-    raw = Raw(Http2Server(host, Limits(), who == "a peer", who != "a peer"))
+    raw = Raw(SERVERS[which](host, Limits(), who == "a peer", who != "a peer"))
     raw.settle()
     raw.headers(1, POST, end=False)  # a long one, open all the time
     steady = host.requests[0]
     answered = 0
-    for i in range(30 * 500):
+    calls = 30 * 500 if which == "ours" else 5 * 500  # it takes its time
+    for i in range(calls):
         raw.now = i / 500
         sid = 4 * i + 3
         raw.headers(sid)
@@ -408,14 +419,14 @@ def test_five_hundred_cancelled_calls_a_second_from_a_peer_lose_no_other_request
         assert raw.engine.active() == 1
     assert not killed(raw, host, "h2_rapid_reset")
     assert host.violations == []
-    assert answered == 1500
-    assert steady.log.body == b"x" * 1500
-    assert sum(seen.log.reset is not None for seen in host.requests) == 15_000
+    assert answered == calls // 10
+    assert steady.log.body == b"x" * answered
+    assert sum(seen.log.reset is not None for seen in host.requests) == calls
 
 
 @pytest.mark.parametrize("kind", ["malformed", "too large", "own parent"])
-def test_bad_requests_that_a_peer_relays_fail_alone_however_many(kind: str) -> None:
-    raw, host = peer()
+def test_bad_requests_that_a_peer_relays_fail_alone_however_many(which: str, kind: str) -> None:
+    raw, host = peer(which)
     raw.headers(1, POST, end=False)
     for i in range(1500):
         sid = 2 * i + 3
@@ -426,12 +437,16 @@ def test_bad_requests_that_a_peer_relays_fail_alone_however_many(kind: str) -> N
         else:
             raw.send(frame(HEADERS, 5, sid, block(GET)) + frame(PRIORITY, 0, sid, u32(sid) + b"\0"))
         raw.data(1, b"x")
+    alone = expected(which, "floods", f"relayed: {kind}", "alone")
+    if alone != "alone":
+        assert raw.goaway() == alone
+        return
     assert not killed(raw, host, "h2_rapid_reset")
     assert host.requests[0].log.body == b"x" * 1500
 
 
-def test_what_a_peer_keeps_running_is_bounded_by_streams() -> None:
-    raw, host = peer()
+def test_what_a_peer_keeps_running_is_bounded_by_streams(which: str) -> None:
+    raw, host = peer(which)
     for i in range(1002):
         raw.headers(2 * i + 1)
     assert raw.resets() == {2001: REFUSED_STREAM, 2003: REFUSED_STREAM}
@@ -442,21 +457,21 @@ def test_what_a_peer_keeps_running_is_bounded_by_streams() -> None:
     assert host.requests[-1].log.reset is None
 
 
-def test_a_peer_is_told_that_it_may_have_a_thousand_streams() -> None:
-    engine = Http2Server(Recorder(), Limits(), True)
+def test_a_peer_is_told_that_it_may_have_a_thousand_streams(which: str) -> None:
+    engine = SERVERS[which](Recorder(), Limits(), True)
     engine.start()
     assert (3).to_bytes(2, "big") + u32(1000) in take(engine)
 
 
-def test_control_a_peer_that_floods_with_other_frames_is_cut_off_as_anyone() -> None:
-    raw, host = peer()
+def test_control_a_peer_that_floods_with_other_frames_is_cut_off_as_anyone(which: str) -> None:
+    raw, host = peer(which)
     repeat(raw, 5000, lambda i: raw.send(frame(PING, 0, 0, bytes(8))))
     assert killed(raw, host, "h2_control_flood")
 
 
-def test_resets_by_a_server_are_bounded_by_our_own_requests_and_end_no_connection() -> None:
+def test_resets_by_a_server_are_bounded_by_our_own_requests_and_end_no_connection(which: str) -> None:
     host = Recorder()
-    raw = Raw(Http2Client(host, Limits()))
+    raw = Raw(CLIENTS[which](host, Limits()))
     first = raw.engine.open()
     first.sink = kept = Log()
     first.send_head(request(), [], False)
@@ -467,7 +482,7 @@ def test_resets_by_a_server_are_bounded_by_our_own_requests_and_end_no_connectio
         sid = 2 * i + 3
         if i % 3 == 0:  # half an answer, then RST_STREAM; or an answer that is malformed; or none
             raw.send(frame(HEADERS, END_HEADERS, sid, block([(b":status", b"200")])))
-        if i % 3 == 1:
+        if i % 3 == 1 and expected(which, "floods", "a malformed answer fails alone", True):
             raw.send(frame(HEADERS, END_HEADERS, sid, block([(b"x", b"y")])))
         else:
             raw.send(frame(RST_STREAM, 0, sid, u32(2)))
@@ -476,9 +491,9 @@ def test_resets_by_a_server_are_bounded_by_our_own_requests_and_end_no_connectio
     assert kept.reset is None
 
 
-def test_a_thousand_streams_cancelled_at_one_stroke_leave_the_connection_alone() -> None:
+def test_a_thousand_streams_cancelled_at_one_stroke_leave_the_connection_alone(which: str) -> None:
     host = Recorder()
-    raw = Raw(Http2Client(host, Limits()))
+    raw = Raw(CLIENTS[which](host, Limits()))
     streams = [raw.engine.open() for _ in range(1000)]
     for stream in streams:
         stream.send_head(request(), [], True)
@@ -494,8 +509,8 @@ def test_a_thousand_streams_cancelled_at_one_stroke_leave_the_connection_alone()
 # -- what waits here
 
 
-def test_a_connection_that_holds_too_much_takes_no_new_streams_until_it_has_got_rid_of_it() -> None:
-    raw, host = serve(None, (4, 0))
+def test_a_connection_that_holds_too_much_takes_no_new_streams_until_it_has_got_rid_of_it(which: str) -> None:
+    raw, host = serve(which, None, (4, 0))
     raw.headers(1)
     raw.headers(3)
     first, second = host.requests[0].stream, host.requests[1].stream
@@ -514,8 +529,10 @@ def test_a_connection_that_holds_too_much_takes_no_new_streams_until_it_has_got_
     assert len(host.requests) == 4
 
 
-def test_answers_that_nobody_reads_are_bounded_though_they_have_no_body() -> None:
-    raw, host = serve()
+def test_answers_that_nobody_reads_are_bounded_though_they_have_no_body(which: str) -> None:
+    limits = Limits()
+    limits.connection_held = 1 << 20
+    raw, host = serve(which, limits)
     fields = tuple((b"x-%d" % i, b"v" * 1000) for i in range(30))
     raw.engine.socket_blocked()
     written = 0
@@ -527,14 +544,14 @@ def test_answers_that_nobody_reads_are_bounded_though_they_have_no_body() -> Non
         if len(host.requests) > before:
             host.requests[-1].stream.send_head(response(204, fields), [], True)
         written += sum(9 + len(frame_[3]) for frame_ in raw.read())
-    assert written < Limits().connection_held + 2 * Limits().control_out_bytes
+    assert written < limits.connection_held + 2 * limits.control_out_bytes
     assert host.violations.count("h2_connection_held") >= 1
 
 
-def test_a_peer_that_reads_nothing_and_asks_on_is_cut_off_in_the_end() -> None:
+def test_a_peer_that_reads_nothing_and_asks_on_is_cut_off_in_the_end(which: str) -> None:
     limits = Limits()
     limits.mesh_connection_held = 1000
-    raw, host = peer(limits)
+    raw, host = peer(which, limits)
     raw.engine.socket_blocked()
 
     def step(i: int) -> None:
@@ -548,11 +565,11 @@ def test_a_peer_that_reads_nothing_and_asks_on_is_cut_off_in_the_end() -> None:
     assert killed(raw, host, "h2_unread_acks")
 
 
-def test_a_client_takes_no_requests_while_heads_pile_up_before_a_full_socket() -> None:
+def test_a_client_takes_no_requests_while_heads_pile_up_before_a_full_socket(which: str) -> None:
     limits = Limits()
     limits.connection_held = 20_000
     host = Recorder()
-    raw = Raw(Http2Client(host, limits))
+    raw = Raw(CLIENTS[which](host, limits))
     raw.engine.socket_blocked()
     count = 0
     while raw.engine.capacity() > 0:
@@ -568,3 +585,9 @@ def test_a_client_takes_no_requests_while_heads_pile_up_before_a_full_socket() -
     assert raw.engine.capacity() > 0
     assert host.capacities == 1, "who waits in the pool is told"
     assert host.waiting == 0
+
+
+def test_every_known_difference_of_floods_is_one_of_a_row() -> None:
+    relayed = ["relayed: malformed", "relayed: own parent"]
+    single = ["malformed requests", "DATA beyond the window of a reset stream", "a malformed answer fails alone"]
+    assert strangers("floods", PROVOKED, relayed, single) == set()

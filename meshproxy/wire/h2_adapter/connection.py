@@ -1,9 +1,10 @@
 """A connection of the reference engine, in both roles: its bytes, its life and its end.
 
     start() -> receive() ... -> drain(): GOAWAY -> drain_finish(): the final one -> closing, once no stream is left
-                  `--> fail(): an error of the connection; h2's GOAWAY goes out and every stream is reset
+                  `--> fail(): an error of the connection; GOAWAY goes out and every stream is reset
 
-A client's drain is short: it opens no more, and is closing once what it has is answered.
+A client's drain is short: it opens no more, and is closing once what it has is answered.  What a peer may cost us is judged
+here as in our own engine (`http2/floods.py`): h2 has no such limits.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from meshproxy.wire.engine import (
 from meshproxy.wire.h2_adapter.inbound import H2Inbound
 from meshproxy.wire.h2_adapter.outbound import LARGEST_STREAM_ID
 from meshproxy.wire.h2_adapter.stream import H2Stream
+from meshproxy.wire.http2.frames import LABELS, ConnectionFault
 from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT
 from meshproxy.wire.limits import Limits
 
 FRAME_HEADER_BYTES: Final = 9
-GOAWAY_FRAME: Final = 7
+GOAWAY_HEADER: Final = b"\0\0\x08\x07\0\0\0\0\0"  # h2's has no debug data
+GOAWAY_BYTES: Final = 17
 NOTHING_UNSENT: Final = -1  # no turn has this number
 
 # What bytes from a peer can make h2 and hpack raise.  H2Error covers what h2 means to raise; the others are what
@@ -57,6 +60,7 @@ class H2Engine(H2Inbound):
     def receive(self, data: bytes, now: float) -> None:
         if self.closing:
             return
+        self.floods.now = now
         buffer = self.buffer + data
         at = 0
         end = len(buffer)
@@ -68,21 +72,21 @@ class H2Engine(H2Inbound):
             while end - at >= FRAME_HEADER_BYTES and not self.closing:
                 length = int.from_bytes(buffer[at : at + 3], "big")
                 if length > self.limits.frame_bytes:
-                    self.h2.close_connection(FRAME_SIZE_ERROR)  # h2 would wait for all of it first
-                    self.fail(FRAME_SIZE_ERROR)
-                    return
+                    raise ConnectionFault(FRAME_SIZE_ERROR)  # h2 would wait for all of it first
                 stop = at + FRAME_HEADER_BYTES + length
                 if stop > end:
                     break
                 frame = buffer[at:stop]
                 at = stop
-                if frame[3] == GOAWAY_FRAME and length >= 8 and frame[5:9] == b"\0\0\0\0":
-                    self.on_goaway_frame(frame)
-                else:
-                    for event in self.h2.receive_data(frame):
-                        self.on_event(event)
+                self.on_frame(frame)
+                if self.socket_full:
+                    self.floods.acknowledge(self.flush())
+        except ConnectionFault as fault:
+            self.fail(fault.code, fault.label)
+            return
         except PEER_ERRORS as error:
-            self.fail(getattr(error, "error_code", PROTOCOL_ERROR))
+            code = int(getattr(error, "error_code", PROTOCOL_ERROR))
+            self.fail(code, LABELS.get(code, "h2_protocol_error") if self.ready else "h2_preface")
             return
         self.buffer = buffer[at:]
         self.check_drained()
@@ -97,12 +101,19 @@ class H2Engine(H2Inbound):
         self.closing = True
         unsent = self.batch if self.out else NOTHING_UNSENT
         self.out.clear()
+        self.release_unsent()
         self.end_streams(CANCEL if self.server else CONNECT_ERROR, unsent)
 
-    def fail(self, code: int) -> None:
-        """The connection is beyond repair: h2 has written its GOAWAY already, where it could."""
-        self.host.on_violation("h2_protocol_error")
-        self.out.append(self.h2.data_to_send())
+    def fail(self, code: int, label: str) -> None:
+        """The connection is beyond repair.  The GOAWAY is ours: h2 has one only for some of its errors, and names the last
+        stream it saw, not the last that was taken (RFC 9113 6.8: it may not go up again)."""
+        self.host.on_violation(label)
+        data = self.h2.data_to_send()
+        if data[-GOAWAY_BYTES:].startswith(GOAWAY_HEADER):
+            data = data[:-GOAWAY_BYTES]
+        if data:
+            self.out.append(data)
+        self.write_goaway(self.last_id, code)
         self.closing = True
         self.end_streams(code, NOTHING_UNSENT)
         self.host.wake()
@@ -114,6 +125,8 @@ class H2Engine(H2Inbound):
         self.waiting = {}
         for stream in streams:
             stream.closed = True
+            stream.queue = []
+            self.hold(stream, -stream.held)
             if self.server:
                 stream.sink.request_reset(code)
             else:
@@ -159,6 +172,8 @@ class H2Engine(H2Inbound):
 
     def socket_unblocked(self) -> None:
         self.socket_full = False
+        self.floods.ack_bytes = 0
+        self.release_unsent()
         self.write_waiting()
         self.flush()
 
@@ -181,15 +196,15 @@ class H2Engine(H2Inbound):
 class H2Server(H2Engine):
     """The server role."""
 
-    def __init__(self, host: Host, limits: Limits, mesh: bool = False) -> None:
-        super().__init__(host, limits, True, mesh)
+    def __init__(self, host: Host, limits: Limits, mesh: bool = False, vouched: bool = False) -> None:
+        super().__init__(host, limits, True, mesh, mesh or vouched)
 
 
 class H2Client(H2Engine):
     """The client role.  A stream gets its number when its head is sent: numbers must go out in order (RFC 9113 5.1.1)."""
 
     def __init__(self, host: Host, limits: Limits) -> None:
-        super().__init__(host, limits, False, False)
+        super().__init__(host, limits, False, False, False)
 
     def open(self) -> Stream:
         stream = H2Stream(self, 0)
@@ -197,6 +212,12 @@ class H2Client(H2Engine):
         return stream
 
     def capacity(self) -> int:
-        if not self.ready or self.goaway_received or self.draining or self.closing:
+        if not self.ready or self.goaway_received or self.draining or self.closing or self.unsent > self.held_max:
             return 0
         return max(0, int(self.h2.remote_settings.max_concurrent_streams) - self.active())
+
+    def release_unsent(self) -> None:
+        full = self.unsent > self.held_max
+        super().release_unsent()
+        if full and not self.closing and not self.draining:
+            self.host.on_capacity()

@@ -15,20 +15,91 @@ from h2.events import (
     RemoteSettingsChanged,
     RequestReceived,
     ResponseReceived,
+    SettingsAcknowledged,
     StreamReset,
     TrailersReceived,
     WindowUpdated,
 )
 
-from meshproxy.wire.engine import PROTOCOL_ERROR, REFUSED_STREAM, said_by_peer
+from meshproxy.wire.engine import (
+    ENHANCE_YOUR_CALM,
+    FRAME_SIZE_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    said_by_peer,
+)
+from meshproxy.wire.h2_adapter.codec import to_fields
 from meshproxy.wire.h2_adapter.outbound import LARGEST_STREAM_ID, H2Outbound
 from meshproxy.wire.h2_adapter.stream import H2Stream
-from meshproxy.wire.http2.heads import expected_body, request_head, response_head, trailer_fields
-from meshproxy.wire.message import Field, MalformedField
+from meshproxy.wire.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    GOAWAY,
+    HEADER_BYTES,
+    HEADERS,
+    LABELS,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    ConnectionFault,
+)
+from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, response_head, trailer_fields
+from meshproxy.wire.http2.server import NO_AUTHORITY, TOO_LARGE
+from meshproxy.wire.message import Head, MalformedField
 
 
 class H2Inbound(H2Outbound):
     """The receiving half of a connection."""
+
+    def on_frame(self, frame: bytes) -> None:
+        """One whole frame.  Raises ConnectionFault for what h2 lets pass, or gives the wrong code."""
+        length = len(frame) - HEADER_BYTES
+        kind = frame[3]
+        ack = frame[4] & ACK != 0
+        stream_id = int.from_bytes(frame[5:9], "big") & LARGEST_STREAM_ID
+        if not self.ready and (kind != SETTINGS or ack):
+            raise ConnectionFault(PROTOCOL_ERROR, "h2_preface")  # RFC 9113 3.4
+        if kind in (DATA, HEADERS, RST_STREAM):
+            if stream_id not in self.streams:
+                if kind == RST_STREAM and self.is_idle(stream_id):
+                    raise ConnectionFault(PROTOCOL_ERROR)  # 6.4; h2 ignores it
+                if not self.is_idle(stream_id) and not (kind == DATA and length):  # DATA may cross our answer
+                    self.floods.control()
+        elif kind != CONTINUATION:
+            self.floods.control()
+        if kind == SETTINGS and stream_id == 0:
+            if ack and length:
+                raise ConnectionFault(FRAME_SIZE_ERROR)  # 6.5
+            if not ack:
+                self.shrink_table(frame)
+        elif kind == WINDOW_UPDATE and length == 4 and frame[HEADER_BYTES] & 0x80:
+            bare = bytes((frame[HEADER_BYTES] & 0x7F,))
+            frame = frame[:HEADER_BYTES] + bare + frame[HEADER_BYTES + 1 :]  # the bit is reserved (6.9)
+        if kind == GOAWAY and length >= 8 and stream_id == 0 and not self.in_block:
+            self.on_goaway_frame(frame)
+            return
+        if kind in (HEADERS, PUSH_PROMISE, CONTINUATION):
+            self.in_block = not frame[4] & END_HEADERS
+            self.continuations = self.continuations + 1 if kind == CONTINUATION else 0
+            if self.continuations > self.limits.continuation_frames:
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "h2_continuation_flood")
+        for event in self.h2.receive_data(frame):
+            self.on_event(event)
+
+    def is_idle(self, stream_id: int) -> bool:
+        """Nobody has opened this stream yet; the even ones stay so, push is off."""
+        highest = self.h2.highest_inbound_stream_id if self.server else self.next_id - 2
+        return stream_id > highest or not stream_id & 1
+
+    def shrink_table(self, frame: bytes) -> None:
+        """Every HEADER_TABLE_SIZE on the way is due to our encoder (RFC 7541 4.2); h2 sees the last of one frame only."""
+        for at in range(HEADER_BYTES, len(frame) - 5, 6):
+            if frame[at : at + 2] == b"\0\x01":
+                self.h2.encoder.header_table_size = int.from_bytes(frame[at + 2 : at + 6], "big")
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
@@ -45,13 +116,15 @@ class H2Inbound(H2Outbound):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 code = int(event.error_code)
+                if not event.remote_reset:
+                    self.host.on_violation(LABELS.get(code, "h2_protocol_error"))
                 if not self.server:
                     code = said_by_peer(code, stream.method == b"CONNECT")
                 self.abandon(stream, code, code == REFUSED_STREAM)
+                self.floods.reset()
         elif isinstance(event, WindowUpdated):
             self.write_waiting()
         elif isinstance(event, RemoteSettingsChanged):
-            self.h2.encoder.header_table_size = min(4096, self.h2.remote_settings.header_table_size)
             self.write_waiting()
             if not self.ready:
                 self.ready = True
@@ -59,21 +132,35 @@ class H2Inbound(H2Outbound):
                     self.host.on_ready()
             elif not self.server:
                 self.host.on_capacity()
+        elif isinstance(event, SettingsAcknowledged):
+            self.h2.decoder.max_allowed_table_size = self.limits.table_bytes
 
     def on_request(self, event: RequestReceived) -> None:
-        self.last_id = event.stream_id
-        if self.refusing:
+        full = len(self.streams) >= self.streams_max
+        if self.refusing or full or self.held > self.held_max:
+            self.floods.refused()
+            if not self.refusing:
+                self.host.on_violation("h2_stream_limit" if full else "h2_connection_held")
             self.write_reset(event.stream_id, REFUSED_STREAM)
             return
+        self.last_id = event.stream_id
         end = event.stream_ended is not None
+        if len(event.headers) > self.fields_max:
+            self.answer(event.stream_id, end, TOO_LARGE, "h2_head_too_large")
+            return
         try:
             head = request_head(to_fields(event.headers))
             if end and expected_body(head, b"") > 0:
                 raise MalformedField("content-length without a body")
+        except MissingAuthority:
+            self.answer(event.stream_id, end, NO_AUTHORITY, "h2_no_authority")
+            return
         except MalformedField:
             self.host.on_violation("h2_malformed")
             self.write_reset(event.stream_id, PROTOCOL_ERROR)
+            self.floods.reset()
             return
+        self.floods.without_progress = 0.0
         stream = H2Stream(self, event.stream_id)
         stream.method = head.method
         stream.expected = expected_body(head, b"")
@@ -82,14 +169,27 @@ class H2Inbound(H2Outbound):
         self.streams[event.stream_id] = stream
         self.host.on_request(stream, head, end)
 
+    def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
+        """Answer a request that the host never sees."""
+        self.host.on_violation(label)
+        fields = [(field.name, field.value) for field in head.fields + self.host.dated()]
+        self.h2.send_headers(stream_id, [(b":status", b"%d" % head.status), *fields], end_stream=True)
+        if not end:
+            self.write_reset(stream_id, NO_ERROR)
+        self.floods.reset()
+
     def on_interim(self, event: InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
+            stream.interims += 1
             try:
+                if stream.interims > self.limits.interim_responses or len(event.headers) > self.fields_max:
+                    raise MalformedField("more than we take")
                 head = response_head(to_fields(event.headers))
             except MalformedField:
                 self.malformed(stream)
                 return
+            self.floods.control()
             stream.sink.response_interim(head)
 
     def on_response(self, event: ResponseReceived) -> None:
@@ -97,6 +197,9 @@ class H2Inbound(H2Outbound):
         if stream is None:
             return
         end = event.stream_ended is not None
+        if len(event.headers) > self.fields_max:
+            self.malformed(stream, "h2_head_too_large")
+            return
         try:
             head = response_head(to_fields(event.headers))
             if end and expected_body(head, stream.method) > 0:
@@ -117,9 +220,13 @@ class H2Inbound(H2Outbound):
         if stream is None:
             return
         try:
-            if stream.expected > 0:
-                raise MalformedField("the body is shorter than its content-length")
-            fields = trailer_fields(to_fields(event.headers))
+            if stream.expected > 0 or stream.tunnel or (self.server and stream.method == b"CONNECT"):
+                raise MalformedField("the body is shorter than its content-length, or it is a tunnel")
+            received = to_fields(event.headers)
+            if len(received) > self.fields_max or sum([field.size for field in received]) > self.limits.trailer_bytes:
+                self.malformed(stream, "h2_head_too_large")
+                return
+            fields = trailer_fields(received)
         except MalformedField:
             self.malformed(stream)
             return
@@ -151,6 +258,9 @@ class H2Inbound(H2Outbound):
         if end:
             self.remote_ended(stream)
         if data or end:
+            self.floods.without_progress = 0.0
+            if stream.paused and not end:
+                stream.tiny += self.floods.small_data(len(data))
             stream.begun = True
             stream.silent_since = 0.0
             self.moved = True
@@ -158,6 +268,8 @@ class H2Inbound(H2Outbound):
                 sink.request_data(data, end)
             else:
                 sink.response_data(data, end)
+        else:
+            self.floods.control()
         if not end and not stream.paused and stream.received >= self.limits.stream_window // 2:
             self.credit(stream)
 
@@ -174,16 +286,12 @@ class H2Inbound(H2Outbound):
         if first:
             self.host.on_goaway(code)
 
-    def malformed(self, stream: H2Stream) -> None:
-        self.host.on_violation("h2_malformed")
+    def malformed(self, stream: H2Stream, label: str = "h2_malformed") -> None:
+        self.host.on_violation(label)
         self.write_reset(stream.stream_id, PROTOCOL_ERROR)
         self.abandon(stream, PROTOCOL_ERROR, False)
+        self.floods.reset()
 
     def remote_ended(self, stream: H2Stream) -> None:
         stream.remote_open = False
         self.settle(stream)
-
-
-def to_fields(headers: list[tuple[bytes, bytes]]) -> list[Field]:
-    """Raises MalformedField."""
-    return [Field(bytes(name), bytes(value)) for name, value in headers]

@@ -12,14 +12,15 @@ from contextlib import suppress
 from typing import Final
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from meshproxy.wire.engine import CANCEL, INTERNAL_ERROR, NO_ERROR, Engine, Host
+from meshproxy.wire.engine import CANCEL, INTERNAL_ERROR, NO_ERROR, Engine, Host, Stream
+from meshproxy.wire.h2_adapter.codec import H2Codec, to_header, to_pseudo
 from meshproxy.wire.h2_adapter.stream import H2Stream
 from meshproxy.wire.hpack.encoder import restored_fields
 from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
+from meshproxy.wire.http2.floods import Floods
 from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field, Head, without_length
@@ -31,19 +32,27 @@ LARGEST_STREAM_ID: Final = 0x7FFFFFFF
 class H2Outbound(Engine):
     """The sending half of a connection, and what both halves share."""
 
-    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool) -> None:
+    def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool, vouched: bool) -> None:
         super().__init__(host, server)
         self.limits = limits
         self.mesh = mesh  # server: the client has shown that it belongs to the mesh
+        self.floods = Floods(limits, server and not vouched)
+        self.streams_max = limits.mesh_streams if vouched else limits.streams
+        self.held = 0  # bytes that wait here for a window or the socket
+        self.held_max = limits.mesh_connection_held if mesh else limits.connection_held
+        self.unsent = 0  # of these: written although the socket is full
         self.streams: dict[int, H2Stream] = {}
         self.waiting: dict[int, H2Stream] = {}  # streams whose queue is not empty, in the order of their turn
+        self.next_id = 1  # client: of the next stream
         self.unnumbered = 0  # streams opened whose head is not yet sent
         self.buffer = b""
         self.preface_left = PREFACE_BYTES if server else 0
-        self.ready = False
+        self.ready = False  # the peer's SETTINGS have come
+        self.in_block = False  # a header block is incomplete
+        self.continuations = 0  # frames of it
         self.draining = False
         self.refusing = False  # server: the final GOAWAY is out, later streams are refused
-        self.goaway_received = False  # client: the server takes no new streams
+        self.goaway_received = False  # client: the server takes no new streams, or there are no more numbers
         self.received = 0  # bytes not yet returned as connection window
         self.moved = False  # DATA came, of any stream, since the last sweep ...
         self.moved_at = 0.0  # ... and before which one it last did
@@ -57,8 +66,9 @@ class H2Outbound(Engine):
             normalize_outbound_headers=False,
             normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
         )
-        self.h2 = H2Connection(config)
+        self.h2 = H2Codec(config)
         # With the room that connection.py leaves: a head that one proxy lets in must get through the next.
+        self.fields_max = limits.head_fields + PSEUDO_FIELDS + (HOP_FIELDS if mesh or not server else 0)
         head_bytes = limits.head_bytes + FIELD_OVERHEAD * (limits.head_fields + PSEUDO_FIELDS + HOP_FIELDS)
         values = {
             SettingCodes.HEADER_TABLE_SIZE: limits.table_bytes,
@@ -67,7 +77,7 @@ class H2Outbound(Engine):
             SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
         }
         if server:
-            values[SettingCodes.MAX_CONCURRENT_STREAMS] = limits.streams
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = self.streams_max
             values[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
         else:
             values[SettingCodes.ENABLE_PUSH] = 0
@@ -78,9 +88,13 @@ class H2Outbound(Engine):
         return len(self.streams) + self.unnumbered
 
     def number(self, stream: H2Stream) -> None:
-        stream.stream_id = self.h2.get_next_available_stream_id()
+        stream.stream_id = self.next_id
+        self.next_id += 2
         self.unnumbered -= 1
         self.streams[stream.stream_id] = stream
+        if self.next_id > LARGEST_STREAM_ID and not self.goaway_received:
+            self.goaway_received = True  # a new connection is needed (RFC 9113 5.1.1)
+            self.host.on_goaway(NO_ERROR)
 
     def peer_takes_extended_connect(self) -> bool:
         return self.h2.remote_settings.enable_connect_protocol == 1
@@ -88,27 +102,54 @@ class H2Outbound(Engine):
     def peer_takes_upgrade_content(self) -> bool:
         return self.h2.remote_settings.get(MESH_UPGRADE_CONTENT, 0) == 1
 
-    def flush(self) -> None:
+    def flush(self) -> int:
+        """Hand out what h2 has written; returns its size."""
         data = self.h2.data_to_send()
         if data:
+            if self.socket_full:
+                self.unsent += len(data)
+                self.hold(None, len(data))
             first = not self.out
             if first:
                 self.batch += 1
             self.out.append(data)
             if first:
                 self.host.wake()
+        return len(data)
+
+    def hold(self, stream: H2Stream | None, change: int) -> None:
+        """`change` bytes more (negative: fewer) wait here, of `stream` or for the socket."""
+        if change:
+            if stream is not None:
+                stream.held += change
+            self.held += change
+            self.host.on_held(change)
+
+    def release_unsent(self) -> None:
+        """The socket took what was written, or is gone."""
+        size = self.unsent
+        self.unsent = 0
+        self.hold(None, -size)
+
+    def heaviest(self) -> Stream | None:
+        found: H2Stream | None = None
+        for stream in self.streams.values():
+            if stream.held and (found is None or stream.held > found.held):
+                found = stream
+        return found
 
     def write_head(
         self, stream: H2Stream, pseudo: list[tuple[bytes, bytes]], head: Head, extra: list[Field], end: bool
     ) -> None:
         if stream.tunnel or 0 < head.status < 200 or head.status == 204:
             head = without_length(head)
-        fields = pseudo + [(field.name, field.value) for field in head.fields + restored_fields(head) + extra]
+        fields = to_pseudo(pseudo, head.guarded) + [to_header(field) for field in head.fields + restored_fields(head) + extra]
         try:
             self.h2.send_headers(stream.stream_id, fields, end_stream=end)
         except ProtocolError:
             self.refused_by_h2(stream)
             return
+        self.floods.without_progress = 0.0
         self.flush()
         stream.batch = self.batch
 
@@ -139,6 +180,10 @@ class H2Outbound(Engine):
 
     def write_queue(self, stream: H2Stream) -> None:
         """Write as much of the queue as windows, the frame size and the socket allow."""
+        self.write_pieces(stream)
+        self.hold(stream, sum([len(data) for data, _ in stream.queue]) - stream.held)
+
+    def write_pieces(self, stream: H2Stream) -> None:
         try:
             while stream.queue:
                 data, end = stream.queue[0]
@@ -149,12 +194,14 @@ class H2Outbound(Engine):
                 if size < len(data):
                     self.h2.send_data(stream.stream_id, data[:size])
                     stream.queue[0] = (data[size:], end)
+                    self.floods.without_progress = 0.0
                 else:
                     if data or end:
                         self.h2.send_data(stream.stream_id, data, end_stream=end)
                     stream.queue.pop(0)
+                    self.floods.without_progress = 0.0
             if stream.trailers is not None:
-                fields = [(field.name, field.value) for field in stream.trailers]
+                fields = [to_header(field) for field in stream.trailers]
                 stream.trailers = None
                 if fields:
                     self.h2.send_headers(stream.stream_id, fields, end_stream=True)
@@ -215,6 +262,8 @@ class H2Outbound(Engine):
             return
         stream.closed = True
         stream.queue = []
+        self.hold(stream, -stream.held)
+        self.floods.tiny -= stream.tiny
         self.waiting.pop(stream.stream_id, None)
         if stream.stream_id:
             self.streams.pop(stream.stream_id, None)

@@ -7,7 +7,7 @@ A client's stream has no number until its head is sent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR, NULL_SINK, Stream
 from meshproxy.wire.http2.heads import carries_upgrade, request_pseudo
@@ -15,6 +15,9 @@ from meshproxy.wire.message import Field, Head, without_length, without_upgrade
 
 if TYPE_CHECKING:
     from meshproxy.wire.h2_adapter.outbound import H2Outbound
+
+
+SMALL_BYTES: Final = 1024  # smaller pieces that wait are joined: each costs about 150 bytes besides
 
 
 class H2Stream(Stream):
@@ -34,6 +37,9 @@ class H2Stream(Stream):
         self.expected = -1  # DATA bytes still to come by content-length, -1 if not declared
         self.queue: list[tuple[bytes, bool]] = []
         self.trailers: list[Field] | None = None  # wait behind the queue
+        self.interims = 0  # 1xx received
+        self.held = 0  # bytes of the queue
+        self.tiny = 0  # overhead counted for small pieces that came while it was paused
         self.blocked = False
         self.paused = False
         self.received = 0  # bytes not yet returned as window
@@ -82,6 +88,7 @@ class H2Stream(Stream):
         if end:
             self.local_open = False
             engine.settle(self)
+            engine.flush()
 
     def asked_tunnel(self) -> bool:
         return self.method == b"CONNECT"
@@ -99,7 +106,10 @@ class H2Stream(Stream):
                 sink.response_reset(INTERNAL_ERROR, False)
                 return
             self.left -= len(data)
-        self.queue.append((data, end))
+        if self.blocked and self.queue and len(self.queue[-1][0]) < SMALL_BYTES:
+            self.queue[-1] = (self.queue[-1][0] + data, end)
+        else:
+            self.queue.append((data, end))
         if end:
             self.local_open = False
         engine = self.engine
@@ -109,6 +119,8 @@ class H2Stream(Stream):
                 engine.block(self)
             else:
                 engine.settle(self)
+        else:
+            engine.hold(self, len(data))
         engine.flush()
 
     def send_trailers(self, fields: list[Field]) -> None:
@@ -139,6 +151,8 @@ class H2Stream(Stream):
 
     def resume(self) -> None:
         self.paused = False
+        self.engine.floods.tiny -= self.tiny
+        self.tiny = 0
         if not self.closed:
             self.engine.credit(self)
             self.engine.flush()
