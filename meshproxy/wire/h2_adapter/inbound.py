@@ -41,10 +41,12 @@ from meshproxy.wire.http2.frames import (
     HEADER_BYTES,
     HEADERS,
     LABELS,
+    PADDED,
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    WITH_PRIORITY,
     ConnectionFault,
 )
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, response_head, trailer_fields
@@ -76,6 +78,12 @@ class H2Inbound(H2Outbound):
                 raise ConnectionFault(FRAME_SIZE_ERROR)  # 6.5
             if not ack:
                 self.shrink_table(frame)
+        elif kind == HEADERS:
+            if not self.server and self.is_idle(stream_id):
+                raise ConnectionFault(PROTOCOL_ERROR)  # 5.1.1: push is off
+            both = frame[4] & PADDED and frame[4] & WITH_PRIORITY
+            if both and length > 5 and frame[HEADER_BYTES] > length - 6:
+                raise ConnectionFault(PROTOCOL_ERROR)  # 6.2: padding over the priority
         elif kind == WINDOW_UPDATE and length == 4 and frame[HEADER_BYTES] & 0x80:
             bare = bytes((frame[HEADER_BYTES] & 0x7F,))
             frame = frame[:HEADER_BYTES] + bare + frame[HEADER_BYTES + 1 :]  # the bit is reserved (6.9)
