@@ -21,6 +21,7 @@ from meshproxy.wire.engine import (
     Stream,
 )
 from meshproxy.wire.message import Field, Head
+from meshproxy.wire.pieces import join
 
 
 def granted() -> Head:
@@ -132,12 +133,13 @@ class OpaqueEngine(Engine):
     def send_data(self, stream: OpaqueStream, data: bytes, end: bool) -> None:
         if self.output_ended:
             return
-        if data:
+        if data and self.blocked:
+            join(self.out, data)
+            self.hold(len(data))
+        elif data:
             self.out.append(data)
             if len(self.out) == 1:
                 self.host.wake()
-            if self.blocked:
-                self.hold(len(data))
         if end:
             self.output_ended = True
             if self.input_ended:
@@ -164,6 +166,8 @@ class OpaqueEngine(Engine):
     def socket_unblocked(self) -> None:
         self.blocked = False
         self.hold(-self.held)
+        if self.out:
+            self.host.wake()
         stream = self.stream
         if self.told_blocked:
             self.told_blocked = False

@@ -285,3 +285,15 @@ def test_interned_literals_are_bounded() -> None:
     for i in range(5000):
         ours.decode(literal(b"x-%d" % i, b"v"))
     assert len(LITERALS) <= 2048
+
+
+def test_what_a_block_added_is_never_changed_by_a_later_one() -> None:
+    """Whoever remembers a block keeps the list.  One that began with a size update went on with the list of the block before,
+    and a block that came again put another's fields into the table."""
+    decoder = Decoder(65536, 100)
+    decoder.decode(b"\x40\x03x-a\x01b")
+    first = decoder.inserted
+    for _ in range(3):
+        decoder.decode(b"\x3f\xe1\x1f" + b"\x40\x03x-c\x01d")
+        assert [field.name for field in decoder.inserted] == [b"x-c"]
+    assert [field.name for field in first] == [b"x-a"]

@@ -10,6 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from meshproxy.wire.hpack import Encoder
+from meshproxy.wire.http1.serialize import request_start
 from meshproxy.wire.http2 import Http2Client, Http2Server
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Head
@@ -243,3 +244,28 @@ def test_once_our_limit_is_lower_no_block_may_come_without_its_size_update_howev
         assert host.violations == ["h2_compression"]
     finally:
         CACHES.enabled = True
+
+
+@pytest.mark.parametrize("authority", [b"\x01\x01a", b"\xbf"], ids=["spelt out", "a template"])
+def test_heads_that_are_short_only_in_indices_are_not_remembered_at_length(authority: bytes) -> None:
+    """Fourteen bytes of index may mean 55 kB of head, and a connection remembers 64."""
+    entry = b"v" * 3900
+    host = Recorder()
+    raw = Raw(Http2Server(host, Limits()))
+    raw.settle()
+    table = b"\x41\x01a" + b"\x40\x01x" + number(len(entry), 7) + entry
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84" + table))
+    for i in range(64):
+        block = b"\x82\x86" + authority + path(b"/%d" % i) + b"\xbe" * 14
+        raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 3, block))
+    heads = [seen.head for seen in host.requests]
+    assert len(heads) == 65
+    assert (heads[-1].base is not None) == (authority == b"\xbf")
+    encoder = Encoder()
+    for head in heads[1:]:
+        assert len(request_start(head)) > 14 * len(entry)
+        encoder.head(head, [])
+        assert head.memo_h1 is None
+        assert head.base is None or head.base.memo_h1 is None
+    parts = [len(part) for both in encoder.parts.values() for part in both]
+    assert sum(parts) + sum(len(made) for made in encoder.blocks.values()) < 64 * 4096

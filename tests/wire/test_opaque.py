@@ -196,3 +196,16 @@ def test_two_engines_back_to_back_are_a_wire() -> None:
     assert down_host.take() == b"last"
     assert up.closing
     assert down.closing
+
+
+def test_small_pieces_for_a_socket_that_is_full_are_joined_and_go_when_it_takes_more() -> None:
+    engine, host, request = server()
+    request.stream.send_head(response(200), [], False)
+    engine.socket_blocked()
+    for _ in range(10_000):
+        request.stream.send_data(b"x", False)
+    assert len(engine.out) < 10
+    assert b"".join(engine.out) == b"x" * 10_000
+    woken = host.wakes
+    engine.socket_unblocked()
+    assert host.wakes == woken + 1

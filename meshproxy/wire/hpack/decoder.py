@@ -127,8 +127,8 @@ class Decoder:
             if size > self.limit:
                 raise HpackError("a size update above our limit")
             self.max_size = size
-            self.changed = True
             self.dynamic = True
+            self.change()
             self.evict()
         if self.max_size > self.limit:
             raise HpackError("no size update although our limit went down")
@@ -205,11 +205,15 @@ class Decoder:
             LITERALS[raw] = field
         return field
 
+    def change(self) -> None:
+        """The table changes.  What is added is noted anew: who remembers a block keeps the list that was."""
+        self.changed = True
+        self.inserted = []
+
     def add(self, field: Field) -> None:
         """A new entry evicts the oldest ones; one larger than the table empties it (4.4)."""
         if not self.changed:
-            self.changed = True
-            self.inserted = []
+            self.change()
         self.inserted.append(field)
         self.table.append(field)
         self.size += field.size

@@ -45,7 +45,8 @@ from meshproxy.wire.message import (
 
 TABLE_BYTES_MAX: Final = 4096  # whatever the peer offers: h2-rs caps its encoder likewise since 0.4.17
 ENTRY_BYTES_MAX: Final = 1024  # an entry larger than a quarter of the table pushes out more than it saves
-BLOCKS_MAX: Final = 64  # memoised blocks a connection
+BLOCKS_MAX: Final = 64  # memoised blocks a connection ...
+BLOCK_BYTES_MAX: Final = 4096  # ... of at most so many bytes: fields that a few bytes of index repeat make 60 kB of them
 SEEN_MAX: Final = 128  # fields remembered as seen once
 CODED_MAX: Final = 128  # representations remembered: as many as a table of 4 KiB can have entries
 CODE_BYTES_MAX: Final = 256  # cookies are among them
@@ -156,7 +157,7 @@ class Encoder:
         for field in restored_fields(head):
             self.put(out, field)
         block = b"".join(out)
-        if self.settled and before == self.inserted and CACHES.enabled:
+        if self.settled and before == self.inserted and len(block) <= BLOCK_BYTES_MAX and CACHES.enabled:
             if len(self.blocks) >= BLOCKS_MAX:
                 self.blocks = {}
             self.blocks[head] = block
@@ -175,7 +176,7 @@ class Encoder:
         for field in restored_fields(base):
             self.put(out, field)
         parts = (b"".join(line), b"".join(out))
-        if self.settled and before == self.inserted and CACHES.enabled:
+        if self.settled and before == self.inserted and len(parts[1]) <= BLOCK_BYTES_MAX and CACHES.enabled:
             if len(self.parts) >= BLOCKS_MAX:
                 self.parts = {}
             self.parts[base] = parts

@@ -23,6 +23,7 @@ from meshproxy.wire.http1.reader import HeadReader
 from meshproxy.wire.http1.serialize import CRLF, LAST_CHUNK, trailer_section
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field
+from meshproxy.wire.pieces import join
 
 R_HEAD: Final = 0
 R_LENGTH: Final = 1
@@ -193,13 +194,19 @@ class Http1Connection(Engine):
     # -- output
 
     def put(self, data: bytes) -> None:
+        if self.blocked:
+            self.put_back(data)
+            return
         out = self.out
         out.append(data)
         if len(out) == 1:
             self.host.wake()
-        if self.blocked:
-            self.held_out += len(data)
-            self.host.on_held(len(data))
+
+    def put_back(self, data: bytes) -> None:
+        """The socket is full: it waits here until that is over."""
+        join(self.out, data)
+        self.held_out += len(data)
+        self.host.on_held(len(data))
 
     def release_output(self) -> None:
         """The socket took what was written, or is gone."""
@@ -254,6 +261,8 @@ class Http1Connection(Engine):
     def socket_unblocked(self) -> None:
         self.blocked = False
         self.release_output()
+        if self.out:
+            self.host.wake()
         if self.told_blocked:
             self.told_blocked = False
             self.say_unblocked()

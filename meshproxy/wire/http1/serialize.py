@@ -15,6 +15,10 @@ from meshproxy.wire.http1.chunked import trailer_allowed
 from meshproxy.wire.http1.head import PHRASES
 from meshproxy.wire.message import CACHES, CONTENT_LENGTH, Field, Head
 
+# A head that is remembered keeps its bytes.  In HTTP/2 fifty bytes of index may mean 60 kB of them, and a connection remembers
+# 64 heads.
+START_BYTES_MAX: Final = 4096
+
 STATUS_LINES: Final[dict[int, bytes]] = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for code, phrase in PHRASES.items()}
 
 CRLF: Final = b"\r\n"
@@ -38,9 +42,12 @@ def request_start(head: Head) -> bytes:
     if base is not None and not head.trailers_ok and not head.expect_continue and CACHES.enabled:
         rest = base.memo_h1  # of a base, which is never sent itself: what comes after the path
         if rest is None:
-            lines = field_lines(base.fields)
-            rest = base.memo_h1 = b" HTTP/1.1\r\nhost: " + base.authority + CRLF + lines
-        head.memo_h1 = start = method + b" " + target + rest + field_lines(head.own)
+            rest = b" HTTP/1.1\r\nhost: " + base.authority + CRLF + field_lines(base.fields)
+            if len(rest) <= START_BYTES_MAX:
+                base.memo_h1 = rest
+        start = method + b" " + target + rest + field_lines(head.own)
+        if len(start) <= START_BYTES_MAX:
+            head.memo_h1 = start
         return start
     if method == b"CONNECT":
         target = head.authority
@@ -59,7 +66,7 @@ def request_start(head: Head) -> bytes:
     if head.expect_continue:
         parts.append(b"expect: 100-continue\r\n")
     start = b"".join(parts)
-    if CACHES.enabled:
+    if CACHES.enabled and len(start) <= START_BYTES_MAX:
         head.memo_h1 = start
     return start
 
@@ -78,7 +85,7 @@ def response_start(head: Head) -> bytes:
     if head.status == 426 and head.protocol:  # 426 must name the protocol it wants (RFC 9110 15.5.22)
         parts.append(b"connection: upgrade\r\nupgrade: " + head.protocol + CRLF)
     start = b"".join(parts)
-    if CACHES.enabled:
+    if CACHES.enabled and len(start) <= START_BYTES_MAX:
         head.memo_h1 = start
     return start
 

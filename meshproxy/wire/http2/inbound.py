@@ -349,7 +349,7 @@ class Inbound(Http2Connection):
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR)
         increment = int.from_bytes(payload, "big") & WINDOW_MAX
-        self.floods.control()
+        self.floods.update()
         if stream_id == 0:
             self.send_window += increment
             if increment == 0:
@@ -379,7 +379,7 @@ class Inbound(Http2Connection):
         if stream is None:
             if stream_id == 0 or self.idle(stream_id):
                 raise ConnectionFault(PROTOCOL_ERROR)
-            self.floods.control()
+            self.floods.late()
             return
         self.on_reset(stream, int.from_bytes(payload, "big"))
 

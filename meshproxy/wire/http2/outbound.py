@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshproxy.wire.engine import Engine, Host
 from meshproxy.wire.hpack.encoder import Encoder
-from meshproxy.wire.http2.floods import Floods
+from meshproxy.wire.http2.floods import LATE_FRAMES, Floods
 from meshproxy.wire.http2.frames import (
     CONTINUATION,
     DEFAULT_WINDOW,
@@ -98,6 +98,7 @@ class Outbound(Engine):
         if len(self.reset_ids) >= RESETS_REMEMBERED:
             del self.reset_ids[next(iter(self.reset_ids))]
         self.reset_ids[stream_id] = window
+        self.floods.late_frames += LATE_FRAMES
         if not self.closing:
             if self.socket_full:
                 self.hold_unsent(RESET_BYTES)

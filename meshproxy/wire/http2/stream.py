@@ -19,10 +19,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from meshproxy.wire.engine import CANCEL, HTTP_1_1_REQUIRED, INTERNAL_ERROR, NO_ERROR, NULL_SINK, Stream
-from meshproxy.wire.http2.frames import DATA, END_STREAM, frame_header
+from meshproxy.wire.http2.floods import UPDATES
+from meshproxy.wire.http2.frames import DATA, END_STREAM, ConnectionFault, frame_header
 from meshproxy.wire.http2.heads import carries_upgrade
 from meshproxy.wire.http2.windows import ReceiveWindow
 from meshproxy.wire.message import Field, Head, without_length, without_upgrade
+from meshproxy.wire.pieces import JOIN_BYTES
 
 if TYPE_CHECKING:
     from meshproxy.wire.http2.connection import Http2Connection
@@ -32,9 +34,6 @@ HEAD: Final = 0
 BODY: Final = 1
 LAST: Final = 2
 ENDED: Final = 3
-
-# Pieces up to this size are joined in the queue: what waits is then bounded by its bytes, not by how finely it was cut.
-JOIN_BYTES: Final = 2048
 
 
 class Http2Stream(Stream):
@@ -168,6 +167,7 @@ class Http2Stream(Stream):
             if size:
                 connection.out.append(data)
                 connection.floods.without_progress = 0.0
+                connection.floods.updates += UPDATES
             if end:
                 self.all_sent()
             return
@@ -191,6 +191,7 @@ class Http2Stream(Stream):
         self.send_window -= size
         connection.send_window -= size
         connection.floods.without_progress = 0.0
+        connection.floods.updates += UPDATES
         view: Any = memoryview(data)
         header = frame_header(largest, DATA, 0, self.stream_id)
         connection.write(header)
@@ -266,6 +267,7 @@ class Http2Stream(Stream):
             connection.write(frame_header(size, DATA, END_STREAM if end else 0, self.stream_id))
             connection.out.append(data)
             connection.floods.without_progress = 0.0
+            connection.floods.updates += UPDATES
             self.stalled_since = 0.0
             self.held -= size
             connection.hold(-size)
@@ -313,7 +315,10 @@ class Http2Stream(Stream):
             connection.floods.tiny -= self.tiny
             self.tiny = 0
             if not self.closed and self.received != ENDED:
-                connection.credit(self, False)
+                try:
+                    connection.credit(self, False)
+                except ConnectionFault as fault:  # of this connection, whoever's callback we are in
+                    connection.fail(fault.code, fault.label)
 
 
 def switched(head: Head) -> Head:
