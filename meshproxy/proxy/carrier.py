@@ -63,7 +63,7 @@ class Carrier(Flushable):
         self.nested = False  # carried by a stream of another connection, which is in the middle of receiving when we receive
         self.peer = ""
         self.wrote_at = 0.0
-        self.active_at = ctx.now  # last time bytes arrived; the sweep compares it with the timeouts
+        self.active_at = ctx.now  # since when its silence counts: bytes arrived, or we began to wait for more
 
     # -- what subclasses decide
 
@@ -193,6 +193,7 @@ class Carrier(Flushable):
             self.engine.socket_blocked()
 
     def resume_writing(self) -> None:
+        self.ctx.now = monotonic()
         if self.engine is not None:
             self.engine.socket_unblocked()
 
@@ -242,8 +243,16 @@ class Carrier(Flushable):
     def resume_reading(self) -> None:
         if self.held:
             self.held = False
+            self.active_at = self.ctx.now  # we kept it from sending
             if self.state != LOST and not self.transport.is_closing():
                 self.transport.resume_reading()
+
+    def on_invited(self) -> None:
+        self.active_at = self.ctx.now
+
+    def moved_at(self) -> float:
+        """When bytes last went either way."""
+        return max(self.active_at, self.wrote_at)
 
     def dated(self) -> list[Field]:
         return self.ctx.dated()

@@ -219,8 +219,11 @@ class Http1Pool(Pool):
         self.dial_more()
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle too long.  The oldest are at the front."""
+        """Close what has been idle too long (the oldest are at the front), give up answers that stop in their heads."""
         super().sweep(now)
+        if self.kind == KIND_HTTP1:
+            for upstream in [*self.connections, *self.departing]:
+                upstream.await_head(now, self.ctx.settings.head_timeout_s)
         limit = now - self.ctx.settings.pool_idle_timeout_s
         idle = self.idle
         while idle and idle[0].active_at < limit:

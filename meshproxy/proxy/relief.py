@@ -158,7 +158,7 @@ class Relief:
             connection
             for side in self.lifecycle.sides
             for connection in side.connections
-            if now - connection.active_at > IDLE_S and connection.idle()
+            if now - connection.moved_at() > IDLE_S and connection.idle()
         ]
         if not idle:
             return
@@ -251,4 +251,4 @@ def first(pair: tuple[int, Carrier]) -> int:
 
 
 def last_active(connection: Accepted) -> float:
-    return connection.active_at
+    return connection.moved_at()

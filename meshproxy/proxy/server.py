@@ -288,6 +288,8 @@ class Accepted(Carrier):
 
     def on_request(self, stream: Stream, head: Head, end: bool) -> None:
         try:
+            if not end:
+                self.active_at = self.ctx.now  # it may have been read long ago, and have waited behind another
             if self.input_ended:
                 self.await_answer()  # a pipelined one: its time begins now
             if self.ctx.pressure.level != CALM and not self.side.essential and not self.admit(stream, head):
@@ -406,11 +408,10 @@ class Accepted(Carrier):
             self.ctx.violation("slow_reader")
             self.abort()
             return
-        if http and self.input_ended and now - max(self.active_at, self.wrote_at) > settings.half_closed_idle_s:
+        if http and self.input_ended and now - self.moved_at() > settings.half_closed_idle_s:
             self.abort()  # perhaps nobody is there any more, and nothing is said that would find out
             return
         awaiting = engine.awaiting()
-        silence = now - self.active_at
         if awaiting == AWAITING_HEAD:
             # The clock runs from the head's first byte, which only the engine saw: `head_since` is set by the first sweep
             # that finds it open, so the limit is kept to within one sweep.
@@ -421,8 +422,8 @@ class Accepted(Carrier):
                 self.abort()
             return
         self.head_since = 0.0
-        if awaiting == AWAITING_BODY and silence > settings.body_idle_timeout_s and not self.held:
+        if awaiting == AWAITING_BODY and now - self.active_at > settings.body_idle_timeout_s and not self.held:
             self.ctx.violation("slow_body")
             self.abort()
-        elif awaiting == AWAITING_NOTHING and silence > settings.idle_timeout_s:
+        elif awaiting == AWAITING_NOTHING and now - self.moved_at() > settings.idle_timeout_s:
             self.drain()

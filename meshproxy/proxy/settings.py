@@ -18,8 +18,8 @@ class Settings:
         # Clients that speak first do so within a round-trip of connecting, so longer only makes people wait.
         self.server_first_s = 0.3
         # -- receiving
-        self.head_timeout_s = 10.0  # a request head that has begun must be complete (slowloris)
-        self.body_idle_timeout_s = 60.0  # silence inside a message body
+        self.head_timeout_s = 10.0  # a head that has begun must be complete: a request's (slowloris), or an HTTP/1.1 answer's
+        self.body_idle_timeout_s = 60.0  # silence inside a message body, of a sender that we wait for
         self.stall_timeout_s = 300.0  # an answer of which its reader takes nothing; Envoy's stream idle timeout
         self.idle_timeout_s = 300.0  # a downstream connection without a request
         # A certificate that a connection was opened with has ended: what is under way has this long, then it is cut.  Nobody

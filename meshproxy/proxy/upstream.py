@@ -26,6 +26,7 @@ from meshproxy.proxy.refusals import CONNECT_FAILED, CONNECT_TIMEOUT, NAME_NOT_F
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.tls import END, STAY, Credentials, TlsFailure, TlsLayer
 from meshproxy.telemetry.series import TcpSeries
+from meshproxy.wire.engine import AWAITING_HEAD
 
 DIALLING: Final = 0
 SETTLING: Final = 1
@@ -54,6 +55,8 @@ class Owner:
 
 
 class Upstream(Carrier):
+    head_since: float = 0.0  # when a sweep first found an answer's head incomplete; here, because few are (proxy/server.py)
+
     def __init__(
         self,
         ctx: Context,
@@ -244,6 +247,17 @@ class Upstream(Carrier):
         elif due != STAY and self.phase == READY:
             self.ctx.certificate_ended("drained", "outbound", self.peer)
             self.drain()
+
+    def await_head(self, now: float, limit: float) -> None:
+        """HTTP/1.1: an answer's head that has begun must be whole within `limit` seconds, to within a sweep."""
+        engine = self.engine
+        if engine is None or self.held or engine.awaiting() != AWAITING_HEAD:
+            if self.head_since != 0.0:
+                self.head_since = 0.0
+        elif self.head_since == 0.0:
+            self.head_since = now
+        elif now - self.head_since > limit:
+            engine.head_overdue()
 
     def idle(self, now: float) -> float:
         """Seconds without a stream, to within a sweep.  Not `active_at`: a PING's answer is no work."""

@@ -181,6 +181,9 @@ class Host:
         """Server role: a request arrived.  The host gives the stream its sink before returning."""
         raise NotImplementedError
 
+    def on_invited(self) -> None:
+        """HTTP/1.1, server role: 100 (Continue) goes out to a client that waits for it.  From now on its body is owed."""
+
     def on_ready(self) -> None:
         """Client role: requests may be sent.  HTTP/1.1: at once.  HTTP/2: the peer's SETTINGS arrived (with TLS 1.3 a
         client can finish before the server refused its certificate; without this rule a POST would look sent)."""
@@ -273,6 +276,10 @@ class Engine:
     def awaiting(self) -> int:
         """What the peer owes us: one of AWAITING_*.  The host's timers use it (header, body and idle timeouts)."""
         raise NotImplementedError
+
+    def head_overdue(self) -> None:
+        """HTTP/1.1, client role: the head of an answer (AWAITING_HEAD) has taken too long, by the host's clock.  It ends as one
+        that is malformed."""
 
     def socket_blocked(self) -> None:
         """The transport's write buffer is over its high-water mark: block the streams that send."""

@@ -11,6 +11,8 @@ the request was sent whole.
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshproxy.wire.engine import (
     AWAITING_BODY,
     AWAITING_HEAD,
@@ -47,6 +49,8 @@ from meshproxy.wire.http1.head import BadMessage
 from meshproxy.wire.http1.serialize import CHUNKED, CRLF, NO_CONTENT, WITH_CONTENT, field_lines, request_start
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field, Head
+
+VERSION: Final = b"HTTP/1."  # what every answer begins with
 
 
 class ClientStream(Stream):
@@ -209,6 +213,8 @@ class Http1Client(Http1Connection):
             raise BadMessage(502, "h1_unasked_response", "the server sent bytes while no request was in progress")
         end = self.heads.cut(self.buffer)
         if end < 0:
+            if not VERSION.startswith(self.buffer[: len(VERSION)]):  # what it will never become is not waited for
+                raise BadMessage(502, "h1_status_line", "the answer does not begin with HTTP/1.1 or HTTP/1.0")
             return False
         head = self.heads.parse(self.buffer[:end])
         self.buffer = self.buffer[end + 4 :]
@@ -340,9 +346,15 @@ class Http1Client(Http1Connection):
         self.host.on_violation(error.label)
         self.fail(PROTOCOL_ERROR, self.unsent())
 
+    def head_overdue(self) -> None:
+        if self.awaiting() == AWAITING_HEAD:
+            self.bad(BadMessage(502, "slow_response_head", "the rest of the answer's head did not come in time"))
+
     def fail(self, code: int, unprocessed: bool) -> None:
         """The response will not come, or not be complete."""
         stream = self.stream
+        if self.blocked:
+            self.abort = True  # as in give_up()
         self.end_stream()
         self.close()
         if stream is not None:

@@ -236,8 +236,9 @@ class Http1Server(Http1Connection):
     def send_interim(self, head: Head) -> None:
         if self.writing != W_HEAD or head.status == 101:
             return
-        if head.status == 100:
+        if head.status == 100 and self.expecting:
             self.expecting = False
+            self.host.on_invited()
         stream = self.stream
         if stream is not None and stream.head.version != 10:  # RFC 9110 15.2: never to a 1.0 client
             self.informed = True
@@ -259,8 +260,10 @@ class Http1Server(Http1Connection):
         elif status == 101:
             self.refuse(502, "h1_unexpected_101", "the upstream switched protocols without being asked")  # RFC 9110 15.2.2
             return
-        # An answer instead of 100 (Continue) means that the body is not wanted, as one that is over before its request does.
-        unread = (end or self.expecting) and self.reading != R_COMPLETE
+        # What is no success, over before its request, or instead of 100 (Continue), means that the rest is not wanted: whoever
+        # answers may end first, and a connection that then closes has to say so with the head (RFC 9112 9.6).  A 2xx may
+        # stream while the request does.
+        unread = self.reading != R_COMPLETE and (end or self.expecting or status >= 300)
         if self.draining or unread or (self.input_ended and not self.buffer):
             self.keep_alive = False
         tail = b""
