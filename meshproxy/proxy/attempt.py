@@ -39,7 +39,7 @@ from meshproxy.proxy.refusals import (
 from meshproxy.proxy.requester import Requester
 from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.timers import DeadlineQueue
-from meshproxy.wire.engine import CANCEL, NO_FIELDS, NULL_SINK, Stream
+from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, NO_FIELDS, NULL_SINK, Stream
 from meshproxy.wire.message import Field, Head
 
 UNREACHED: Final = Failure(CONNECT_FAILED)
@@ -247,10 +247,21 @@ class Attempt(Outcome):
         meshed = endpoint is not None and endpoint.speaks == SPEAKS_MESH
         refusal = UPSTREAM_RESET if unprocessed else ended_by(code, grpc, meshed)
         failure = Failure(BROKEN, 0, refusal.grpc) if grpc else _BROKEN  # to a gRPC client: as it would see it
-        if self.may_retry(failure, unprocessed):
+        if not unprocessed and self.meshed and self.left_to_peer(code):
+            self.refuse(refusal)
+        elif self.may_retry(failure, unprocessed):
             self.retry(refusal, failure)
         else:
             self.refuse(refusal)
+
+    def left_to_peer(self, code: int) -> bool:
+        """Is it the mesh peer's to decide about another attempt?  It has other endpoints, and its tries and ours would
+        multiply.  Ours is a connection to the app that was closed at the moment of reuse: nobody else can know of that."""
+        if not is_idempotent(self.head.method) or (code == CONNECT_ERROR and not self.unraced):
+            return False
+        assert self.route is not None
+        self.route.series.retry_skipped("left_to_peer")
+        return True
 
     def overdue(self, by_rule: bool) -> Failure:
         """The failure of an attempt that took too long; `by_rule`: longer than its rule gives each."""
@@ -283,6 +294,7 @@ class Attempt(Outcome):
     def retry(self, otherwise: Refusal, failure: Failure) -> None:
         failed = self.endpoint
         self.up = None
+        self.unraced = False
         route = self.route
         assert route is not None
         if route.rule is not None:

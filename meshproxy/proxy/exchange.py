@@ -48,6 +48,7 @@ _PUSHBACK: Final = b"grpc-retry-pushback-ms"
 class Exchange(Ending):
     copies: list[Exchange] | None = None  # of a request whose body is still coming: for mirrors
     leaf: Leaf | None = None  # what is special about the backend that a rule has drawn
+    interims: int = 0  # 1xx that were passed on, of all attempts
 
     # ---------------------------------------------------------------- the way there
 
@@ -195,7 +196,15 @@ class Exchange(Ending):
     # ---------------------------------------------------------------- the way back
 
     def response_interim(self, head: Head) -> None:
-        self.down.send_interim(head)
+        """Passed on, up to the limit of one answer: to the next proxy those of several attempts are of one answer.  One place
+        is kept for the 100 (Continue) that a client waits for."""
+        self.unraced = True
+        most = self.ctx.settings.limits.interim_responses
+        if head.status != 100 and self.head.expect_continue:
+            most -= 1
+        if self.interims < most:
+            self.interims += 1
+            self.down.send_interim(head)
 
     def response_head(self, head: Head, end: bool) -> None:
         """The endpoint's answer begins: pass it on, unless the route says to try again."""

@@ -82,6 +82,7 @@ class Pool(Owner):
         self.waiting: dict[Requester, None] = {}
         self.progress_at = 0.0  # when someone last got what he waited for, or the first began to wait
         self.retired = False
+        self.fresh = False  # who gets a stream now gets it on a connection that has just become ready
 
     def acquire(self, requester: Requester) -> None:
         raise NotImplementedError
@@ -108,6 +109,7 @@ class Pool(Owner):
         for requester in self.waiting:
             del self.waiting[requester]
             self.progress_at = self.ctx.now
+            requester.unraced = self.fresh
             return requester
         return None
 
@@ -124,7 +126,9 @@ class Pool(Owner):
         self.connections[upstream] = None
         endpoint = self.dialer.endpoint
         endpoint.connected()
+        self.fresh = True
         self.free(upstream)
+        self.fresh = False
 
     def failed(self, upstream: Upstream, refusal: Refusal) -> None:
         self.opening -= 1

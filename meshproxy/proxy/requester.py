@@ -8,9 +8,13 @@ from meshproxy.wire.engine import Sink, Stream
 
 
 class Requester(Sink):
-    """slot   where it stands in the wheel of deadlines (proxy/timers.py), -1 if it does not"""
+    """slot     where it stands in the wheel of deadlines (proxy/timers.py), -1 if it does not
+    unraced  the connection was dialled while it waited, or its server has begun to speak: if it is lost, that was no idle
+             connection which the server closed at the moment of reuse
+    """
 
     slot: int = -1
+    unraced: bool = False
 
     def attached(self, stream: Stream) -> None:
         """Here is the stream; its sink is you already."""

@@ -242,6 +242,16 @@ def test_between_strangers_an_upgrade_that_is_no_get_is_declined_and_stays_what_
         assert answer.status == 101
 
 
+def test_between_strangers_a_page_in_answer_to_an_upgrade_by_get_is_refused_and_other_answers_pass(strangers: Site) -> None:
+    """Between them it is extended CONNECT, and a 2xx would grant the tunnel (RFC 8441 5)."""
+    for path, expected in (("/page/GET", (502, b"upgrade_declined")), ("/403", (403, b"page"))):
+        with connect(strangers.port) as sock:
+            sock.sendall(upgrade(path))
+            answer = Reader(sock).answer()
+        assert answer is not None
+        assert (answer.status, answer.body.partition(b":")[0], answer.complete) == (*expected, True)
+
+
 @contextmanager
 def http2_server(enabled: bool, seen: list, engine: str) -> Iterator[Forward]:
     class Server(Http2Script):

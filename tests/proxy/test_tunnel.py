@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from proxy_house import total
 from proxy_http2_peer import CONNECT_PROTOCOL
-from proxy_peers import DEADLINE_S, parse, read_head, request, until
+from proxy_peers import DEADLINE_S, free_port, parse, read_head, request, until
 
 UPGRADE = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -214,6 +214,29 @@ async def connect(proxy: int, port: int):
     writer.write(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
     assert parse(await asyncio.wait_for(read_head(reader), DEADLINE_S))[0] == 200
     return reader, writer
+
+
+async def test_a_connect_is_granted_before_anything_is_reached_and_what_is_inside_is_told(houses):
+    """HTTP inside is routed request by request; to other bytes the end of the tunnel says that nobody was there."""
+    house = houses()
+    side = await house.outbound()
+    for inside, expected in (
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 502),
+        (b"\x16\x03\x01\x00\x05hello", None),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+        authority = b"127.0.0.1:%d" % free_port()
+        writer.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority))
+        assert parse(await read_head(reader))[0] == 200
+        writer.write(inside.replace(b"Host: a", b"Host: " + authority))
+        rest = await asyncio.wait_for(reader.read(-1), DEADLINE_S)
+        if expected is None:
+            assert rest == b""
+        else:
+            status, fields, _ = parse(rest)
+            assert (status, fields[b"mesh-error"]) == (expected, b"connect_failed")
+        writer.close()
+    await house.quiet()
 
 
 @pytest.mark.parametrize("outer", ["http1", "http2"])

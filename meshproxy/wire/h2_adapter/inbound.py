@@ -1,6 +1,7 @@
 """What a connection of the reference engine receives: h2's events, and the GOAWAY that h2 is not given.
 
     h2 event --on_event()--> on_request, on_response, on_data ... --> Host.on_request, Sink.request_data, ...
+                             |--too large--> answered here (414, 431), as http2/server.py does
                              `--malformed--> its stream is reset, and that is counted (RFC 9113 8.1.1)
 
 Credit for the connection goes back on receipt, for a stream when it is read: a stream that stalls stalls itself only.
@@ -24,7 +25,6 @@ from h2.events import (
 from meshproxy.wire.engine import (
     ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
-    NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     said_by_peer,
@@ -50,8 +50,9 @@ from meshproxy.wire.http2.frames import (
     ConnectionFault,
 )
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, response_head, trailer_fields
-from meshproxy.wire.http2.server import NO_AUTHORITY, TOO_LARGE
-from meshproxy.wire.message import Head, MalformedField
+from meshproxy.wire.http2.server import LINE_OVERHEAD, NO_AUTHORITY, TOO_LARGE, TOO_LONG
+from meshproxy.wire.http2.settings import FIELD_OVERHEAD
+from meshproxy.wire.message import MalformedField
 
 
 class H2Inbound(H2Outbound):
@@ -153,7 +154,7 @@ class H2Inbound(H2Outbound):
             return
         self.last_id = event.stream_id
         end = event.stream_ended is not None
-        if len(event.headers) > self.fields_max:
+        if self.too_large(event.headers):
             self.answer(event.stream_id, end, TOO_LARGE, "h2_head_too_large")
             return
         try:
@@ -168,6 +169,9 @@ class H2Inbound(H2Outbound):
             self.write_reset(event.stream_id, PROTOCOL_ERROR)
             self.floods.reset()
             return
+        if len(head.path) + len(head.method) + LINE_OVERHEAD > self.limits.request_line_bytes:
+            self.answer(event.stream_id, end, TOO_LONG, "h2_uri_too_long")
+            return
         self.floods.without_progress = 0.0
         stream = H2Stream(self, event.stream_id)
         stream.method = head.method
@@ -177,21 +181,12 @@ class H2Inbound(H2Outbound):
         self.streams[event.stream_id] = stream
         self.host.on_request(stream, head, end)
 
-    def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
-        """Answer a request that the host never sees."""
-        self.host.on_violation(label)
-        fields = [(field.name, field.value) for field in head.fields + self.host.dated()]
-        self.h2.send_headers(stream_id, [(b":status", b"%d" % head.status), *fields], end_stream=True)
-        if not end:
-            self.write_reset(stream_id, NO_ERROR)
-        self.floods.reset()
-
     def on_interim(self, event: InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.interims += 1
             try:
-                if stream.interims > self.limits.interim_responses or len(event.headers) > self.fields_max:
+                if stream.interims > self.limits.interim_responses or self.too_large(event.headers):
                     raise MalformedField("more than we take")
                 head = response_head(to_fields(event.headers))
             except MalformedField:
@@ -205,7 +200,7 @@ class H2Inbound(H2Outbound):
         if stream is None:
             return
         end = event.stream_ended is not None
-        if len(event.headers) > self.fields_max:
+        if self.too_large(event.headers):
             self.malformed(stream, "h2_head_too_large")
             return
         try:
@@ -231,7 +226,7 @@ class H2Inbound(H2Outbound):
             if stream.expected > 0 or stream.tunnel or (self.server and stream.method == b"CONNECT"):
                 raise MalformedField("the body is shorter than its content-length, or it is a tunnel")
             received = to_fields(event.headers)
-            if len(received) > self.fields_max or sum([field.size for field in received]) > self.limits.trailer_bytes:
+            if self.too_large(event.headers) or sum([field.size for field in received]) > self.limits.trailer_bytes:
                 self.malformed(stream, "h2_head_too_large")
                 return
             fields = trailer_fields(received)
@@ -293,6 +288,10 @@ class H2Inbound(H2Outbound):
                 self.abandon(stream, code, True)
         if first:
             self.host.on_goaway(code)
+
+    def too_large(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        size = sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in headers])
+        return size > self.head_bytes or len(headers) > self.head_fields
 
     def malformed(self, stream: H2Stream, label: str = "h2_malformed") -> None:
         self.host.on_violation(label)

@@ -19,14 +19,15 @@ from meshproxy.wire.engine import CANCEL, INTERNAL_ERROR, NO_ERROR, Engine, Host
 from meshproxy.wire.h2_adapter.codec import H2Codec, to_header, to_pseudo
 from meshproxy.wire.h2_adapter.stream import H2Stream
 from meshproxy.wire.hpack.encoder import restored_fields
-from meshproxy.wire.http2.connection import FIELD_OVERHEAD, HOP_FIELDS, PSEUDO_FIELDS
 from meshproxy.wire.http2.floods import Floods
-from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT
+from meshproxy.wire.http2.settings import MESH_UPGRADE_CONTENT, head_limits
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import Field, Head, without_length
 
 PREFACE_BYTES: Final = 24
 LARGEST_STREAM_ID: Final = 0x7FFFFFFF
+# A head over the limit is refused by itself, as long as it is at most so many times as large; then h2 ends the connection.
+DECODED_TIMES: Final = 4
 
 
 class H2Outbound(Engine):
@@ -67,14 +68,12 @@ class H2Outbound(Engine):
             normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
         )
         self.h2 = H2Codec(config)
-        # With the room that connection.py leaves: a head that one proxy lets in must get through the next.
-        self.fields_max = limits.head_fields + PSEUDO_FIELDS + (HOP_FIELDS if mesh or not server else 0)
-        head_bytes = limits.head_bytes + FIELD_OVERHEAD * (limits.head_fields + PSEUDO_FIELDS + HOP_FIELDS)
+        self.head_bytes, self.head_fields = head_limits(limits, mesh or not server)
         values = {
             SettingCodes.HEADER_TABLE_SIZE: limits.table_bytes,
             SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
             SettingCodes.MAX_FRAME_SIZE: limits.frame_bytes,
-            SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
+            SettingCodes.MAX_HEADER_LIST_SIZE: self.head_bytes,
         }
         if server:
             values[SettingCodes.MAX_CONCURRENT_STREAMS] = self.streams_max
@@ -82,7 +81,7 @@ class H2Outbound(Engine):
         else:
             values[SettingCodes.ENABLE_PUSH] = 0
         self.h2.local_settings = Settings(client=not server, initial_values=values)
-        self.h2.decoder.max_header_list_size = head_bytes
+        self.h2.decoder.max_header_list_size = DECODED_TIMES * self.head_bytes
 
     def active(self) -> int:
         return len(self.streams) + self.unnumbered
@@ -152,6 +151,15 @@ class H2Outbound(Engine):
         self.floods.without_progress = 0.0
         self.flush()
         stream.batch = self.batch
+
+    def answer(self, stream_id: int, end: bool, head: Head, label: str) -> None:
+        """Answer a request that the host never sees."""
+        self.host.on_violation(label)
+        fields = [(field.name, field.value) for field in head.fields + self.host.dated()]
+        self.h2.send_headers(stream_id, [(b":status", b"%d" % head.status), *fields], end_stream=True)
+        if not end:
+            self.write_reset(stream_id, NO_ERROR)
+        self.floods.reset()
 
     def write_reset(self, stream_id: int, code: int) -> None:
         with suppress(ProtocolError):  # closed on both sides already: there is nothing to reset

@@ -33,11 +33,11 @@ class H2Stream(Stream):
         self.head_sent = False
         self.head_received = False
         self.method = b""
+        self.interims = 0  # 1xx that came
         self.tunnel = False  # CONNECT that was accepted: the directions end on their own
         self.expected = -1  # DATA bytes still to come by content-length, -1 if not declared
         self.queue: list[tuple[bytes, bool]] = []
         self.trailers: list[Field] | None = None  # wait behind the queue
-        self.interims = 0  # 1xx received
         self.held = 0  # bytes of the queue
         self.tiny = 0  # overhead counted for small pieces that came while it was paused
         self.blocked = False

@@ -43,7 +43,7 @@ from meshproxy.wire.http2.frames import (
     window_update_frame,
 )
 from meshproxy.wire.http2.outbound import Outbound
-from meshproxy.wire.http2.settings import our_settings
+from meshproxy.wire.http2.settings import head_limits, our_settings
 from meshproxy.wire.http2.stream import ENDED, Http2Stream
 from meshproxy.wire.http2.windows import ROUND_TRIP, Growth, ReceiveWindow
 from meshproxy.wire.limits import Limits
@@ -52,12 +52,6 @@ from meshproxy.wire.message import CACHES, Field, Head
 # Memoised header blocks a connection: 64 of at most 512 bytes, so a hostile peer can make it keep about 100 kB.
 BLOCKS_MAX: Final = 64
 BLOCK_BYTES_MAX: Final = 512
-
-# What the limits of a head leave room for besides.  A head that one proxy lets in must get through the next: RFC 7541 counts
-# 32 bytes more a field than HTTP/1.1 shows, pseudo fields are fields to it, and a proxy adds some of its own.
-FIELD_OVERHEAD: Final = 32
-PSEUDO_FIELDS: Final = 5
-HOP_FIELDS: Final = 11  # mesh-target-port, mesh-orig-proto, x-request-id, via, x-forwarded-for, te, expect; and some to come
 
 NOTHING_UNSENT: Final = -1  # no turn has this number
 
@@ -68,8 +62,8 @@ class Http2Connection(Outbound):
     def __init__(self, host: Host, limits: Limits, server: bool, mesh: bool, vouched: bool) -> None:
         super().__init__(host, limits, server, mesh, vouched)
         self.streams_max = limits.mesh_streams if vouched else limits.streams
-        fields = limits.head_fields + PSEUDO_FIELDS + (HOP_FIELDS if mesh or not server else 0)
-        self.decoder = Decoder(limits.head_bytes + FIELD_OVERHEAD * fields, fields)
+        head_bytes, head_fields = head_limits(limits, mesh or not server)
+        self.decoder = Decoder(head_bytes, head_fields)
         self.blocks: dict[bytes, Head] = {}  # header block -> its head, while the dynamic table stays as it is
         self.streams: dict[int, Http2Stream] = {}
         self.last_id = 0  # the highest stream the peer opened

@@ -2,7 +2,7 @@
 
 a new stream   refused if we are full, hold too much or are leaving (REFUSED_STREAM: certainly not processed, safe to send
                again)
-               answered here if its head is too large (431) or names no host (400)
+               answered here if its head is too large (431), its path too long (414), or it names no host (400)
                reset if malformed: that stream only, the HPACK state stays right
                otherwise host.on_request()
 an open one    trailers
@@ -47,6 +47,8 @@ TOO_LARGE: Final = refusal(431, b"h2_head_too_large")
 # Whether it was a gRPC call is in the part that was not kept.  A gRPC client reads its own status, whatever HTTP's says (8:
 # RESOURCE_EXHAUSTED, as a gRPC server answers metadata that are too large); other clients pass over it.
 TOO_LARGE.fields += [Field(b"grpc-status", b"8"), Field(b"grpc-message", b"meshproxy: h2_head_too_large")]
+TOO_LONG: Final = refusal(414, b"h2_uri_too_long")
+LINE_OVERHEAD: Final = len(b"  HTTP/1.1")  # what a request line has beside method and path
 PATH_OVERHEAD: Final = len(b":path") + 32  # RFC 7541 4.1
 
 NO_AUTHORITY: Final = refusal(400, b"h2_no_authority")
@@ -63,6 +65,7 @@ class Http2Server(Inbound):
     def __init__(self, host: Host, limits: Limits, mesh: bool = False, vouched: bool = False) -> None:
         super().__init__(host, limits, True, mesh, mesh or vouched)
         self.refusing = False  # the final GOAWAY is out
+        self.line_max = limits.request_line_bytes - LINE_OVERHEAD  # of method and path
         self.templates = Templates()
 
     def on_block(self, stream_id: int, end: bool, block: bytes) -> None:
@@ -104,6 +107,9 @@ class Http2Server(Inbound):
                 return
             except MalformedField:
                 self.malformed_request(stream_id)
+                return
+            if len(head.path) + len(head.method) > self.line_max:  # such a head is never remembered
+                self.answer(stream_id, end, TOO_LONG, "h2_uri_too_long")
                 return
             self.remember_block(block, head)
         expected = -1 if head.method == b"CONNECT" else head.content_length

@@ -26,6 +26,12 @@ ENABLE_CONNECT_PROTOCOL: Final = 8
 # says how much (proxy/upgrade.py).  Whoever does not say so would take the content for what follows it in the tunnel.
 MESH_UPGRADE_CONTENT: Final = 0xF055
 
+# Three of a request's pseudo fields are its request line in HTTP/1.1, and :authority is its Host: so many fields more are the
+# same head.  RFC 9113 counts 32 bytes more a field than HTTP/1.1 shows; and a mesh peer's proxy adds fields of its own.
+REQUEST_LINE_FIELDS: Final = 3
+FIELD_OVERHEAD: Final = 32
+HOP_FIELDS: Final = 11  # mesh-target-port, mesh-orig-proto, x-request-id, via, x-forwarded-for, te, expect; and some to come
+
 # Larger frames would save nothing and let one stream hold the connection for long.
 FRAME_BYTES_SENT_MAX: Final = 65_536
 
@@ -82,6 +88,18 @@ class PeerSettings:
         self.received += 1
 
 
+def head_limits(limits: Limits, mesh: bool) -> tuple[int, int]:
+    """How many bytes, counted as SETTINGS_MAX_HEADER_LIST_SIZE does, and how many fields a head may have here.
+
+    `mesh`: it comes from a mesh peer, or is an answer.  What its proxy has let in, over HTTP/1.1 too, must get through here
+    with what it added.  Of strangers no more is taken than would get through HTTP/1.1 behind us."""
+    fields = limits.head_fields + REQUEST_LINE_FIELDS
+    if not mesh:
+        return limits.head_bytes, fields
+    fields += HOP_FIELDS
+    return limits.head_bytes + FIELD_OVERHEAD * fields, fields
+
+
 def our_settings(limits: Limits, server: bool, streams: int, mesh: bool) -> list[tuple[int, int]]:
     """What we advertise; `streams` by a server; `mesh`: to a peer in the mesh.  Defaults are said too: it makes a trace easier
     to read."""
@@ -89,7 +107,7 @@ def our_settings(limits: Limits, server: bool, streams: int, mesh: bool) -> list
         (HEADER_TABLE_SIZE, limits.table_bytes),
         (INITIAL_WINDOW_SIZE, limits.stream_window),
         (MAX_FRAME_SIZE, max(FRAME_BYTES_MIN, limits.frame_bytes)),
-        (MAX_HEADER_LIST_SIZE, limits.head_bytes),
+        (MAX_HEADER_LIST_SIZE, head_limits(limits, mesh or not server)[0]),
     ]
     if server:
         values.append((MAX_CONCURRENT_STREAMS, streams))
