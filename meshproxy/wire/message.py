@@ -10,6 +10,7 @@ both HTTP versions:
 
     end-to-end (also content-length, cookie …)  -> fields
     hop-by-hop (connection, te, upgrade …)      -> dropped; their meaning is kept in attributes
+    content_length, mesh_client_id …            -> dropped: an app could take it for what we vouch for
     host / :authority                           -> authority
     mesh-*, l5d-*                               -> mesh        (never forwarded unless the proxy says so)
 
@@ -27,7 +28,7 @@ CONTENT_LENGTH: Final = 1
 TRANSFER_ENCODING: Final = 2
 HOST: Final = 3
 CONNECTION: Final = 4
-HOP: Final = 5  # keep-alive, proxy-connection, aliases such as content_length: removed, no further meaning
+HOP: Final = 5  # keep-alive, proxy-connection, http2-settings: removed, no further meaning
 TE: Final = 6
 UPGRADE: Final = 7
 EXPECT: Final = 8
@@ -41,6 +42,7 @@ VOLATILE: Final = 15  # end-to-end, but differs in every message: not worth an H
 PSEUDO: Final = 16
 EXPECTED_TIMEOUT: Final = 17  # x-envoy-expected-rq-timeout-ms
 MAX_FORWARDS: Final = 18
+ALIAS: Final = 19  # content_length, mesh_* ...: see ALIASES
 
 KINDS: Final[dict[bytes, int]] = {
     b"content-length": CONTENT_LENGTH,
@@ -66,8 +68,12 @@ KINDS: Final[dict[bytes, int]] = {
     b"last-modified": VOLATILE,
     b"age": VOLATILE,
     b"location": VOLATILE,
-    b"set-cookie": PLAIN,  # here for what looks like it: set_cookie
 }
+
+# WSGI and CGI servers read "_" as "-".  These, and what looks like mesh-* or l5d-*, would become there what frames a message,
+# ends at a hop or says who asks, and these we take off or write ourselves: nobody may say them by another name.  All other
+# names with "_" are names like any (gRPC metadata has many): who may say x-request-id gains nothing by x_request_id.
+ALIASES: Final = frozenset((b"content_length", b"transfer_encoding", b"keep_alive", b"proxy_connection", b"http2_settings"))
 
 # RFC 9110 5.6.2 tchar, as bytes.translate()'s delete argument: what remains after deleting these is illegal.
 TCHAR: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -153,11 +159,10 @@ def judge_name(name: bytes) -> int:
         raise MalformedField("field name is empty, upper-case or not a token")
     elif name[:5] == b"mesh-" or name[:4] == b"l5d-":
         kind = MESH
-    elif 95 in name and kind == PLAIN:
-        # WSGI and CGI servers read "_" as "-": mesh_client_id or transfer_encoding would become the real thing there.
-        alias = name.replace(b"_", b"-")
-        if alias in KINDS or alias[:5] == b"mesh-" or alias[:4] == b"l5d-":
-            kind = HOP
+    elif 95 in name:
+        alias = name.replace(b"-", b"_")
+        if alias in ALIASES or alias[:5] == b"mesh_" or alias[:4] == b"l5d_":
+            kind = ALIAS
     if CACHES.enabled and len(name) <= NAME_BYTES_MAX:
         if len(NAMES) >= NAMES_MAX:
             NAMES.clear()
@@ -260,6 +265,17 @@ def without_empty_port(authority: bytes) -> bytes:
     return host
 
 
+def same_authority(one: bytes, other: bytes, scheme: bytes) -> bool:
+    """Whether two authorities of a request are the same: letter case aside, and with or without the default port of the
+    scheme, which may be left out (RFC 3986 6.2.2.1, 6.2.3)."""
+    return one == other or without_default_port(one.lower(), scheme) == without_default_port(other.lower(), scheme)
+
+
+def without_default_port(authority: bytes, scheme: bytes) -> bytes:
+    port = b":80" if scheme == b"http" else b":443" if scheme == b"https" else b""
+    return authority.removesuffix(port) if valid_authority(authority) else authority
+
+
 def valid_destination(authority: bytes) -> bool:
     """Whether `authority` is what CONNECT asks for: host:port, and a port that can be connected to (RFC 9110 9.3.6)."""
     if not valid_authority(authority) or not authority[-1:].isdigit():
@@ -284,6 +300,13 @@ def without_length(head: Head) -> Head:
     return kept
 
 
+def without_expectation(head: Head) -> Head:
+    """The same request, waiting for no 100 (Continue): it has no content to wait with (RFC 9110 10.1.1)."""
+    plain = head.copied(head.fields)
+    plain.expect_continue = False
+    return plain
+
+
 def without_upgrade(head: Head) -> Head:
     """The same request, asking for no other protocol (RFC 9110 7.8: any hop may leave an Upgrade out)."""
     plain = head.copied(head.fields)
@@ -301,13 +324,14 @@ class Head:
     Responses: status (100..599), method is b"".
     reason          of a response over HTTP/1.x: its reason phrase where that is not the standard one, else b""
     version         10, 11 or 20: what the peer spoke
-    protocol        b"" or what the connection is to become: the Upgrade token (lower case) or RFC 8441's :protocol
+    protocol        b"" or what the connection is to become: the Upgrade token (lower case) or RFC 8441's :protocol; while a
+                    head is parsed, and of 426, the whole list
     fields          end-to-end fields in order, cookie crumbs joined (RFC 9113 8.2.3)
     mesh            mesh-* and l5d-* fields, kept apart
     content_length  -1 when not declared
     chunked         HTTP/1.1: the body is chunked
     close           HTTP/1.x: the sender closes after this message (RFC 9112 9.3)
-    expect_continue the client waits for 100 (Continue)
+    expect_continue the client waits for 100 (Continue) with its content
     trailers_ok     te: trailers was there
     grpc            content-type is application/grpc, or that with a suffix (+proto) or parameters; not application/grpc-web
     request_id      value of x-request-id, b"" if absent
@@ -396,6 +420,8 @@ class Head:
         if base is not None:
             if self.trailers_ok != base.trailers_ok or self.expect_continue != base.expect_continue:
                 self.base = None
+                if self.version != 20 and self.content_length <= 0:  # there is nothing it could wait with; see http1/head.py
+                    self.expect_continue = False
             else:
                 self.own = self.fields[len(base.fields) :]
 
@@ -471,9 +497,10 @@ def add_field(head: Head, field: Field) -> None:
         head.mesh = [*head.mesh, field]
     elif kind == COOKIE:
         if head.cookie >= 0 and head.version == 20:
-            joined = head.fields[head.cookie].value + b"; " + field.value
-            head.fields[head.cookie] = Field(b"cookie", joined)
-            head.base = None
+            before = head.fields[head.cookie].value
+            if field.value:  # one that is empty says nothing, and `; b=2` is no cookie-string (RFC 6265 4.2.1)
+                head.fields[head.cookie] = Field(b"cookie", before + b"; " + field.value) if before else field
+                head.base = None
         else:
             head.cookie = len(head.fields)
             head.fields.append(field)
@@ -523,5 +550,8 @@ def add_field(head: Head, field: Field) -> None:
         for token in field.value.lower().split(b","):
             head.connection.append(token.strip(b" \t"))
     elif kind == UPGRADE:
-        head.protocol = field.value.lower()
-    # HOP: dropped
+        # Several lines are one list, in their order (RFC 9110 5.3).  One that repeats another adds nothing.
+        value = field.value.lower()
+        if value and value != head.protocol:
+            head.protocol = head.protocol + b", " + value if head.protocol else value
+    # HOP, ALIAS: dropped

@@ -127,6 +127,18 @@ def test_a_request_id_that_says_nothing_is_none(hops: Hops) -> None:
         assert request.values(b"x-request-id") == [b"mine"]
 
 
+def test_names_with_an_underscore_pass_but_for_those_an_app_could_take_for_what_the_mesh_says(hops: Hops) -> None:
+    passed = [(b"x_request_id", b"1"), (b"content_type", b"2"), (b"grpc_timeout", b"3"), (b"max_forwards", b"4")]
+    dropped = [(b"content_length", b"5"), (b"transfer_encoding", b"6"), (b"mesh_client_id", b"7"), (b"l5d_client_id", b"8")]
+    fields = [*dropped, *passed]
+    for port in (hops.plain.port, hops.edge.port):
+        for _ in range(3):  # the third time the head, or what it has in common with others, is known
+            _, request = hops.ask2(port, *fields)
+            assert [(name, request.values(name)) for name, _ in fields if request.values(name)] == [(n, [v]) for n, v in passed]
+            _, request = hops.ask1(port, *[name + b": " + value for name, value in fields])
+            assert [(name, request.values(name)) for name, _ in fields if request.values(name)] == [(n, [v]) for n, v in passed]
+
+
 @pytest.mark.parametrize("name", ["two words", "a,b", "ü", "x\r\ny: z"])
 def test_a_name_that_is_no_token_is_refused_at_start(name: str) -> None:
     command = [sys.executable, "-m", "meshproxy", "forward", f"127.0.0.1:{free_port()}", "127.0.0.1:9", "--via", name]

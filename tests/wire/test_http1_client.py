@@ -597,12 +597,19 @@ def test_a_full_socket_holds_the_content_of_an_upgrade_only_while_it_is_full() -
     assert sink.names()[3:] == []
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"other", b""])
+@pytest.mark.parametrize("protocol", [b"h2c", b"other", b"", b"websocket\r\nUpgrade: other", b"other\r\nUpgrade: websocket"])
 def test_101_to_another_protocol_than_asked_is_a_bad_response(protocol: bytes) -> None:
     engine, _host, _stream, sink = asked(upgrade(), end=False)
     line = b"Upgrade: " + protocol + b"\r\n" if protocol else b""
     engine.receive(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + line + b"\r\n", 0.0)
     assert sink.events == [("response_reset", PROTOCOL_ERROR, False)]
+
+
+def test_101_may_say_its_protocol_twice() -> None:
+    engine, _host, _stream, sink = asked(upgrade(), end=False)
+    line = b"Upgrade: websocket\r\n"
+    engine.receive(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + line + line + b"\r\n", 0.0)
+    assert sink.names() == ["response_head"]
 
 
 def test_a_socket_that_unblocks_before_101_does_not_let_the_sender_go_on() -> None:

@@ -10,9 +10,9 @@ from meshproxy.wire.http1.head import LINE_MEMO, MEMO_LINES, parse_field
 from meshproxy.wire.http1.reader import MEMO_HEADS, REQUEST_MEMO, HeadReader
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import (
+    ALIAS,
     CACHES,
     CONTROLS,
-    HOP,
     HOST,
     KINDS,
     MESH,
@@ -31,9 +31,12 @@ NAMES_AND_KINDS = {
     b"x_anything": PLAIN,
     b"mesh-target-port": MESH,
     b"l5d-client-id": MESH,
-    b"mesh_client_id": HOP,
-    b"l5d_client_id": HOP,
-    b"transfer_encoding": HOP,
+    b"mesh_client_id": ALIAS,
+    b"mesh_client-id": ALIAS,
+    b"l5d_client_id": ALIAS,
+    b"transfer_encoding": ALIAS,
+    b"x_request_id": PLAIN,
+    b"set_cookie": PLAIN,
     b":path": PSEUDO,
 }
 

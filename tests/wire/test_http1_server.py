@@ -392,6 +392,33 @@ def test_a_value_may_hold_any_byte_but_a_control_character(odd: int) -> None:
         assert host.requests[0].head.field(b"x") == b"a" + bytes([odd]) + b"b"
 
 
+@pytest.mark.parametrize("pieces", [whole, bytewise])
+@pytest.mark.parametrize(
+    ("line", "served"),
+    [
+        (b"5".rjust(1024, b"0"), True),
+        (b"5".rjust(1025, b"0"), False),
+        (b"5;a=b".rjust(1024, b"0"), True),
+        (b"5 ;a=b".rjust(40, b"0"), True),
+        (b"5 ".rjust(40, b"0"), False),
+        (b"0x5".rjust(40, b"0"), False),
+        (b"5".rjust(40, b"0") + b"g", False),
+        (b"0" * 20 + b"1" * 16, False),
+        (b"1" * 16, False),
+    ],
+    ids=lambda value: f"{value[:4]!r} to {value[-6:]!r}, {len(value)} bytes" if isinstance(value, bytes) else "",
+)
+def test_zeros_before_the_size_of_a_chunk_are_bounded_by_its_line(
+    line: bytes, served: bool, pieces: Callable[[bytes], list[bytes]]
+) -> None:
+    engine, host = server()
+    for piece in pieces(get(b"Transfer-Encoding: chunked", method=b"POST") + line + b"\r\nhello\r\n" + b"0" * 30 + b"\r\n\r\n"):
+        engine.receive(piece, 0.0)
+    assert host.requests[0].complete == served
+    assert engine.closing != served
+    assert host.requests[0].sink.body == (b"hello" if served else b"")
+
+
 def test_limits_have_passing_controls() -> None:
     for data in (
         get(b"X: " + b"a" * 60_000),
@@ -502,6 +529,39 @@ def test_an_answer_after_100_or_after_the_body_began_leaves_the_connection_open(
     stream.send_data(b"ok", True)
     assert b"connection: close" not in host.take()
     assert not engine.closing
+
+
+@pytest.mark.parametrize("lines", [(), (b"Content-Length: 0",), (b"Connection: upgrade", b"Upgrade: foo")])
+def test_who_has_no_content_to_wait_with_is_not_taken_to_wait_for_100(lines: tuple[bytes, ...]) -> None:
+    """RFC 9110 10.1.1: a client must not say it then.  Nobody is asked for content that will not come."""
+    engine, host = server()
+    expect = b"Expect: 100-continue"
+    for requests in (
+        (get(b"X: 1", *lines, expect), get(expect, *lines)),
+        (get(b"X: 1", expect, *lines), get(b"X: 1", expect, *lines, b"Y: 2")),  # the second begins like the first
+        (get(b"X: 1", b"Y: 1", *lines, b"Z: 1"), get(b"X: 1", b"Y: 1", *lines, b"Z: 2"), get(b"X: 1", b"Y: 1", *lines, expect)),
+    ):
+        for data in requests:
+            engine.receive(data, 0.0)
+            request = host.requests[-1]
+            assert not request.head.expect_continue
+            assert request.head.field(b"expect") is None
+            request.stream.send_head(OK, [], False)
+            request.stream.send_data(b"ok", True)
+    assert len(host.requests) == 7
+
+
+def test_who_waits_for_100_is_known_also_where_its_length_comes_in_another_line_than_with_the_others() -> None:
+    engine, host = server()
+    for number in range(6):
+        lines = (b"A: 1", b"Expect: 100-continue", b"Content-Length: %d" % number)
+        engine.receive(get(*lines, method=b"POST"), 0.0)
+        request = host.requests[-1]
+        assert request.head.expect_continue == (number > 0)
+        engine.receive(b"x" * number, 0.0)
+        request.stream.send_head(OK, [], False)
+        request.stream.send_data(b"ok", True)
+    assert len(host.requests) == 6
 
 
 def test_a_1_0_client_is_not_taken_to_wait_for_100() -> None:
@@ -846,6 +906,22 @@ def test_the_first_protocol_that_may_pass_is_chosen() -> None:
     assert host.requests[0].head.protocol == b"websocket"
 
 
+@pytest.mark.parametrize(
+    ("lines", "chosen"),
+    [
+        ((b"foo", b"bar"), b"foo"),
+        ((b"h2c", b"foo, bar"), b"foo"),
+        ((b"", b"foo"), b"foo"),
+        ((b"foo", b""), b"foo"),
+        ((b"TLS/1.0, h2c", b"HTTP/2.0"), b""),
+    ],
+)
+def test_several_upgrade_lines_are_one_list_in_their_order(lines: tuple[bytes, ...], chosen: bytes) -> None:
+    engine, host = server()
+    engine.receive(get(b"Connection: upgrade", *[b"Upgrade: " + line for line in lines]), 0.0)
+    assert host.requests[0].head.protocol == chosen
+
+
 def test_101_that_nobody_asked_for_never_reaches_the_client() -> None:
     engine, host = server()
     engine.receive(GET, 0.0)
@@ -904,3 +980,22 @@ def test_a_sink_may_reset_its_stream_inside_any_event() -> None:
         engine.receive(piece, 0.0)
     assert sink.events == [("request_data", b"h", False)]
     assert engine.closing
+
+
+def test_small_pieces_for_a_socket_that_is_full_are_joined_and_go_when_it_takes_more() -> None:
+    host = Recorder()
+    engine = Http1Server(host, Limits())
+    host.attach(engine)
+    engine.receive(GET, 0.0)
+    stream = host.requests[0].stream
+    stream.send_head(response(200), [], False)
+    engine.out = []
+    engine.socket_blocked()
+    for _ in range(10_000):
+        stream.send_data(b"x", False)
+    assert len(engine.out) < 50
+    waiting = b"".join(engine.out)
+    assert waiting == b"1\r\nx\r\n" * 10_000
+    woken = host.wakes
+    engine.socket_unblocked()
+    assert host.wakes == woken + 1

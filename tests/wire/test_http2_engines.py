@@ -147,6 +147,33 @@ def test_cookie_crumbs_are_joined(wire: Wire) -> None:
     assert wire.seen().head.field(b"cookie") == b"a=1; b=2"
 
 
+@pytest.mark.parametrize(
+    ("crumbs", "joined"),
+    [([b"", b"b=2"], b"b=2"), ([b"a=1", b""], b"a=1"), ([b"", b"a=1", b"", b"b=2"], b"a=1; b=2"), ([b"", b""], b"")],
+)
+def test_an_empty_cookie_crumb_is_left_out(wire: Wire, crumbs: list[bytes], joined: bytes) -> None:
+    head = request()
+    head.fields = [Field(b"x", b"y"), *[Field(b"cookie", crumb) for crumb in crumbs]]
+    for _ in range(3):  # the third time what requests have in common is known
+        wire.ask(head)
+        wire.pump()
+        assert pairs(wire.seen().head.fields) == [(b"x", b"y"), (b"cookie", joined)]
+
+
+@pytest.mark.parametrize("how", ["no body", "length 0", "length", "no length"])
+def test_who_has_no_content_to_wait_with_does_not_wait_for_100(wire: Wire, how: str) -> None:
+    for _ in range(3):
+        fields = {"length 0": ((b"content-length", b"0"),), "length": ((b"content-length", b"2"),)}.get(how, ())
+        head = request(b"POST", fields=((b"expect", b"100-continue"), *fields))
+        stream, _ = wire.ask(head, end=how == "no body")
+        wire.pump()
+        assert wire.seen().head.expect_continue == (how in ("length", "no length"))
+        if how != "no body":
+            stream.send_data(b"ok" if how == "length" else b"", True)
+            wire.pump()
+        assert wire.seen().log.ended
+
+
 def test_interim_responses_come_before_the_final_one(wire: Wire) -> None:
     stream, log = wire.ask(request(b"POST", fields=((b"expect", b"100-continue"),)), end=False)
     wire.pump()

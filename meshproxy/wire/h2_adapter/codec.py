@@ -12,6 +12,7 @@ Field.literal / NeverIndexedHeaderTuple      what came never to be indexed, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -20,7 +21,9 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError, NeverIndexedHeaderTuple, OversizedHeaderListError
 
 from meshproxy.wire.hpack.encoder import SECRETS, TABLE_BYTES_MAX, encode_literal
-from meshproxy.wire.message import Field
+from meshproxy.wire.message import Field, MalformedField
+
+SPACE: Final = (b" ", b"\t")
 
 
 class CompressionFault(ProtocolError):
@@ -85,6 +88,8 @@ def to_fields(headers: Iterable[tuple[bytes, bytes]]) -> list[Field]:
     """What h2 decoded, as our fields.  Raises MalformedField."""
     fields = []
     for header in headers:
+        if header[1][:1] in SPACE or header[1][-1:] in SPACE:
+            raise MalformedField("a field value begins or ends with white space")  # RFC 9113 8.2.1
         field = Field(bytes(header[0]), bytes(header[1]))
         if isinstance(header, NeverIndexedHeaderTuple):
             field.literal = encode_literal(field, 0x10, 0x0F)

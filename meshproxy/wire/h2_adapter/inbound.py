@@ -52,7 +52,7 @@ from meshproxy.wire.http2.frames import (
 from meshproxy.wire.http2.heads import MissingAuthority, expected_body, request_head, response_head, trailer_fields
 from meshproxy.wire.http2.server import LINE_OVERHEAD, NO_AUTHORITY, TOO_LARGE, TOO_LONG
 from meshproxy.wire.http2.settings import FIELD_OVERHEAD
-from meshproxy.wire.message import MalformedField
+from meshproxy.wire.message import MalformedField, without_expectation
 
 
 class H2Inbound(H2Outbound):
@@ -172,6 +172,8 @@ class H2Inbound(H2Outbound):
         if len(head.path) + len(head.method) + LINE_OVERHEAD > self.limits.request_line_bytes:
             self.answer(event.stream_id, end, TOO_LONG, "h2_uri_too_long")
             return
+        if head.expect_continue and (end or head.content_length == 0):
+            head = without_expectation(head)
         self.floods.without_progress = 0.0
         stream = H2Stream(self, event.stream_id)
         stream.method = head.method

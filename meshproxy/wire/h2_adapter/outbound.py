@@ -66,6 +66,7 @@ class H2Outbound(Engine):
             validate_outbound_headers=False,
             normalize_outbound_headers=False,
             normalize_inbound_headers=False,  # it would join cookie crumbs, and move them to the end
+            validate_inbound_headers=False,  # http2/heads.py does; h2 would end the connection, and compares `a:80` and `a`
         )
         self.h2 = H2Codec(config)
         self.head_bytes, self.head_fields = head_limits(limits, mesh or not server)

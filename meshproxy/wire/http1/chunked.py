@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from meshproxy.wire.http1.head import BadMessage, parse_field
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import FORBIDDEN_TRAILERS, HOP, MESH, PSEUDO, Field, MalformedField
+from meshproxy.wire.message import ALIAS, FORBIDDEN_TRAILERS, HOP, MESH, PSEUDO, Field, MalformedField
 
 SIZE: Final = 0
 DATA: Final = 1
@@ -23,9 +23,9 @@ TRAILERS: Final = 3
 DONE: Final = 4
 
 HEX: Final = b"0123456789abcdefABCDEF"
-HEX_DIGITS: Final = 15  # 2^60 bytes; and int() is never given what is not plain hex ("0x5", "+5", "0_5")
+HEX_DIGITS: Final = 15  # without leading zeros: 2^60 bytes; and int() is never given what is not plain hex ("0x5", "+5", "0_5")
 VIEW_BYTES: Final = 1024  # from here on a view and one copy, of all together, is cheaper than two
-CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*;[\t\x20-\x7e\x80-\xff]*")
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class ChunkedDecoder:
@@ -97,7 +97,8 @@ class ChunkedDecoder:
     def keep_line(self, data: bytes, position: int) -> None:
         """The chunk line is not all there: keep it, if it can still become one."""
         self.partial = data[position:]
-        if len(self.partial) > self.line_bytes:
+        size = len(self.partial)
+        if size > self.line_bytes and (size > self.line_bytes + 1 or self.partial[-1] != 13):  # its CR may be there already
             raise BadMessage(400, "h1_chunk", f"a chunk line is longer than {self.line_bytes} bytes")
         if 10 in self.partial or self.partial[0] not in HEX:
             raise BadMessage(400, "h1_chunk", "a chunk line does not begin with a size or ends with a bare LF")
@@ -142,7 +143,7 @@ class ChunkedDecoder:
 def trailer_allowed(field: Field) -> bool:
     """Whether a hop may pass this field on as a trailer; the others are dropped, in either direction."""
     kind = field.kind
-    return kind != MESH and kind != HOP and kind != PSEUDO and field.name not in FORBIDDEN_TRAILERS
+    return kind != MESH and kind != HOP and kind != ALIAS and kind != PSEUDO and field.name not in FORBIDDEN_TRAILERS
 
 
 def chunk_size(line: bytes) -> int:
@@ -152,4 +153,7 @@ def chunk_size(line: bytes) -> int:
     match = CHUNK_LINE.fullmatch(line)
     if match is None:
         raise BadMessage(400, "h1_chunk", "a chunk line is not: size in hex [; extension]")
-    return int(match.group(1), 16)
+    digits = match.group(1).lstrip(b"0") or b"0"  # RFC 9112 7.1 has no bound for zeros; the line has one
+    if len(digits) > HEX_DIGITS:
+        raise BadMessage(400, "h1_chunk", f"a chunk size has more than {HEX_DIGITS} digits")
+    return int(digits, 16)

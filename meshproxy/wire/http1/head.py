@@ -142,8 +142,8 @@ def request_head(lines: list[bytes], keep: bool) -> Head:
         head.protocol = b""  # Upgrade without Connection: upgrade (RFC 9110 7.8)
     else:
         persistence(head)
-    if head.version == 10:
-        head.expect_continue = False  # such a client does not wait (RFC 9110 10.1.1)
+    if head.expect_continue and (head.version == 10 or (head.content_length <= 0 and not head.chunked)):
+        head.expect_continue = False  # such a client does not wait, or has nothing to wait with (RFC 9110 10.1.1)
     if head.chunked and (head.content_length >= 0 or head.version == 10):
         # RFC 9112 6.1: allowed to answer "chunked wins"; refusing is what leaves nothing to smuggle.
         raise BadMessage(400, "h1_framing", "transfer-encoding together with content-length or HTTP/1.0")

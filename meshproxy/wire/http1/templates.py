@@ -73,6 +73,8 @@ def template(head: Head, before: list[bytes], lines: list[bytes]) -> Template | 
             break
         count += 1
     common = b"\r\n".join(lines[:count])
+    if b"expect:" in common.lower():
+        return None  # whether it counts is decided by the content, which another line may announce
     if count < LINES_MIN or len(common) > TEMPLATE_BYTES_MAX:
         return None
     key = head.method + b" " + common

@@ -14,6 +14,7 @@ from typing import Final
 
 from meshproxy.wire.hpack.static import MALFORMED
 from meshproxy.wire.message import (
+    ALIAS,
     CONNECTION,
     CONTENT_LENGTH,
     FORBIDDEN_TRAILERS,
@@ -32,6 +33,7 @@ from meshproxy.wire.message import (
     MalformedField,
     add_field,
     carries_requests,
+    same_authority,
     valid_authority,
     valid_destination,
     valid_path,
@@ -119,7 +121,7 @@ def request_head(fields: list[Field]) -> Head:
             raise MissingAuthority("CONNECT without :authority")
         if not valid_destination(head.authority):
             raise MalformedField(":authority of CONNECT is not host:port")
-        if host is not None and host.value.lower() != head.authority.lower():
+        if host is not None and not same_authority(host.value, head.authority, b""):
             raise MalformedField(":authority and host differ")
         return head
     if scheme is None or path is None:
@@ -134,7 +136,7 @@ def request_head(fields: list[Field]) -> Head:
         head.authority = without_empty_port(head.authority)
     if not head.authority:
         raise MalformedField(":authority is not host or host:port")
-    if host is not None and host.value.lower() != head.authority.lower():
+    if host is not None and not same_authority(host.value, head.authority, head.scheme.lower()):
         raise MalformedField(":authority and host differ")
     return head
 
@@ -178,7 +180,7 @@ def trailer_fields(fields: list[Field]) -> list[Field]:
             raise MalformedField("a pseudo field in trailers")
         if kind != PLAIN:
             check_allowed(field)
-            if kind == MESH:
+            if kind in (MESH, ALIAS):
                 continue
         if field.name not in FORBIDDEN_TRAILERS:
             kept.append(field)

@@ -31,7 +31,7 @@ from meshproxy.wire.http2.inbound import Inbound
 from meshproxy.wire.http2.stream import BODY, ENDED, HEAD, Http2Stream
 from meshproxy.wire.http2.templates import Template, Templates
 from meshproxy.wire.limits import Limits
-from meshproxy.wire.message import CACHES, Field, Head, MalformedField
+from meshproxy.wire.message import CACHES, Field, Head, MalformedField, without_expectation
 
 
 def refusal(status: int, reason: bytes) -> Head:
@@ -116,6 +116,8 @@ class Http2Server(Inbound):
         if end and expected > 0:
             self.malformed_request(stream_id)
             return
+        if head.expect_continue and (end or expected == 0):
+            head = without_expectation(head)
         self.floods.without_progress = 0.0
         stream = Http2Stream(self)
         stream.stream_id = stream_id
