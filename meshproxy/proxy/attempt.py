@@ -41,6 +41,7 @@ from meshproxy.proxy.route import Backend, Route
 from meshproxy.proxy.timers import DeadlineQueue
 from meshproxy.wire.engine import CANCEL, CONNECT_ERROR, NO_FIELDS, NULL_SINK, Stream
 from meshproxy.wire.message import Field, Head
+from meshproxy.wire.pieces import join
 
 UNREACHED: Final = Failure(CONNECT_FAILED)
 _BROKEN: Final = Failure(BROKEN)
@@ -205,7 +206,7 @@ class Attempt(Outcome):
         """More of the body, while it may have to be sent (again)."""
         if self.body is None:
             self.body = []
-        self.body.append(data)
+        join(self.body, data)
         size = len(data)
         self.body_bytes += size
         pressure = self.ctx.pressure

@@ -143,7 +143,12 @@ class Carrier(Flushable):
             else:
                 engine.receive(plain, self.ctx.now)
         if tls.eof:
-            self.end_of_input()
+            failure = tls.failure
+            if failure is None:
+                self.end_of_input()
+            else:
+                self.write(tls.pull())
+                self.tls_failed(failure)
 
     def eof_received(self) -> bool:
         self.ctx.now = monotonic()
@@ -189,13 +194,19 @@ class Carrier(Flushable):
         self.engine = None
 
     def pause_writing(self) -> None:
-        if self.engine is not None:
-            self.engine.socket_blocked()
+        try:
+            if self.engine is not None:
+                self.engine.socket_blocked()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("pause_writing")
 
     def resume_writing(self) -> None:
         self.ctx.now = monotonic()
-        if self.engine is not None:
-            self.engine.socket_unblocked()
+        try:
+            if self.engine is not None:
+                self.engine.socket_unblocked()
+        except Exception:  # noqa: BLE001 - counted and logged by `escaped`; ends this connection only
+            self.broken("resume_writing")
 
     # -- Host
 

@@ -79,7 +79,7 @@ class Endpoint(Reachable):
         dialer = Dialer(ctx, self, address, port, tcp, credentials, identity, server_name or address)
         self.dialer = dialer
         self.http1 = Http1Pool(ctx, dialer, speaks == SPEAKS_OPAQUE)
-        self.http2 = Http2Pool(ctx, dialer, ctx.settings.http2_connections)
+        self.http2 = Http2Pool(ctx, dialer, ctx.settings.http2_connections, speaks == SPEAKS_MESH)
         self.bulk: Http2Pool | None = None  # made when first needed: few endpoints need one
         self.bulk_bytes = ctx.settings.bulk_bytes
         # Where every request goes, whatever its head; None where that has a say (`pool`).
@@ -114,7 +114,7 @@ class Endpoint(Reachable):
     def bulk_pool(self) -> Http2Pool:
         bulk = self.bulk
         if bulk is None:
-            bulk = self.bulk = Http2Pool(self.ctx, self.dialer, self.ctx.settings.bulk_connections)
+            bulk = self.bulk = Http2Pool(self.ctx, self.dialer, self.ctx.settings.bulk_connections, self.speaks == SPEAKS_MESH)
             if self.retired:
                 bulk.retire()
         return bulk

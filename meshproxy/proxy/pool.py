@@ -242,8 +242,11 @@ class Http1Pool(Pool):
 
 
 class Http2Pool(Pool):
-    def __init__(self, ctx: Context, dialer: Dialer, limit: int) -> None:
+    """`meshed`: the endpoint is one of our own proxies, which takes a PING as often as we like."""
+
+    def __init__(self, ctx: Context, dialer: Dialer, limit: int, meshed: bool) -> None:
         super().__init__(ctx, dialer, KIND_HTTP2, limit)
+        self.meshed = meshed
 
     def acquire(self, requester: Requester) -> None:
         for upstream in self.connections:
@@ -287,8 +290,9 @@ class Http2Pool(Pool):
     def sweep(self, now: float) -> None:
         super().sweep(now)
         settings = self.ctx.settings
+        interval = settings.ping_interval_s if self.meshed else settings.ping_others_s
         for upstream in [*self.connections, *self.departing]:
             if upstream.idle(now) > settings.pool_idle_timeout_s:
                 upstream.drain()
             upstream.age(now)
-            upstream.keepalive(now, settings.ping_interval_s, settings.ping_timeout_s)
+            upstream.keepalive(now, interval, settings.ping_timeout_s)

@@ -91,7 +91,8 @@ class TlsLayer:
             self.incoming, self.outgoing, server_side=server, server_hostname=None if server else server_name
         )
         self.state = HANDSHAKE
-        self.eof = False  # the peer sent close_notify
+        self.eof = False  # nothing more is to be read: the peer sent close_notify, or ...
+        self.failure: TlsFailure | None = None  # ... this, behind what could be read
         self.shut = False  # we did
         self.leave_at = NEVER  # Unix seconds
         self.ends_at = NEVER
@@ -166,8 +167,11 @@ class TlsLayer:
             self.eof = True
         except ssl.SSLError as error:
             self.state = CLOSED
+            failure = TlsFailure(_label(error), str(error), error)
             if not plain and not filled:
-                raise TlsFailure(_label(error), str(error), error) from error
+                raise failure from error
+            self.eof = True  # what came before is whole; then it is over (RFC 8446 6.2)
+            self.failure = failure
         if filled:
             rest = bytes(_VIEW[:filled])
             return plain + rest if plain else rest

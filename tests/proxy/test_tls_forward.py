@@ -398,6 +398,20 @@ async def test_a_request_followed_by_close_notify_is_answered(forward, peer, mes
     client.close()
 
 
+async def test_a_damaged_record_behind_a_good_one_ends_the_connection_at_once(forward, peer, mesh):
+    """RFC 8446 6.2.  It stayed open, and what was asked on it was answered into nothing."""
+    backend = await peer(Heads())
+    proxy = await forward(f"127.0.0.1:{backend.port}", "--tls", str(mesh.member("web")))
+    client = ByHand(mesh.client(None, ["http/1.1"]))
+    await client.open(proxy.port)
+    client.tls.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.writer.write(client.outgoing.read() + b"\x17\x03\x03\x00\x20" + b"Z" * 32)
+    with suppress(ConnectionResetError):
+        while await asyncio.wait_for(client.reader.read(65536), DEADLINE_S):
+            pass
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -113,6 +113,8 @@ def test_a_damaged_record_is_a_failure_and_what_came_before_it_is_not_lost(
     damaged[50] ^= 1
     if before:
         assert server.receive(sealed + bytes(damaged)) == b"v" * before
+        assert server.eof
+        assert server.failure is not None
     else:
         with pytest.raises(TlsFailure):
             server.receive(sealed + bytes(damaged))

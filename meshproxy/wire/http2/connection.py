@@ -49,7 +49,8 @@ from meshproxy.wire.http2.windows import ROUND_TRIP, Growth, ReceiveWindow
 from meshproxy.wire.limits import Limits
 from meshproxy.wire.message import CACHES, Field, Head
 
-# Memoised header blocks a connection: 64 of at most 512 bytes, so a hostile peer can make it keep about 100 kB.
+# Memoised header blocks a connection: 64 of at most 512 bytes, whose heads keep 4 KiB each of what they are elsewhere
+# (http1/serialize.py), so a hostile peer can make it keep about 300 kB.
 BLOCKS_MAX: Final = 64
 BLOCK_BYTES_MAX: Final = 512
 
@@ -200,7 +201,7 @@ class Http2Connection(Outbound):
         if data_bytes:
             self.reset_ids[stream_id] = left
         else:
-            self.floods.control()
+            self.floods.late()
 
     def credit(self, stream: Http2Stream, grow: bool) -> None:
         """Grant the peer more window, if it is time to."""
