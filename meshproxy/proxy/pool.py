@@ -290,9 +290,10 @@ class Http2Pool(Pool):
     def sweep(self, now: float) -> None:
         super().sweep(now)
         settings = self.ctx.settings
-        interval = settings.ping_interval_s if self.meshed else settings.ping_others_s
+        interval = settings.ping_interval_s
+        again = interval if self.meshed else settings.ping_others_s
         for upstream in [*self.connections, *self.departing]:
             if upstream.idle(now) > settings.pool_idle_timeout_s:
                 upstream.drain()
             upstream.age(now)
-            upstream.keepalive(now, interval, settings.ping_timeout_s)
+            upstream.keepalive(now, interval, again, settings.ping_timeout_s)

@@ -64,8 +64,9 @@ class Settings:
         self.drain_s = 30.0  # SIGTERM: in-flight requests have this long
         self.drain_accept_s = 0.5  # SIGTERM: keep accepting this long while readiness is seen to drop
         # -- HTTP/2 keepalive
-        self.ping_interval_s = 10.0  # to a mesh peer
-        # To others: a gRPC server says GOAWAY (ENHANCE_YOUR_CALM) to the third PING within 5 minutes of silence.
+        self.ping_interval_s = 10.0
+        # To others than mesh peers: once more within the same silence.  A gRPC server says GOAWAY (ENHANCE_YOUR_CALM) to who
+        # sends PINGs more often than every 5 minutes, while it has nothing to say itself.
         self.ping_others_s = 330.0
         self.ping_timeout_s = 3.0
         self.http2_engine = "ours"  # or "h2": the reference engine

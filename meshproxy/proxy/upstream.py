@@ -55,6 +55,7 @@ class Owner:
 
 
 class Upstream(Carrier):
+    answered_at: float = 0.0  # when the last PING was
     head_since: float = 0.0  # when a sweep first found an answer's head incomplete; here, because few are (proxy/server.py)
 
     def __init__(
@@ -219,18 +220,21 @@ class Upstream(Carrier):
             self.engine.drain()  # closes after the last stream: a peer that says GOAWAY need not be the one to close
             self.owner.leaving(self)
 
-    def keepalive(self, now: float, interval: float, timeout: float) -> None:
-        """HTTP/2 PING when nothing was heard for `interval`; no answer within `timeout` more means the peer is dead
-        (half-open: it went without FIN)."""
+    def keepalive(self, now: float, interval: float, again: float, timeout: float) -> None:
+        """HTTP/2 PING when nothing was heard for `interval`, or, since the answer to the last one, for `again`.  No answer
+        within `timeout` more means the peer is dead (half-open: it went without FIN)."""
         engine = self.engine
         if engine is None or self.kind != KIND_HTTP2 or (self.phase != READY and self.phase != LEAVING):
             return
         silence = now - self.active_at
         if silence < interval:
-            self.pinged_at = 0.0
+            if self.pinged_at != 0.0:
+                self.pinged_at = 0.0
+                self.answered_at = self.active_at
         elif self.pinged_at == 0.0:
-            self.pinged_at = now
-            engine.ping()
+            if silence >= again or self.active_at != self.answered_at:
+                self.pinged_at = now
+                engine.ping()
         elif now - self.pinged_at >= timeout:
             log.warning("no answer to PING from %s for %.0f s: connection closed", self.peer, timeout)
             self.abort()

@@ -285,7 +285,7 @@ async def test_requests_that_wait_for_a_stream_when_their_endpoint_is_retired_ar
 
 async def test_a_retired_endpoint_with_a_dead_peer_is_still_probed(houses, http2_peer):
     backend = await http2_peer()
-    house = houses(ping_others_s=0.05, ping_timeout_s=0.05, sweep_s=0.02)
+    house = houses(ping_interval_s=0.05, ping_timeout_s=0.05, sweep_s=0.02)
     side = await house.forward(backend.port, upstream="http2")
     answer = client(side.port)
     await arrived(backend, 1)
@@ -377,7 +377,7 @@ async def test_streams_above_goaways_last_id_are_sent_again_whatever_their_metho
 
 async def test_a_peer_that_no_longer_answers_pings_is_left(houses, http2_peer):
     backend = await http2_peer()
-    house = houses(ping_others_s=0.05, ping_timeout_s=0.05, sweep_s=0.02)
+    house = houses(ping_interval_s=0.05, ping_timeout_s=0.05, sweep_s=0.02)
     side = await house.forward(backend.port, upstream="http2")
     answer = asyncio.create_task(request(side.port, b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
     await arrived(backend, 1)
@@ -389,7 +389,7 @@ async def test_a_peer_that_no_longer_answers_pings_is_left(houses, http2_peer):
 
 async def test_a_peer_that_answers_pings_is_kept_however_long_it_takes(houses, http2_peer):
     backend = await http2_peer()
-    house = houses(ping_others_s=0.03, ping_timeout_s=0.5, sweep_s=0.01)
+    house = houses(ping_interval_s=0.03, ping_others_s=0.03, ping_timeout_s=0.5, sweep_s=0.01)
     side = await house.forward(backend.port, upstream="http2")
     answer = client(side.port)
     await arrived(backend, 1)
@@ -437,26 +437,49 @@ async def test_both_engines_survive_a_goaway_between_requests(houses, http2_peer
     await house.quiet()
 
 
-@pytest.mark.parametrize(("speaks", "pinged"), [(SPEAKS_MESH, True), (SPEAKS_HTTP2, False)], ids=["a mesh peer", "an app"])
-async def test_an_app_is_not_asked_for_life_as_often_as_a_mesh_peer(houses, http2_peer, speaks, pinged):
-    """A gRPC server ends the connection, and every call on it, that sends three PINGs in a quiet quarter of an hour."""
+@pytest.mark.parametrize("meshed", [True, False], ids=["a mesh peer", "an app"])
+async def test_an_app_that_has_nothing_to_say_is_not_asked_for_life_again_and_again(houses, http2_peer, meshed):
+    """A gRPC server ends the connection, and every call on it, for PINGs more often than every 5 minutes of silence."""
     backend = await http2_peer()
     house = houses(sweep_s=3600.0)
     side = await house.forward(backend.port, upstream="http2")
     answer = client(side.port)
     await arrived(backend, 1)
-    pool = side.endpoints[0].http2
-    pool.meshed = speaks == SPEAKS_MESH
+    speaks = SPEAKS_MESH if meshed else SPEAKS_HTTP2
     other = Endpoint(house.ctx, "127.0.0.1", free_port(), speaks, side.endpoints[0].series)
-    assert other.http2.meshed == pinged
+    assert other.http2.meshed == meshed
     other.retire()
+    pool = side.endpoints[0].http2
+    pool.meshed = meshed
     (upstream,) = pool.connections
-    settings = house.ctx.settings
-    pool.sweep(upstream.active_at + settings.ping_interval_s)
-    assert (upstream.pinged_at != 0.0) == pinged
-    if not pinged:
-        pool.sweep(upstream.active_at + 300.0)
-        assert upstream.pinged_at == 0.0
-    backend.asked[0].respond(200)
+
+    async def asked(silence: float) -> bool:
+        """Is a PING sent after so long?  If so, it is answered."""
+        heard = upstream.active_at
+        pool.sweep(heard + silence)
+        if upstream.pinged_at == 0.0:
+            return False
+
+        async def answered() -> bool:
+            return upstream.active_at > heard
+
+        await until(answered, "the answer to a PING")
+        pool.sweep(upstream.active_at)
+        return True
+
+    assert not await asked(9.0)
+    assert await asked(10.0)
+    assert await asked(10.0) == meshed
+    assert await asked(300.0) == meshed
+    assert await asked(330.0)
+    heard = upstream.active_at
+    backend.asked[0].respond(200, None)
+
+    async def spoke() -> bool:
+        return upstream.active_at > heard
+
+    await until(spoke, "the answer's head")
+    assert await asked(10.0)
+    backend.sessions[0].data(backend.asked[0].stream_id, b"", True)
     assert (await answer)[0] == 200
     await house.quiet()
