@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -119,17 +120,23 @@ def pin(pid: int, index: int) -> None:
                 os.sched_setaffinity(int(task.name), core(index))
 
 
+_LATELY: deque[int] = deque(maxlen=100)  # ports given out, which may not be bound yet
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port nobody listens on, from below the range of outgoing connections: it stays free until it is bound."""
     for _ in range(1000):
         port = random.randrange(10_000, 32_000)
+        if port in _LATELY:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return port
+        _LATELY.append(port)
+        return port
     raise OSError(f"no free port on {host}")
 
 

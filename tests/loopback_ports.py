@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections import deque
 
 LOWEST, HIGHEST = 10_000, 32_000
 SLICES = 10
@@ -32,11 +33,15 @@ def _claim() -> tuple[range, socket.socket | None]:
 PORTS, _held = _claim()
 
 
+_LATELY: deque[int] = deque(maxlen=100)  # ports given out, which may not be bound yet
+
+
 def free_ports(count: int, host: str = "127.0.0.1") -> int:
     """The first of `count` neighbouring ports that nobody listens on.  Raises AssertionError if there are none."""
     for _ in range(1000):
         first = random.randrange(PORTS.start, PORTS.stop - count)
-        if all(_free(host, first + i) for i in range(count)):
+        if all(first + i not in _LATELY and _free(host, first + i) for i in range(count)):
+            _LATELY.extend(range(first, first + count))
             return first
     raise AssertionError(f"no {count} neighbouring ports are free on {host}")
 
