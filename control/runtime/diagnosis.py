@@ -113,8 +113,11 @@ class Diagnosis:
     async def _sidecar(self, worker: PodWorker, seconds: float) -> Cause:
         ok, answer = await probe_io.text(HttpGet(ADMIN_PORT, "/ready"), worker.ip, _READY_PATIENCE)
         answer = answer.removeprefix("not ready: ") or "no reason given"
-        said = "it says it is" if ok else answer
-        message = f"the sidecar is not ready after {seconds:.0f} s: {said} (http://{worker.ip}:{ADMIN_PORT}/ready)"
+        where = f"(http://{worker.ip}:{ADMIN_PORT}/ready)"
+        if ok:
+            message = f"the sidecar took {seconds:.0f} s to be ready {where}: this machine may be busy"
+        else:
+            message = f"the sidecar is not ready after {seconds:.0f} s: {answer} {where}"
         return Cause("SidecarNotReady", message, "sidecar")
 
     def _app(self, worker: PodWorker, app: Container, seconds: float, *, last: bool) -> Cause | None:

@@ -25,6 +25,16 @@ class UpError(MeshError):
     """The mesh cannot be started; `str()` says why and what to do."""
 
 
+def up_already(layout: Layout) -> str:
+    """Why a mesh cannot be started twice, and what to do."""
+    info, name = read_info(layout), layout.name
+    who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
+    return (
+        f'mesh "{name}" is up already{who}; end it with `meshproxy down --name {name}`, '
+        f"or start this one beside it with --name OTHER"
+    )
+
+
 class MeshLock:
     """Held by the supervisor of a mesh; the kernel gives it back however it ends.  If nothing came of the mesh (there is no
     mesh.json, so that no verb would find it), no directory is left."""
@@ -46,12 +56,7 @@ class MeshLock:
         except BlockingIOError:
             assert self._file is not None
             self._file.close()
-            info, name = read_info(self._layout), self._layout.name
-            who = f" (supervisor pid {info.supervisor_pid}, manifests {info.directory})" if info else ""
-            raise UpError(
-                f'mesh "{name}" is up already{who}; end it with `meshproxy down --name {name}`, '
-                f"or start this one beside it with --name OTHER"
-            ) from None
+            raise UpError(up_already(self._layout)) from None
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

@@ -200,10 +200,15 @@ async def look(
         if refresh is not None:
             refresh()
         after = await scrape(targets())
-        text = show(rows(before, after), subject.kind, output, everywhere=namespace is None)
+        counted = rows(before, after)
+        text = show(counted, subject.kind, output, everywhere=namespace is None)
         if watch and sys.stdout.isatty():
             click.clear()
         click.echo(text)
+        if not watch and output in ("table", "wide") and not any(row.golden and row.golden.requests for row in counted):
+            click.echo(
+                f"no request ended in the {window:g} s that were measured: send some meanwhile (-w goes on measuring)", err=True
+            )
         for pod, problem in sorted(after.problems.items()):
             click.echo(f"pod {pod} is not counted: {problem}", err=True)
         if not watch:

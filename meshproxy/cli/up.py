@@ -165,8 +165,10 @@ def _detach(
     canary_options: tuple[str, ...],
     layout: Layout,
 ) -> None:
-    from control.runtime.preflight import forget_nothing
+    from control.runtime.preflight import forget_nothing, up_already
 
+    if _is_up(layout):  # its log is its own: nothing of this is to be in it
+        raise fail(up_already(layout))
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     reader, writer = os.pipe()
     options = ["--name", name, "--leaf-lifetime", str(leaf_lifetime), "--ready-fd", str(writer)]

@@ -143,12 +143,12 @@ class Carrier(Flushable):
             else:
                 engine.receive(plain, self.ctx.now)
         if tls.eof:
-            failure = tls.failure
-            if failure is None:
+            damage = tls.failure
+            if damage is None:
                 self.end_of_input()
             else:
                 self.write(tls.pull())
-                self.tls_failed(failure)
+                self.tls_failed(damage)
 
     def eof_received(self) -> bool:
         self.ctx.now = monotonic()

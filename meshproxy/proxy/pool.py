@@ -135,8 +135,12 @@ class Pool(Owner):
         if refusal.ours:
             return  # it says nothing about the endpoint
         endpoint = self.dialer.endpoint
-        if refusal is NAME_NOT_FOUND and endpoint.available:  # once a back-off: every 10 s in the end
-            log.warning("the name %s has no address, or no name server answered", self.dialer.address)
+        if endpoint.available:  # once a back-off: every 10 s in the end
+            dialer = self.dialer
+            if refusal is NAME_NOT_FOUND:
+                log.warning("the name %s has no address, or no name server answered", dialer.address)
+            else:
+                log.info("no connection to %s:%d: %s", dialer.address, dialer.port, refusal.reason)
         endpoint.connect_failed()
 
     def lost(self, upstream: Upstream) -> None:
