@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 
 from benchmarks import measure
@@ -88,8 +89,8 @@ class Fleet:
     def fresh(self, peer: Peer, workload: Workload) -> Iterator[Running]:
         """A process (or two) for one measurement.  Raises NotReady, Unsupported."""
         backends = self.backend(workload.kind, workload.endpoints)
-        home = self.work / f"{peer.name}-{workload.hops}-{workload.kind}-{workload.tool}"
-        home.mkdir(exist_ok=True)
+        # One that is started anew, after a failed measurement, finds nothing of the one before.
+        home = Path(mkdtemp(prefix=f"{peer.name}-{workload.hops}-{workload.kind}-{workload.tool}-", dir=self.work))
         start = peer.one_hop if workload.hops == 1 else peer.two_hops
         with start(workload.kind, measure.free_address(), backends, home) as running:
             yield running

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -43,11 +44,10 @@ class Backend(Protocol):
 
 def end_chain(forwards: Sequence[Forward], backend: Backend) -> None:
     """The proxies, then what is behind them, whatever the proxies' end is like."""
-    try:
-        for forward in forwards:
-            forward.stop()
-    finally:
-        backend.stop()
+    with ExitStack() as ends:
+        ends.callback(backend.stop)
+        for forward in reversed(forwards):
+            ends.callback(forward.stop)
 
 
 def make_forwards(name: str, backend: int, directory: Path) -> list[Forward]:

@@ -53,6 +53,7 @@ async def forward() -> AsyncIterator[Forward]:
     yield start
     for proxy in running:
         await proxy.stop()
+    for proxy in running:
         escaped = [line for line in proxy.log if "internal error" in line or "Traceback" in line]
         assert not escaped, "\n".join(proxy.log)
 
