@@ -324,7 +324,10 @@ def _over(peers: Sequence[str]) -> list[str]:
 def _spread(found: Spread | None) -> str:
     if found is None:
         return "-"
-    return f"{figure(found.median)} [{figure(found.low)}-{figure(found.high)}]" if found.count > 1 else figure(found.median)
+    if found.count == 1:
+        return figure(found.median)
+    dash = "-" if found.low >= 0 else " to "
+    return f"{figure(found.median)} [{figure(found.low)}{dash}{figure(found.high)}]"
 
 
 def _median(found: Spread | None) -> str:

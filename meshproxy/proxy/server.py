@@ -408,8 +408,10 @@ class Accepted(Carrier):
             self.ctx.violation("slow_reader")
             self.abort()
             return
-        if http and self.input_ended and now - self.moved_at() > settings.half_closed_idle_s:
-            self.abort()  # perhaps nobody is there any more, and nothing is said that would find out
+        if http and self.input_ended and self.unread == 0 and now - self.moved_at() > settings.half_closed_idle_s:
+            # Perhaps nobody is there any more, and nothing is said that would find out.  (Bytes that wait for a slow reader
+            # would: TCP asks for room until it answers, or resets.)
+            self.abort()
             return
         awaiting = engine.awaiting()
         if awaiting == AWAITING_HEAD:

@@ -346,3 +346,31 @@ async def test_a_client_that_leaves_while_its_answer_stands_still_is_noticed_ups
     writer.close()
     await asyncio.wait_for(gone.wait(), DEADLINE_S)
     assert side.route.series.cancelled_total == 1
+
+
+async def test_a_half_closed_client_that_reads_slowly_is_known_to_be_there_by_what_waits_for_it(houses, peer):
+    """TCP asks it for room again and again, so that its death would be heard; whether it reads at all is the stall's clock."""
+    size = 8 << 20
+
+    async def page(reader, writer):
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await ended(reader)
+
+    backend = await peer(page)
+    house = houses(half_closed_idle_s=10.0, sweep_s=0.05, stall_timeout_s=300.0)
+    side = await house.forward(backend.port)
+    reader, writer, connection = await half_closed(side, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    seen = []
+
+    async def full() -> bool:
+        seen.append((connection.unread, connection.wrote_at, connection.active_at))
+        return connection.unread > 0 and seen[-3:] == [seen[-1]] * 3
+
+    await until(full, "an answer that waits")
+    connection.sweep(connection.moved_at() + 60.0)
+    body = (await asyncio.wait_for(reader.readexactly(size), DEADLINE_S)).partition(b"\r\n\r\n")[2]
+    assert len(body) + len(await ended(reader)) == size
+    writer.close()
+    await house.quiet()
+    assert side.route.series.cancelled_total == 0
