@@ -24,7 +24,7 @@ from meshproxy.policy.breaker import CLOSED
 from meshproxy.proxy.context import Context
 from meshproxy.proxy.pool import Dialer, Http1Pool, Http2Pool, Pool, Reachable
 from meshproxy.proxy.tls import Credentials
-from meshproxy.proxy.upgrade import telling
+from meshproxy.proxy.upgrade import OWN_CONNECT, telling
 from meshproxy.telemetry.registry import HttpSeries
 from meshproxy.telemetry.series import NOT_COUNTED
 from meshproxy.wire.message import Field, Head
@@ -124,6 +124,8 @@ class Endpoint(Reachable):
 
     def extra(self, head: Head) -> list[Field]:
         """What a mesh peer is told beside the request; nothing for everyone else."""
+        if not head.path and head.version and self.speaks == SPEAKS_MESH:  # the app's own CONNECT; bytes have no version
+            return [*(self.extra_http2 if head.version == 20 else self.extra_http1), OWN_CONNECT]
         if head.version == 20:
             return self.extra_http2
         if head.protocol and self.speaks == SPEAKS_MESH:

@@ -89,9 +89,10 @@ def unread(port: InboundPort, head: Head) -> bool:
     return head.method == b"CONNECT" and not head.protocol and (port.protocol == HTTP1 or port.protocol == HTTP2)
 
 
-def app_speaks(port: InboundPort, orig_proto: bytes, head: Head) -> int:
-    """What to speak to the app: what its port declares (appProtocol), otherwise what the calling app spoke."""
-    if head.method == b"CONNECT" and not head.protocol:
+def app_speaks(port: InboundPort, orig_proto: bytes, head: Head, own_connect: bool = False) -> int:
+    """What to speak to the app: what its port declares (appProtocol), otherwise what the calling app spoke.  `own_connect`: a
+    CONNECT is the calling app's own, and not how our proxies carry bytes."""
+    if head.method == b"CONNECT" and not head.protocol and not own_connect:
         return SPEAKS_OPAQUE
     if head.grpc or port.protocol == HTTP2:
         return SPEAKS_HTTP2
@@ -181,6 +182,7 @@ class Inbound(Side):
             return
         target = 0
         proto = b""
+        own_connect = False
         if connection.client_id:
             for field in head.mesh:
                 if field.name == b"mesh-target-port" and field.value.isdigit() and len(field.value) <= 5:
@@ -188,12 +190,14 @@ class Inbound(Side):
                 elif field.name == b"mesh-orig-proto":
                     proto = field.value
                 elif field.name == MESH_UPGRADE:
+                    own_connect = field.value == b"CONNECT"
                     head = told(head, field.value)
             if target == 0:
                 refuse(ctx, stream, head, "inbound", BAD_TARGET)
                 return
         else:
             target = self.clear_target(head)
+            own_connect = True  # nobody else carries bytes so
         port = self.ports.get(target)
         if port is None:
             refuse(ctx, stream, head, "inbound", PORT_NOT_LISTED)
@@ -231,7 +235,9 @@ class Inbound(Side):
                 return
             exchange = within
         stream.sink = exchange
-        exchange.begin(self.route(connection.client_id, target, app_speaks(port, proto, head)), connection.client_extra, end)
+        exchange.begin(
+            self.route(connection.client_id, target, app_speaks(port, proto, head, own_connect)), connection.client_extra, end
+        )
 
     def limited(self, limit: Limit, connection: Accepted, stream: Stream, port: InboundPort, head: Head) -> Exchange | None:
         """An exchange, if there is room for one more; None: it was refused.  Health probes always have room: a pod that is

@@ -321,14 +321,14 @@ class Outbound(Side):
         if connection.opaque:
             self.begin(connection, stream, head, end, self.find(authority, True, head))
             return
-        if head.method == b"CONNECT" and not head.protocol:
-            self.tunnel(connection, stream, authority)
-            return
-        if connection.destination:
+        if connection.destination:  # also a CONNECT: whoever listens there is the proxy that the app chose (RFC 9110 9.3.6)
             authority = connection.destination.encode()
             if not head.authority:  # HTTP/1.0 without Host: it means whom it connected to (RFC 9112 3.3)
                 head = head.copied(head.fields)
                 head.authority = authority
+        elif head.method == b"CONNECT" and not head.protocol:
+            self.tunnel(connection, stream, authority)
+            return
         route = self.memo.get(authority)
         self.begin(connection, stream, head, end, route if route is not None else self.find(authority, False, head))
 

@@ -142,7 +142,9 @@ IDLE_TIMEOUT: Final = Refusal("idle_timeout", 504, 4, "nothing moved for too lon
 NOT_AUTHENTICATED: Final = Refusal("not_authenticated", 403, 7, "this port takes requests of mesh identities only")
 FORBIDDEN: Final = Refusal("forbidden", 403, 7, "this pod takes no requests but health probes (default-inbound-policy: deny)")
 ACCESS: Final = {reason: Refusal(reason, 403, 7, text) for reason, text in REASONS.items()}  # what TrafficTargets do not allow
-NOT_HTTP: Final = Refusal("not_http", 403, 7, "this port is declared to carry HTTP (appProtocol), and these are other bytes")
+NOT_HTTP: Final = Refusal(
+    "not_http", 403, 7, "this port is declared to carry HTTP (appProtocol), and these are other bytes, or a tunnel for them"
+)
 HTTP_IN_TUNNEL: Final = Refusal(
     "http_in_tunnel", 403, 7, "HTTP goes to this port as requests, which rules apply to, and not inside a tunnel"
 )

@@ -18,6 +18,9 @@ A request with content, `docker exec`'s, says how much with its method.  The tun
 Only a verified peer is believed, and only one that has said in its SETTINGS that it reads the length is told it
 (wire/http2/settings.py `MESH_UPGRADE_CONTENT`): to others the request goes without the Upgrade.
 
+CONNECT without a protocol is how our proxies carry bytes that neither reads (wire/opaque.py).  An app's own CONNECT, to a
+proxy (squid) that is a workload of the mesh, is for that proxy to grant; it says so with `mesh-upgrade: CONNECT`.
+
 Towards others the method cannot be said: wire/http2/heads.py `carries_upgrade`.
 """
 
@@ -34,6 +37,7 @@ DECLINED: Final = 501
 # An answer to HEAD announces content that does not follow, which extended CONNECT cannot carry; OPTIONS and TRACE may be
 # answered by a proxy (Max-Forwards), and its 200 would grant the tunnel.
 NOT_CARRIED: Final = frozenset((b"CONNECT", b"HEAD", b"OPTIONS", b"TRACE"))
+OWN_CONNECT: Final = Field(MESH_UPGRADE, b"CONNECT")
 METHOD_BYTES: Final = 64  # a name longer than that is nobody's
 LENGTH_DIGITS: Final = 18  # as many as Content-Length may have (wire/message.py)
 

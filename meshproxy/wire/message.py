@@ -323,7 +323,7 @@ class Head:
     Requests: method, scheme, authority, path.  `path` is origin-form (b"/a?b"), b"*" for OPTIONS, b"" for CONNECT.
     Responses: status (100..599), method is b"".
     reason          of a response over HTTP/1.x: its reason phrase where that is not the standard one, else b""
-    version         10, 11 or 20: what the peer spoke
+    version         10, 11 or 20: what the peer spoke; 0: bytes that nobody reads (wire/opaque.py)
     protocol        b"" or what the connection is to become: the Upgrade token (lower case) or RFC 8441's :protocol; while a
                     head is parsed, and of 426, the whole list
     fields          end-to-end fields in order, cookie crumbs joined (RFC 9113 8.2.3)

@@ -218,6 +218,7 @@ class OpaqueServer(OpaqueEngine):
     def start(self) -> None:
         head = Head()
         head.method = b"CONNECT"
+        head.version = 0
         head.authority = self.authority
         self.stream = stream = OpaqueStream(self)
         self.host.on_request(stream, head, False)

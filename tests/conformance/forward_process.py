@@ -174,7 +174,7 @@ class Reader:
             if answer.status >= 200 or answer.status == 101:
                 break
         fields = answer.fields
-        if method == b"HEAD" or answer.status in (101, 204, 304):
+        if method == b"HEAD" or answer.status in (101, 204, 304) or (method == b"CONNECT" and answer.status < 300):
             answer.complete = True
         elif fields.get(b"transfer-encoding") == b"chunked":
             assert b"content-length" not in fields

@@ -1,8 +1,10 @@
 """Two real sidecars' data paths in one process: an outbound side, mesh mTLS, an inbound side; no control plane.
 
-python sidecar_pair.py PORT BACKEND DIRECTORY [ENGINE]       listens on 127.0.0.1:PORT as the listener of Service svc.shop:80
+python sidecar_pair.py PORT BACKEND DIRECTORY [ENGINE] [PORT IS]
+                                                             listens on 127.0.0.1:PORT as the listener of Service svc.shop:80
                                                              does, and speaks HTTP/1.1 to 127.0.0.1:BACKEND (HTTP/2 for gRPC);
-                                                             ENGINE: as --http2-engine has it
+                                                             ENGINE: as --http2-engine has it; PORT IS: what is declared of
+                                                             BACKEND, "http" (as if nothing is said here) or "undeclared"
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ async def main() -> int:
     settings.http2_engine = sys.argv[4] if len(sys.argv) > 4 else "ours"
     receiving = new_context(settings, Registry())
     inbound = Inbound(receiving, Identity(authority, SERVER_ID), "127.0.0.1")
-    inbound.apply([InboundPort(backend, HTTP1, ())], ALL_AUTHENTICATED)
+    declared = DETECT if sys.argv[5:] == ["undeclared"] else HTTP1
+    inbound.apply([InboundPort(backend, declared, ())], ALL_AUTHENTICATED)
     between = Listener(receiving, inbound, "127.0.0.1", 0)
     lifecycles.append(lifecycle(receiving, inbound, between))
     await lifecycles[0].start()
