@@ -129,10 +129,6 @@ class Ejection:
                 return target
         return None
 
-    def next_probe(self) -> float:
-        """When the first of those that are out may be probed (monotonic seconds); 0.0 if none is out."""
-        return min((target.breaker.until for target in self.out if target.breaker is not None), default=0.0)
-
     def noted(self, target: Target, what: int) -> None:
         """`target` was ejected, has returned, or was spared.  For who wants to know (proxy/backends.py)."""
 

@@ -34,7 +34,6 @@ _END: Final = 257
 _ANY: Final = (1 << 256) - 1
 
 # Kinds of nodes.
-_EMPTY: Final = 0
 _SET: Final = 1
 _CAT: Final = 2
 _ALT: Final = 3

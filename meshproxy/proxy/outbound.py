@@ -98,7 +98,7 @@ class Outbound(Side):
         self.pods: dict[str, Route] = {}  # by "ip:port" of a meshed pod addressed directly
         self.memo: dict[bytes, Route] = {}  # authority -> route, of this tables' version
         self.redistributed: set[str] = set()  # backends whose share goes to others
-        self.external: dict[tuple[bytes, bool], Route] = {}
+        self.external: dict[tuple[str, bool], Route] = {}
         self.external_route_series = ctx.registry.route("outbound", (("authority", "external"),))
         self.external_connects = ctx.registry.counter(
             "meshproxy_external_total", "Requests and tunnels passed through to hosts outside the mesh."
@@ -329,7 +329,8 @@ class Outbound(Side):
         elif head.method == b"CONNECT" and not head.protocol:
             self.tunnel(connection, stream, authority)
             return
-        route = self.memo.get(authority)
+        # The memo is for http; of https, which is rare here, the same name means another port.
+        route = self.memo.get(authority) if head.scheme != b"https" else None
         self.begin(connection, stream, head, end, route if route is not None else self.find(authority, False, head))
 
     def begin(self, connection: Accepted, stream: Stream, head: Head, end: bool, route: Route | Refusal) -> None:
@@ -396,7 +397,7 @@ class Outbound(Side):
         entry = self.tables.lookup(authority, self.namespace, 443 if head.scheme == b"https" else 80)
         if entry is not None:
             route = self.routes[(entry.key, opaque)]
-            if not opaque:
+            if not opaque and head.scheme != b"https":
                 self.remember(authority, route)
             return route
         parsed = parse_authority(authority)
@@ -411,16 +412,16 @@ class Outbound(Side):
             return pod
         if not parsed.absolute and self.tables.is_ours(parsed.host):
             return NO_ROUTE
-        return self.outside(authority, parsed.host, port, opaque)
+        return self.outside(address, parsed.host, port, opaque)
 
     def remember(self, authority: bytes, route: Route) -> None:
         if len(self.memo) >= 1024:  # names in use are back after one look-up each
             self.memo.clear()
         self.memo[authority] = route
 
-    def outside(self, authority: bytes, host: str, port: int, opaque: bool) -> Route:
+    def outside(self, address: str, host: str, port: int, opaque: bool) -> Route:
         self.external_connects.value += 1
-        key = (authority, opaque)
+        key = (address, opaque)
         route = self.external.get(key)
         if route is None:
             if len(self.external) >= EXTERNAL_ROUTES:

@@ -33,7 +33,6 @@ class Settings:
         # there (RST), but none comes.  After this long without one the request is cancelled upstream.
         self.half_closed_idle_s = 10.0
         # -- requests
-        self.request_timeout_s = 0.0  # whole exchange, when the route names none; 0: none
         self.replay_bytes = 64 * 1024  # request body kept for a retry; larger requests are not retried (Linkerd's figure)
         # -- saying that we were there; `forward` only: between mesh proxies the certificate says who calls, and no header
         self.via_name = ""  # Via: "1.1 NAME" on requests and answers (RFC 9110 7.6.3); "": none, a sidecar is part of its app

@@ -11,7 +11,7 @@ Three parties, three abstract classes.  They are plain native classes, not `typi
 a Protocol costs 35 ns, through a native base class 2.  Calls on a sink and not returned event objects: 0.55 us a
 request against 2.4, interpreted.
 
-    Host    the connection that carries the engine   (proxy/connection.py)
+    Host    the connection that carries the engine   (proxy/carrier.py)
     Stream  one request and its response on it       (made by the engine)
     Sink    who handles that exchange                (proxy/exchange.py)
 
@@ -164,7 +164,7 @@ class Stream:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Host:
-    """The connection an engine lives in.  Subclassed by proxy/connection.py and, in tests, by a recorder."""
+    """The connection an engine lives in.  Subclassed by proxy/carrier.py and, in tests, by a recorder."""
 
     def wake(self) -> None:
         """`out` became non-empty or `closing` became true: flush once before this loop turn ends."""

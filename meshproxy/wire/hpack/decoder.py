@@ -23,7 +23,6 @@ from meshproxy.wire.hpack.integers import HpackError, decode_integer
 from meshproxy.wire.hpack.static import STATIC, STATIC_LENGTH, malformed_field
 from meshproxy.wire.message import CACHES, COOKIE, PSEUDO, Field, MalformedField
 
-FIRST_DYNAMIC: Final = STATIC_LENGTH + 1
 DEFAULT_TABLE_BYTES: Final = 4096  # RFC 9113 6.5.2
 
 # At most 2,048 fields of at most 256 bytes: about 2 MB for the process.
