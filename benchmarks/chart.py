@@ -85,9 +85,10 @@ def _bar(bar: Bar, y: int, scale: float) -> str:
 
 def figure(value: float) -> str:
     """Three significant digits, as far as they mean anything: 1234, 123, 12.3, 1.23."""
-    if value >= 100:
+    size = abs(value)
+    if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal", size: int = 13, anchor: str = "start") -> str:
